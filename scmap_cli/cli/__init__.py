@@ -1,0 +1,1 @@
+"""The terminal: thin files that declare options and call one stage."""

@@ -1,0 +1,1 @@
+"""Numbers on the way to a model: counts, alignment, splits, batches, simulation."""

@@ -1,0 +1,1 @@
+"""Files: every format scmap reads or writes. Imports no torch."""

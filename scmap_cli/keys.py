@@ -1,0 +1,39 @@
+"""Names of every AnnData slot scmap reads or writes, in one place."""
+
+COUNTS_LAYER = "counts"
+"""Layer searched for raw counts when ``--layer`` is not given."""
+
+LOG1P_LAYER = "log1p"
+"""Layer written by ``preprocess rna --normalize``: log(1 + counts per 10,000)."""
+
+PROGRAMS_VARM = "scmap_programs"
+"""``varm``: genes x programs membership, CSC of 0/1."""
+
+PROGRAM_NAMES = "scmap_program_names"
+"""``uns``: program names, in the column order of ``varm["scmap_programs"]``."""
+
+HISTORY = "scmap_history"
+"""``uns``: one JSON string, a list of records (verb, version, parameters, input digests, seed)."""
+
+UMAP = "X_umap"
+"""``obsm``: two-dimensional UMAP of the embedding, under scanpy's name."""
+
+
+def embedding_key(model: str) -> str:
+    """``obsm`` key of a model's posterior means (float32)."""
+    return f"X_{model}"
+
+
+def variance_key(model: str) -> str:
+    """``obsm`` key of a model's posterior variances (float32)."""
+    return f"X_{model}_var"
+
+
+def latent_names_key(model: str) -> str:
+    """``uns`` key of the names of a model's latent dimensions, for expiMap the programs."""
+    return f"{model}_names"
+
+
+def cluster_key(model: str) -> str:
+    """``obs`` key of the clusters found on a model's embedding."""
+    return f"{model}_cluster"

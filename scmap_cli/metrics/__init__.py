@@ -1,0 +1,1 @@
+"""Scores and the neighbour graphs they stand on."""

@@ -1,0 +1,1 @@
+"""One readable file a method; ``base`` is the protocol that the training loop knows."""

@@ -1,0 +1,90 @@
+"""What the training loop and the stages know of a model: a config, a loss with named parts, and declared capabilities."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from scmap_cli.data.batches import Batch
+
+
+@dataclass(frozen=True)
+class LossOutput:
+    """Loss of one batch.
+
+    Attributes
+    ----------
+    total
+        What is minimised: a scalar, mean over the cells of the batch.
+    score
+        What model selection looks at: the objective with all weights at their final values, so that epochs before and
+        after the end of an annealing can be compared.
+    parts
+        Named scalars for the history (means over cells, unweighted).
+    """
+
+    total: Tensor
+    score: Tensor
+    parts: dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Posterior:
+    """Gaussian posterior of the latent variables: means and variances, both (n, z)."""
+
+    mean_nz: Tensor
+    var_nz: Tensor
+
+
+class ScmapModel(nn.Module, ABC):
+    """Base of all models.
+
+    Subclasses set the class attributes and are built as ``Model(config, **structure)``, where ``structure`` holds the
+    numbers that follow from the data (so a saved model is rebuilt from JSON and then loads its tensors).
+    """
+
+    name: ClassVar[str]
+    config_type: ClassVar[type]
+    capabilities: ClassVar[frozenset[str]]
+
+    config: Any
+    structure: dict[str, int]
+
+    @abstractmethod
+    def loss(self, batch: Batch) -> LossOutput:
+        """Loss of a batch whose ``noise`` and ``progress`` are set."""
+
+    def forward(self, batch: Batch) -> LossOutput:
+        """The loss; this is what a distributed wrapper calls."""
+        return self.loss(batch)
+
+    def after_step(self, lr: float, progress: float) -> None:
+        """Called after each optimiser step with the current learning rate, for proximal steps."""
+
+    @property
+    def anneal_epochs(self) -> float:
+        """Epochs over which some weight of the loss still rises; early stopping waits for them."""
+        return 0.0
+
+    def shorten_annealing(self, epochs: int) -> None:
+        """Adapt the annealing to a run of ``epochs`` epochs."""
+
+    def loaded(self) -> None:
+        """Called after tensors were loaded, to refresh what is derived from them."""
+
+    @abstractmethod
+    def embed(self, batch: Batch) -> Posterior:
+        """Posterior of the cells of a batch, without noise."""
+
+    def latent_names(self) -> list[str] | None:
+        """Names of the latent dimensions where they have any."""
+        return None
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Floating type of the parameters."""
+        return next(self.parameters()).dtype

@@ -1,0 +1,58 @@
+"""Random numbers as a function of (seed, stream, step), so that resumed and distributed runs draw the same ones.
+
+A step draws for its whole global batch and every rank keeps its rows: two ranks with batch B see what one rank with batch
+2B sees, and a resumed run needs no saved generator state.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+_STREAMS = {"order": 1, "train": 2, "valid": 3, "init": 4}
+_MASK = (1 << 63) - 1
+
+
+def mixed_seed(seed: int, stream: str, *counters: int) -> int:
+    """A 63-bit seed from the run's seed, the name of a stream and counters (splitmix64 steps)."""
+    state = seed & ((1 << 64) - 1)
+    for word in (_STREAMS[stream], *counters):
+        state = (state + 0x9E3779B97F4A7C15 * (word + 1)) & ((1 << 64) - 1)
+        state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & ((1 << 64) - 1)
+        state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) & ((1 << 64) - 1)
+        state ^= state >> 31
+    return state & _MASK
+
+
+class Noise:
+    """The random draws of one step.
+
+    Parameters
+    ----------
+    seed
+        From :func:`mixed_seed`.
+    rows
+        Rows of the global batch.
+    start
+        First of this rank's rows.
+    device
+        Where the numbers are drawn; CPU and CUDA generators give different numbers.
+    """
+
+    def __init__(self, seed: int, rows: int, start: int, device: torch.device) -> None:
+        self.generator = torch.Generator(device).manual_seed(seed)
+        self.rows, self.start = rows, start
+
+    def normal(self, like: Tensor) -> Tensor:
+        """Standard normal numbers in the shape of this rank's rows of ``like``."""
+        shape = (self.rows, *like.shape[1:])
+        drawn = torch.randn(shape, generator=self.generator, device=like.device, dtype=like.dtype)
+        return drawn[self.start : self.start + len(like)]
+
+    def dropout(self, x: Tensor, share: float) -> Tensor:
+        """``x`` with a share of its entries set to zero and the rest scaled up."""
+        if share <= 0.0:
+            return x
+        shape = (self.rows, *x.shape[1:])
+        keep = torch.empty(shape, dtype=x.dtype, device=x.device).bernoulli_(1.0 - share, generator=self.generator)
+        return x * (keep[self.start : self.start + len(x)] / (1.0 - share))

@@ -1,0 +1,1 @@
+"""The machine: logging, threads, signals, provenance. Imports neither torch nor anndata."""

@@ -1,0 +1,34 @@
+"""How many CPU threads a run uses."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from scmap_cli.errors import UsageError
+
+_ENVIRONMENT = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+
+
+def available_threads() -> int:
+    """``SLURM_CPUS_PER_TASK`` if set and sensible, else the CPUs this process may run on."""
+    slurm = os.environ.get("SLURM_CPUS_PER_TASK", "")
+    if slurm.isdigit() and int(slurm) > 0:
+        return int(slurm)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def set_threads(count: int | None = None) -> int:
+    """Tell BLAS, OpenMP, numba and torch (now or when they load) to use ``count`` threads; return the number.
+
+    The environment variables only reach libraries that are imported later, so the terminal calls this before any stage.
+    """
+    if count is not None and count < 1:
+        raise UsageError(f"--threads must be at least 1, not {count}")
+    threads = count or available_threads()
+    for name in _ENVIRONMENT:
+        os.environ[name] = str(threads)
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        torch.set_num_threads(threads)
+    return threads

@@ -1,0 +1,1 @@
+"""One file a verb: plain functions, which are also the Python API."""

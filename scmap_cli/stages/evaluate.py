@@ -1,0 +1,279 @@
+"""``scmap evaluate clustering``: agreement of embeddings with known labels, with every setting in the output."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from scmap_cli import keys
+from scmap_cli.errors import InputError, UsageError
+from scmap_cli.io.atomic import check_output, write_text
+from scmap_cli.io.h5ad import read_h5ad
+from scmap_cli.io.npz import read_npz
+from scmap_cli.metrics import clustering
+from scmap_cli.metrics.graph import BACKENDS, EXACT_CELLS, METHODS, knn
+from scmap_cli.metrics.mixing import NEIGHBOURS, batch_entropy
+from scmap_cli.registry import MODELS
+from scmap_cli.runtime import provenance
+from scmap_cli.runtime.logs import log
+
+_NO_LABEL = ("nan", "None", "<NA>", "")
+
+
+@dataclass(frozen=True)
+class _Table:
+    """One embedding (n, z) with the labels and, where asked for, the batches of its cells."""
+
+    path: Path
+    key: str
+    emb_nz: np.ndarray
+    labels: np.ndarray
+    batch: np.ndarray | None
+
+
+def evaluate_clustering(
+    inputs: Sequence[Path | str],
+    output: Path | str = "-",
+    *,
+    label_key: str,
+    embedding: str | Sequence[str] | None = None,
+    batch_key: str | None = None,
+    exclude_labels: Sequence[str] = (),
+    k: Sequence[int] = clustering.GRAPH_K,
+    resolutions: Sequence[float] | None = None,
+    cluster_method: str = "leiden",
+    leiden_backend: str = "igraph",
+    max_cells: int | None = None,
+    seed: int = 0,
+    force: bool = False,
+    dry_run: bool = False,
+) -> dict[str, Any]:
+    """Score one or more embeddings against labels.
+
+    Parameters
+    ----------
+    inputs
+        h5ad files (``obsm`` and ``obs``), or npz files (all keys are arrays in it).
+    output
+        JSON file; ``-`` writes none, and the caller prints :func:`render` of the result.
+    label_key
+        Labels; cells without one (missing, empty) are left out and counted.
+    embedding
+        ``obsm`` key or keys; by default the one that an scmap model wrote.
+    batch_key
+        Also report the mixing of these batches among the 50 nearest neighbours.
+    exclude_labels
+        Labels whose cells are left out.
+    k, resolutions
+        Grid of neighbourhood sizes and resolutions; resolutions default to 15 from 0.1 to 3, geometric.
+    cluster_method, leiden_backend
+        ``leiden`` or ``louvain``; Leiden by ``igraph`` or ``leidenalg``.
+    max_cells
+        Score a seeded sample of this many cells.
+    seed
+        For samples, folds and clusterings.
+    force
+        Replace an existing output.
+    dry_run
+        Check inputs and options, compute and write nothing.
+
+    Returns
+    -------
+    dict
+        ``settings`` and one entry an embedding in ``results``.
+
+    Raises
+    ------
+    InputError
+        A key is missing, or too few cells or labels are left.
+    UsageError
+        Options that make no sense.
+    """
+    grid = clustering.RESOLUTIONS if resolutions is None else tuple(float(r) for r in resolutions)
+    k = tuple(int(number) for number in k)
+    _check_options(inputs, k, grid, cluster_method, leiden_backend, max_cells)
+    to_stdout = str(output) == "-"
+    if not to_stdout:
+        check_output(output, force)
+    wanted = [embedding] if isinstance(embedding, str) else list(embedding or ())
+    settings: dict[str, Any] = {
+        "label_key": label_key,
+        "batch_key": batch_key,
+        "exclude_labels": list(exclude_labels),
+        "k": list(k),
+        "resolutions": list(grid),
+        "cluster_method": cluster_method,
+        "implementation": leiden_backend if cluster_method == "leiden" else "igraph",
+        "objective": "modularity",
+        "graph": "union of nearest neighbours, weight 1 if mutual else 0.5",
+        "ari": "Hubert-Arabie, adjusted for chance",
+        "nmi": "arithmetic mean of entropies",
+        "silhouette": f"Euclidean, raw, at most {clustering.SILHOUETTE_CELLS} cells",
+        "knn_accuracy": f"{clustering.ACCURACY_K} neighbours, {clustering.ACCURACY_FOLDS} stratified folds",
+        "mixing": f"entropy of size-corrected batch shares among {NEIGHBOURS} neighbours" if batch_key else None,
+        "max_cells": max_cells,
+        "seed": seed,
+    }
+    tables = [table for path in inputs for table in _load(Path(path), wanted, label_key, batch_key)]
+    kept = [_kept_cells(table, exclude_labels, max_cells, seed) for table in tables]
+    result: dict[str, Any] = {"what": "clustering", "settings": settings, "results": []}
+    if dry_run:
+        for table, keep in zip(tables, kept, strict=True):
+            log.info("would score %s of %s: %d cells", table.key, table.path, keep.sum())
+        return result
+    with provenance.run(
+        "evaluate clustering",
+        inputs=inputs,
+        output=None if to_stdout else output,
+        parameters={"embedding": wanted, **settings},
+        seed=seed,
+    ) as run:
+        for table, keep in zip(tables, kept, strict=True):
+            entry = _score(table, keep, k, grid, cluster_method, leiden_backend, seed)
+            log.info("%s", _line(entry))
+            result["results"].append(entry)
+        result["history"] = [run.record]
+        if not to_stdout:
+            write_text(output, render(result), force)
+    return result
+
+
+def _score(
+    table: _Table, keep: np.ndarray, k: Sequence[int], grid: Sequence[float], method: str, backend: str, seed: int
+) -> dict[str, Any]:
+    emb_nz = np.asarray(table.emb_nz[keep], dtype=np.float64)
+    widest = max(k) if table.batch is None else max(*k, NEIGHBOURS)
+    indices, _ = knn(emb_nz, widest, seed)
+    entry: dict[str, Any] = {
+        "file": table.path.name,
+        "embedding": table.key,
+        "cells": len(emb_nz),
+        "cells_left_out": len(keep) - len(emb_nz),
+        "dimensions": int(emb_nz.shape[1]),
+        "neighbours": "exact" if len(emb_nz) <= EXACT_CELLS else "approximate (pynndescent)",
+    }
+    entry |= clustering.score(
+        emb_nz,
+        table.labels[keep],
+        k=k,
+        resolutions=grid,
+        method=method,
+        backend=backend,
+        seed=seed,
+        indices=indices,
+    )
+    if table.batch is not None:
+        entry["mixing"] = batch_entropy(indices[:, :NEIGHBOURS], table.batch[keep])
+    return entry
+
+
+def render(result: dict[str, Any]) -> str:
+    """The result as the JSON text that the output file holds."""
+    return json.dumps(result, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+
+
+def _check_options(
+    inputs: Sequence[Path | str],
+    k: Sequence[int],
+    grid: Sequence[float],
+    method: str,
+    backend: str,
+    max_cells: int | None,
+) -> None:
+    if not inputs:
+        raise UsageError("no input was given")
+    if not k or min(k) < 2:
+        raise UsageError(f"k must be numbers of at least 2, not {list(k)}")
+    if not grid or not all(0 < resolution < np.inf for resolution in grid):
+        raise UsageError(f"resolutions must be above 0, not {list(grid)}")
+    if method not in METHODS:
+        raise UsageError(f"unknown cluster method {method!r}", f"known ones: {', '.join(METHODS)}")
+    if backend not in BACKENDS:
+        raise UsageError(f"unknown Leiden backend {backend!r}", f"known ones: {', '.join(BACKENDS)}")
+    if max_cells is not None and max_cells < 2:
+        raise UsageError(f"--max-cells must be at least 2, not {max_cells}")
+
+
+def _load(path: Path, wanted: Sequence[str], label_key: str, batch_key: str | None) -> list[_Table]:
+    """Every embedding wanted from a file."""
+    embeddings: dict[str, Any]
+    columns: dict[str, Any]
+    if path.suffix == ".npz":
+        _, arrays = read_npz(path, foreign=True)
+        embeddings = {name: array for name, array in arrays.items() if array.ndim == 2 and array.dtype.kind in "fiu"}
+        columns = {name: array for name, array in arrays.items() if array.ndim == 1}
+        ours = list(embeddings)
+    else:
+        adata = read_h5ad(path, backed=True, unique=False)
+        try:
+            embeddings = {name: adata.obsm[name] for name in adata.obsm}
+            columns = {str(name): adata.obs[name] for name in adata.obs}
+        finally:
+            adata.file.close()
+        ours = [key for key in map(keys.embedding_key, MODELS) if key in embeddings]
+    if not wanted:
+        if len(ours) != 1:
+            found = ", ".join(ours or embeddings) or "none"
+            what = "no embedding of an scmap model" if not ours else "more than one embedding"
+            raise InputError(f"{path} holds {what}; embeddings in it: {found}", "name one with --embedding")
+        wanted = ours
+    labels = _column(path, columns, label_key, "label")
+    batch = None if batch_key is None else _column(path, columns, batch_key, "batch")
+    tables = []
+    for key in wanted:
+        if key not in embeddings:
+            raise InputError(f"{path} has no embedding {key!r}", f"embeddings in it: {', '.join(embeddings) or 'none'}")
+        value = embeddings[key]
+        emb_nz = np.asarray(value.toarray() if hasattr(value, "toarray") else value)
+        if emb_nz.ndim != 2 or emb_nz.dtype.kind not in "fiu" or len(emb_nz) != len(labels) or emb_nz.shape[1] == 0:
+            raise InputError(f"{path}: {key!r} is not a table of numbers with one row for each of {len(labels)} cells")
+        if batch is not None and len(batch) != len(labels):
+            raise InputError(f"{path}: {batch_key!r} has {len(batch)} values for {len(labels)} cells")
+        tables.append(_Table(path, key, emb_nz, labels, batch))
+    return tables
+
+
+def _column(path: Path, columns: dict[str, Any], key: str, kind: str) -> np.ndarray:
+    if key not in columns:
+        raise InputError(
+            f"{path} has no {kind} column {key!r}", f"columns in it: {', '.join(map(str, columns)) or 'none'}"
+        )
+    return np.asarray(columns[key]).astype(str)
+
+
+def _kept_cells(table: _Table, exclude_labels: Sequence[str], max_cells: int | None, seed: int) -> np.ndarray:
+    """(n,) bool: cells with a finite embedding and a wanted label, sampled where asked."""
+    path, labels = table.path, table.labels
+    finite: np.ndarray = np.isfinite(table.emb_nz).all(axis=1)
+    if not finite.all():
+        log.warning("%s: %d cells have no finite %s and are left out", path, int((~finite).sum()), table.key)
+    keep: np.ndarray = finite & ~np.isin(labels, [*_NO_LABEL, *exclude_labels])
+    if max_cells is not None and keep.sum() > max_cells:
+        chosen = np.random.default_rng(seed).choice(np.flatnonzero(keep), max_cells, replace=False)
+        keep = np.isin(np.arange(len(keep)), chosen)
+    if len(np.unique(labels[keep])) < 2 or keep.sum() < 3:
+        raise InputError(
+            f"{path}: {int(keep.sum())} cells with {len(np.unique(labels[keep]))} labels are left to score",
+            "give labels of at least two kinds with --label-key",
+        )
+    if table.batch is not None and len(np.unique(table.batch[keep])) < 2:
+        raise InputError(f"{path}: all cells left to score are of one batch", "leave --batch-key out")
+    return keep
+
+
+def _line(entry: dict[str, Any]) -> str:
+    def text(value: float | None) -> str:
+        return "-" if value is None else f"{value:.3f}"
+
+    line = (
+        f"{entry['file']} {entry['embedding']}: {entry['cells']} cells, "
+        f"ARI {text(entry['best_ari']['ari'])} best, {text(entry['matched']['ari'])} matched; "
+        f"NMI {text(entry['best_nmi']['nmi'])} best, {text(entry['matched']['nmi'])} matched; "
+        f"silhouette {text(entry['silhouette'])}; kNN accuracy {text(entry['knn_accuracy'])}"
+    )
+    return line + (f"; mixing {text(entry['mixing'])}" if "mixing" in entry else "")

@@ -1,0 +1,83 @@
+"""One process or many: ranks from torchrun's or srun's environment, and the few collective calls the loop needs.
+
+``torchrun --nproc-per-node N -m scmap_cli train ...`` and ``srun scmap train ...`` both work. Every rank takes its rows of
+one seeded global order, so batch B on two ranks is batch 2B on one.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+
+from scmap_cli.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process among all of the run."""
+
+    rank: int = 0
+    world: int = 1
+    local_rank: int = 0
+
+    @property
+    def first(self) -> bool:
+        """Whether this process writes."""
+        return self.rank == 0
+
+    def sum(self, values: torch.Tensor) -> torch.Tensor:
+        """Sum over the ranks, in place."""
+        if self.world > 1:
+            dist.all_reduce(values)
+        return values
+
+    def any(self, flags: list[bool], device: torch.device) -> list[bool]:
+        """Whether a flag is set on any rank, for each flag."""
+        if self.world == 1:
+            return flags
+        values = torch.tensor(flags, dtype=torch.int32, device=device)
+        dist.all_reduce(values, op=dist.ReduceOp.MAX)
+        return [bool(v) for v in values.tolist()]
+
+    def barrier(self) -> None:
+        """Wait for all ranks."""
+        if self.world > 1:
+            dist.barrier()
+
+
+def ranks_from_environment() -> Ranks:
+    """Read torchrun's variables, else those of a SLURM step with several tasks; one process if there are none."""
+    env = os.environ
+    if "RANK" in env and "WORLD_SIZE" in env:
+        return Ranks(int(env["RANK"]), int(env["WORLD_SIZE"]), int(env.get("LOCAL_RANK", "0")))
+    if int(env.get("SLURM_STEP_NUM_TASKS", "1")) > 1 and "SLURM_PROCID" in env:
+        if "MASTER_ADDR" not in env and int(env.get("SLURM_STEP_NUM_NODES", "1")) > 1:
+            raise UsageError(
+                "several nodes, but MASTER_ADDR is not set",
+                'export MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)',
+            )
+        return Ranks(int(env["SLURM_PROCID"]), int(env["SLURM_STEP_NUM_TASKS"]), int(env.get("SLURM_LOCALID", "0")))
+    return Ranks()
+
+
+@contextmanager
+def process_group(ranks: Ranks, device: torch.device) -> Iterator[None]:
+    """Join the other ranks for the block: NCCL on GPUs, gloo on CPUs; nothing to do for one process."""
+    if ranks.world == 1:
+        yield
+        return
+    os.environ.setdefault("MASTER_ADDR", "127.0.0.1")
+    os.environ.setdefault("MASTER_PORT", str(20000 + int(os.environ.get("SLURM_JOB_ID", "0")) % 20000))
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    dist.init_process_group(backend, rank=ranks.rank, world_size=ranks.world)
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()

@@ -1,0 +1,308 @@
+"""The training loop of every model: epochs of seeded batches, validation, early stopping, checkpoints, stop signals.
+
+It knows the protocol in :mod:`scmap_cli.models.base` and nothing of the models. All randomness is a function of the seed and
+the position in the run (:mod:`scmap_cli.nn.noise`), so a run that is stopped and resumed gives the bits of one that was not.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import defaultdict
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
+
+from scmap_cli.config import TrainConfig
+from scmap_cli.data.batches import CsrStore, epoch_order
+from scmap_cli.errors import DivergedError, StoppedError
+from scmap_cli.models.base import LossOutput, ScmapModel
+from scmap_cli.nn.noise import Noise, mixed_seed
+from scmap_cli.runtime.logs import log, progress
+from scmap_cli.runtime.signals import StopFlag
+from scmap_cli.training.checkpoint import Checkpoint, pack_optimizer, unpack_optimizer
+from scmap_cli.training.distributed import Ranks
+
+_VALID_BATCH = 2048
+
+
+@dataclass
+class Progress:
+    """Where a run stands; JSON values only, saved with every checkpoint."""
+
+    epoch: int = 0
+    step: int = 0
+    lr: float = 0.0
+    best_score: float = math.inf
+    best_epoch: int = 0
+    bad_epochs: int = 0
+    bad_since_cut: int = 0
+    finished: bool = False
+    sums: dict[str, float] = field(default_factory=dict)
+    history: list[dict[str, float]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """What a run did: history rows, the epoch whose weights the model holds, and the wall seconds of each epoch."""
+
+    history: list[dict[str, float]]
+    best_epoch: int
+    stopped_early: bool
+    epoch_seconds: list[float]
+    cells_per_epoch: int
+
+
+class Trainer:
+    """Trains one model on one store.
+
+    Parameters
+    ----------
+    model
+        On ``device`` already.
+    store
+        All cells; ``train_rows`` and ``valid_rows`` index into it.
+    config
+        Settings.
+    seed
+        Seed of order and noise.
+    ranks
+        This process among all.
+    checkpoint
+        Where to save, or None to save nothing.
+    """
+
+    def __init__(
+        self,
+        model: ScmapModel,
+        store: CsrStore,
+        train_rows: np.ndarray,
+        valid_rows: np.ndarray,
+        config: TrainConfig,
+        *,
+        seed: int,
+        ranks: Ranks | None = None,
+        checkpoint: Checkpoint | None = None,
+    ) -> None:
+        self.model, self.store, self.config, self.seed = model, store, config, seed
+        self.train_rows, self.valid_rows = train_rows, valid_rows
+        self.ranks = ranks or Ranks()
+        self.checkpoint = checkpoint
+        self.device = next(model.parameters()).device
+        self.batch_size = max(1, min(config.batch_size, len(train_rows) // self.ranks.world))
+        self.steps = max(1, len(train_rows) // (self.batch_size * self.ranks.world))
+        model.shorten_annealing(config.epochs)
+        self.optimizer = torch.optim.Adam(
+            [p for p in model.parameters() if p.requires_grad],
+            lr=config.lr,
+            eps=config.adam_eps,
+            weight_decay=config.weight_decay,
+            fused=True,
+        )
+        self.state = Progress(lr=config.lr)
+        self.best: dict[str, Tensor] = {}
+        self.safe: dict[str, Tensor] = {}
+        self.epoch_seconds: list[float] = []
+        self.loss_of: torch.nn.Module = model
+        if self.ranks.world > 1:
+            self.loss_of = DistributedDataParallel(model, broadcast_buffers=False)
+        self._saved_at = time.monotonic()
+
+    def fit(self, resume: bool = False) -> FitResult:
+        """Train until the epochs are done or the score stops improving; the model ends with its best weights.
+
+        Raises
+        ------
+        StoppedError
+            A signal came; the checkpoint was saved.
+        DivergedError
+            The loss became non-finite; the last finite weights are in the checkpoint folder.
+        """
+        if resume and self.checkpoint is not None and self.checkpoint.exists():
+            self._restore(self.checkpoint)
+        self.safe = self._copy()
+        config, state = self.config, self.state
+        with StopFlag() as stop, progress("epoch", config.epochs) as bar:
+            bar.done = state.epoch
+            while state.epoch < config.epochs and not state.finished:
+                self._epoch(stop)
+                row = state.history[-1]
+                bar.advance(1, f"loss {row['train_loss']:.4g}" + _shown(row.get("valid_loss")))
+            if state.epoch < config.epochs and state.finished:
+                log.info("early stop after epoch %d; best epoch %d", state.epoch, state.best_epoch)
+        if self.best:
+            self.model.load_state_dict(self.best)
+            self.model.loaded()
+        cells = self.steps * self.batch_size * self.ranks.world
+        best_epoch = state.best_epoch or state.epoch
+        return FitResult(state.history, best_epoch, state.epoch < config.epochs, self.epoch_seconds, cells)
+
+    def _epoch(self, stop: StopFlag) -> None:
+        state, config = self.state, self.config
+        started = time.perf_counter()
+        order = epoch_order(
+            self.store.condition_n[self.train_rows].cpu().numpy(),
+            mixed_seed(self.seed, "order", state.epoch),
+            config.sampling,
+        )
+        rows = torch.from_numpy(self.train_rows[order])
+        sums: defaultdict[str, Tensor] = defaultdict(lambda: torch.zeros((), dtype=torch.float64, device=self.device))
+        for name, value in state.sums.items():
+            sums[name] = torch.tensor(value, dtype=torch.float64, device=self.device)
+        while state.step < self.steps:
+            output = self._step(rows)
+            for name, value in {"train_loss": output.total.detach(), **output.parts}.items():
+                sums[name] += value
+            state.step += 1
+            due = time.monotonic() - self._saved_at > 60 * config.checkpoint_minutes
+            (stopped,) = self.ranks.any([stop.stopped], self.device)
+            if stopped or due:
+                state.sums = {name: value.item() for name, value in sums.items()}
+                self._save()
+            if stopped:
+                raise StoppedError(
+                    f"stopped by {stop.signal_name or 'another rank'} in epoch {state.epoch + 1}"
+                    + (", checkpoint saved" if self.checkpoint else ", nothing saved"),
+                    "run the same command again to go on",
+                )
+        self._end_epoch(sums)
+        self.epoch_seconds.append(time.perf_counter() - started)
+
+    def _step(self, rows: Tensor) -> LossOutput:
+        state, size, world = self.state, self.batch_size, self.ranks.world
+        start = state.step * size * world + self.ranks.rank * size
+        noise = Noise(
+            mixed_seed(self.seed, "train", state.epoch, state.step), size * world, self.ranks.rank * size, self.device
+        )
+        position = state.epoch + state.step / self.steps
+        batch = self.store.batch(rows[start : start + size], noise, position)
+        with self._precision():
+            output: LossOutput = self.loss_of(batch)
+        self.optimizer.zero_grad(set_to_none=True)
+        output.total.backward()
+        (bad,) = self.ranks.any([not math.isfinite(output.total.item())], self.device)
+        if bad:
+            self._diverged(output)
+        if self.config.grad_clip > 0:
+            torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.grad_clip)
+        self.optimizer.step()
+        self.model.after_step(state.lr, position)
+        return output
+
+    def _precision(self) -> Any:
+        if self.config.precision == "bf16":
+            return torch.autocast(self.device.type, dtype=torch.bfloat16)
+        return nullcontext()
+
+    @torch.no_grad()
+    def validate(self) -> dict[str, float]:
+        """Mean score and parts over the validation cells, with noise that is the same every epoch."""
+        names: list[str] = []
+        sums = torch.zeros(8, dtype=torch.float64, device=self.device)
+        for number, start in enumerate(range(0, len(self.valid_rows), _VALID_BATCH)):
+            if number % self.ranks.world != self.ranks.rank:
+                continue
+            rows = torch.from_numpy(self.valid_rows[start : start + _VALID_BATCH])
+            noise = _SampleOnly(mixed_seed(self.seed, "valid", number), len(rows), 0, self.device)
+            with self._precision():
+                output = self.model.loss(self.store.batch(rows, noise))
+            parts = {"valid_loss": output.score, **{f"valid_{k}": v for k, v in output.parts.items()}}
+            names = list(parts)
+            for i, value in enumerate(parts.values()):
+                sums[i] += value.double() * len(rows)
+        if self.ranks.world > 1:
+            # A rank without a validation batch still takes part, so the names come from a rank that has one.
+            gathered: list[Any] = [None] * self.ranks.world
+            torch.distributed.all_gather_object(gathered, names)
+            names = max(gathered, key=len)
+        self.ranks.sum(sums)
+        return {name: float(sums[i]) / len(self.valid_rows) for i, name in enumerate(names)}
+
+    def _end_epoch(self, sums: dict[str, Tensor]) -> None:
+        state, config = self.state, self.config
+        totals = self.ranks.sum(torch.stack(list(sums.values()))) / (self.steps * self.ranks.world)
+        row = {"epoch": state.epoch + 1, **dict(zip(sums, totals.tolist(), strict=True))}
+        if len(self.valid_rows):
+            row |= self.validate()
+        row["lr"] = state.lr
+        state.history.append(row)
+        state.epoch, state.step, state.sums = state.epoch + 1, 0, {}
+        finite = all(bool(torch.isfinite(p).all()) for p in self.model.parameters())
+        if not finite or not all(math.isfinite(v) for v in row.values()):
+            self._diverged(None, row)
+        self.safe = self._copy()
+        if not len(self.valid_rows):
+            return
+        if row["valid_loss"] < state.best_score:
+            state.best_score, state.best_epoch = row["valid_loss"], state.epoch
+            state.bad_epochs = state.bad_since_cut = 0
+            self.best = self.safe
+        elif state.epoch > self.model.anneal_epochs:
+            state.bad_epochs += 1
+            state.bad_since_cut += 1
+        if config.patience and state.bad_epochs >= config.patience:
+            state.finished = True
+        if config.lr_patience and state.bad_since_cut > config.lr_patience:
+            state.bad_since_cut = 0
+            self._set_lr(state.lr * config.lr_factor)
+
+    def _set_lr(self, lr: float) -> None:
+        self.state.lr = lr
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+
+    def _copy(self) -> dict[str, Tensor]:
+        return {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
+
+    def _save(self) -> None:
+        self._saved_at = time.monotonic()
+        if self.checkpoint is None or not self.ranks.first:
+            return
+        tensors = {f"model.{k}": v for k, v in self.model.state_dict().items()}
+        tensors |= {f"best.{k}": v for k, v in self.best.items()}
+        tensors |= pack_optimizer(self.model, self.optimizer)
+        self.checkpoint.save(tensors, self.state.__dict__ | {"best_score": _jsonable(self.state.best_score)})
+
+    def _restore(self, checkpoint: Checkpoint) -> None:
+        tensors, saved = checkpoint.load()
+        self.state = Progress(**saved | {"best_score": float(saved["best_score"])})
+        pick = {p: {k[len(p) :]: v for k, v in tensors.items() if k.startswith(p)} for p in ("model.", "best.")}
+        self.model.load_state_dict(pick["model."])
+        self.model.loaded()
+        self.best = {k: v.to(self.device) for k, v in pick["best."].items()}
+        unpack_optimizer(self.model, self.optimizer, tensors)
+        self._set_lr(self.state.lr)
+        log.info("resumed in epoch %d, step %d", self.state.epoch + 1, self.state.step)
+
+    def _diverged(self, output: LossOutput | None, row: dict[str, float] | None = None) -> None:
+        parts = {k: float(v) for k, v in output.parts.items()} if output else dict(row or {})
+        bad = [name for name, value in parts.items() if not math.isfinite(value)] or ["the gradient"]
+        kept = ""
+        if self.checkpoint is not None and self.ranks.first:
+            last = Checkpoint(self.checkpoint.folder / "last-finite", self.checkpoint.identity)
+            last.save(self.safe, {"epoch": len(self.state.history)})
+            kept = f"; the last finite weights are in {last.path}"
+        raise DivergedError(
+            f"training diverged in epoch {self.state.epoch + (row is None)}: {', '.join(bad)} became non-finite{kept}",
+            f"lower --lr (now {self.state.lr:g}) or set --grad-clip 1",
+        )
+
+
+class _SampleOnly(Noise):
+    """Noise that samples the latent variables but drops no units: validation sees the whole encoder."""
+
+    def dropout(self, x: Tensor, share: float) -> Tensor:
+        return x
+
+
+def _shown(value: float | None) -> str:
+    return "" if value is None else f" valid {value:.4g}"
+
+
+def _jsonable(value: float) -> float | str:
+    return value if math.isfinite(value) else str(value)
