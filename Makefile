@@ -29,7 +29,7 @@ venv: $(INSTALLED)
 
 # Holds the torch asked for, so that another TORCH or TORCH_INDEX installs again and the same one does not.
 $(REQUEST): FORCE
-	@test -x $(BIN)/python || { \
+	@test -x $(BIN)/pip || { \
 	  $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	    || { echo 'scmap needs Python 3.11 or newer: make ... PYTHON=python3.11' >&2; exit 1; }; \
 	  $(PYTHON) -m venv $(VENV); }

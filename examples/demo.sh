@@ -33,32 +33,53 @@ say "5/7 training"
 scmap train expimap "$out/train.h5ad" -o "$out/model" \
   --programs "$out/programs.npz" --epochs 100 --force
 
-say "6/7 embedding, clusters, UMAP"
+say "6/7 embedding, clusters, UMAP, programs by cluster"
 scmap embed "$out/model" "$out/train.h5ad" -o "$out/embedded.h5ad" \
-  --umap --cluster leiden --resolution 0.5 --plot "$out/umap.png" --force
+  --umap --cluster leiden --resolution 0.5 --plot "$out/umap.png" --color clusters,marker_label \
+  --program-scores "$out/programs.by_cluster.tsv" --groupby clusters --force
 
 say "7/7 scores against rule-based marker labels"
 scmap evaluate clustering "$out/embedded.h5ad" -o "$out/scores.json" \
   --label-key marker_label --exclude-labels unassigned --force
 
-# the result for a reader: clusters with their programs, then where the files are
-
-# tab-separated text as aligned columns, long cells cut
-table() {
-  awk -F '\t' -v widest=44 '
-    { for (i = 1; i <= NF; i++) { cell[NR, i] = substr($i, 1, widest); if (length(cell[NR, i]) > width[i]) width[i] = length(cell[NR, i]) }
-      if (NF > columns) columns = NF }
-    END { for (r = 1; r <= NR; r++) { line = ""
-            for (i = 1; i <= columns; i++) line = line sprintf("%-" width[i] "s  ", cell[r, i])
-            sub(/ +$/, "", line); print line } }' "$1"
+# For the reader: every cluster with the programs whose mean score lies furthest above the mean of all cells, and the
+# genes that weigh most in them. Columns are found by name.
+cluster_table() {
+  awk -F '\t' -v programs=3 -v listed=4 '
+    NR == FNR && FNR == 1 { for (i = 1; i <= NF; i++) at[$i] = i; next }
+    NR == FNR {
+      count = split($at["top_genes"], gene, ","); text = ""
+      for (i = 1; i <= count && i <= listed; i++) { sub(/\(.*/, "", gene[i]); text = text (i > 1 ? " " : "") gene[i] }
+      genes[$at["program"]] = text; next
+    }
+    FNR == 1 { for (i = 3; i <= NF; i++) name[i] = $i; columns = NF; next }
+    { rows++; cluster[rows] = $1; cells[rows] = $2; all += $2
+      for (i = 3; i <= columns; i++) { score[rows, i] = $i; mean[i] += $2 * $i } }
+    END {
+      printf "%-8s %6s   %s\n", "cluster", "cells", "programs above the average (score difference: leading genes)"
+      for (r = 1; r <= rows; r++) {
+        split("", used)
+        for (n = 1; n <= programs; n++) {
+          best = 0
+          for (i = 3; i <= columns; i++) {
+            lead = score[r, i] - mean[i] / all
+            if (!(i in used) && lead > 0 && (!best || lead > top)) { best = i; top = lead }
+          }
+          if (!best) break
+          used[best] = 1
+          printf "%-8s %6s   %-24s +%.2f: %s\n", n == 1 ? cluster[r] : "", n == 1 ? cells[r] : "", name[best], top, genes[name[best]]
+        }
+      }
+    }' "$1" "$2"
 }
 
-printf '\nClusters, their size, and the programs that set them apart\n\n'
-table "$out/embedded.h5ad.programs.tsv"
-printf '\nFiles\n'
-printf '  %-34s %s\n' \
-  "$out/umap.png" "the embedding in two dimensions, by cluster" \
+printf '\n'
+cluster_table "$out/model/programs.tsv" "$out/programs.by_cluster.tsv"
+printf '\n'
+printf '%-36s %s\n' \
+  "$out/umap.png" "UMAP by cluster and by marker label" \
   "$out/model/loss.png" "loss curves" \
-  "$out/model/programs.tsv" "programs: active or not, size, top genes" \
-  "$out/embedded.h5ad" "cells with X_expimap, X_umap and clusters" \
+  "$out/model/programs.tsv" "programs: active or not, size, top genes with weights" \
+  "$out/programs.by_cluster.tsv" "mean program scores of the clusters" \
+  "$out/embedded.h5ad" "cells with X_expimap, X_umap and expimap_cluster" \
   "$out/scores.json" "ARI, NMI and silhouette over the grid"

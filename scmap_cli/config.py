@@ -1,6 +1,7 @@
 """Run settings: the training config, and TOML files that set any option by section.
 
-Precedence is default < ``--config`` file < flag. An unknown section or key is an error that names the nearest known one.
+Precedence is default < ``--config`` file < flag. An unknown section or key is an error that names the nearest known
+one.
 """
 
 from __future__ import annotations
@@ -107,8 +108,8 @@ def check_keys(given: Mapping[str, Any], known: list[str], where: str) -> None:
 def build(kind: type[T], *layers: Mapping[str, Any], where: str) -> T:
     """A frozen config from layers of settings, later ones winning; ``None`` means not given.
 
-    Values are converted to the type of the field's default: lists to tuples, integers to floats. A value of another type is
-    a :class:`UsageError` that names the key.
+    Values are converted to the type of the field's default: lists to tuples, integers to floats. A value of another
+    type is a :class:`UsageError` that names the key.
     """
     fields = {f.name: f for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
     merged: dict[str, Any] = {}

@@ -31,9 +31,10 @@ THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"
 
 @dataclass(frozen=True)
 class Measured:
-    """One finished process: wall seconds, peak resident bytes, and what it wrote to stdout."""
+    """One finished process: wall and CPU seconds, peak resident bytes, and what it wrote to stdout."""
 
     seconds: float
+    cpu_seconds: float
     peak_bytes: int
     stdout: str
 
@@ -74,7 +75,7 @@ def measured(command: Sequence[str | Path], threads: int | None = None) -> Measu
             tail = err.read().decode(errors="replace")[-3000:]
             raise SystemExit(f"exit code {process.returncode} from: {shlex.join(words)}\n{tail}")
         peak = usage.ru_maxrss if sys.platform == "darwin" else usage.ru_maxrss * 1024
-        return Measured(seconds, peak, out.read().decode(errors="replace"))
+        return Measured(seconds, usage.ru_utime + usage.ru_stime, peak, out.read().decode(errors="replace"))
 
 
 def flags(**options: object) -> list[str]:

@@ -153,7 +153,12 @@ def run_expimap(args):
         all_means=means,
         active=np.asarray(adata.uns["terms"])[active],
     )
-    return {"seconds": seconds, "epochs": model.trainer.epoch + 1, "active": int(active.sum()), "programs": means.shape[1]}
+    return {
+        "seconds": seconds,
+        "epochs": model.trainer.epoch + 1,
+        "active": int(active.sum()),
+        "programs": means.shape[1],
+    }
 
 
 def run_scvi(args):

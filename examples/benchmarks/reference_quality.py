@@ -134,7 +134,7 @@ def score(steps: Steps, rna: Path, name: str, seed: int, where: str) -> dict[str
     label = f"{name}_{seed}"
     one = work / f"scored_{label}.h5ad"
     dims = steps.helper("collect", rna, one, embedding=f"{label}={where}")["told"]["dims"][label]
-    out = work / f"score_{label}.json"
+    out = work / f"score_{label}.{args.scorer.stem if args.scorer else 'scmap'}.json"
     if args.scorer:
         if not out.exists():
             options = flags(emb=f"X_{label}", label=args.label_key, batch=args.batch_key, seed=0)

@@ -4,7 +4,7 @@
     python make_pbmc_slice.py desc-2.1.1-py3-none-any.whl pbmc3k_slice.h5ad
 
 The wheel carries the filtered count matrix of 10x Genomics (2,700 cells x 32,738 genes, hg19). The slice keeps every
-cell and these genes, in the order of the source: genes found in at least 120 cells, and, when found in at least 3 cells,
+cell and these genes, in the order of the source: genes found in at least 120 cells; and, when found in at least 3, the
 genes of ``immune_programs.gmt``, mitochondrial genes and the marker genes below. No label of any study is used.
 
 ``obs["marker_label"]`` is a rule, not an annotation: the class whose marker genes have the highest mean log-expression,

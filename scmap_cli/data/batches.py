@@ -1,8 +1,8 @@
 """Minibatches from sparse counts: rows are gathered and made dense on the device, one small copy a batch.
 
-The whole matrix sits on the device as CSR when it fits (``CsrStore.to``), else in host memory; a batch is a vectorised row
-gather. Index and count types are as small as the data allow, so a million cells by 2,000 genes take about 4 bytes a
-stored count.
+The whole matrix sits on the device as CSR when it fits (``CsrStore.to``), else in host memory; a batch is a
+vectorised row gather. Index and count types are as small as the data allow, so a million cells by 2,000 genes take
+about 4 bytes a stored count.
 """
 
 from __future__ import annotations
@@ -136,8 +136,8 @@ def epoch_order(condition_n: np.ndarray, seed: int, sampling: str = "shuffle") -
     seed
         Seed of this epoch's order.
     sampling
-        ``shuffle``: every cell once. ``balanced``: as many draws as cells, each condition equally likely, each cell of a
-        condition equally likely (the released expiMap trainer).
+        ``shuffle``: every cell once. ``balanced``: as many draws as cells, each condition equally likely, each cell
+        of a condition equally likely (the released expiMap trainer).
 
     Returns
     -------

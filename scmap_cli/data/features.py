@@ -149,7 +149,7 @@ def apply(matrix: Any, alignment: Alignment) -> sparse.csr_matrix:
 
 
 def _unique_index(names: np.ndarray, whose: str) -> pd.Index:
-    index = pd.Index(names, dtype=object)
+    index: pd.Index = pd.Index(names, dtype=object)
     repeated = index[index.duplicated()].unique()
     if len(repeated):
         examples = ", ".join(map(str, repeated[:3]))
@@ -165,4 +165,5 @@ def _has_version(names: np.ndarray) -> bool:
 
 
 def _stems(names: np.ndarray) -> pd.Index:
-    return pd.Index([_VERSIONED.sub(r"\1", name) for name in names], dtype=object)
+    stems: pd.Index = pd.Index([_VERSIONED.sub(r"\1", name) for name in names], dtype=object)
+    return stems

@@ -59,8 +59,9 @@ def row_chunks(matrix: sp.csr_matrix, size: int) -> Iterator[tuple[slice, sp.csr
         stop = min(start + size, n)
         first, last = int(matrix.indptr[start]), int(matrix.indptr[stop])
         pointers = matrix.indptr[start : stop + 1] - first
-        parts = (matrix.data[first:last], matrix.indices[first:last], pointers)
-        block = sp.csr_matrix(parts, shape=(stop - start, g), copy=False)
+        # Set one by one: the constructor copies what it is given when it is a small part of a larger array.
+        block = sp.csr_matrix((stop - start, g), dtype=matrix.dtype)
+        block.data, block.indices, block.indptr = matrix.data[first:last], matrix.indices[first:last], pointers
         yield slice(start, stop), block
 
 

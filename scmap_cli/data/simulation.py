@@ -196,28 +196,32 @@ def _categories(code_n: np.ndarray, names: list[str]) -> pd.Categorical:
 def _check(p: dict[str, Any]) -> None:
     for name in ("n_cells", "n_genes", "n_programs", "n_types", "n_batches", "genes_per_program"):
         if p[name] < 1:
-            raise UsageError(f"{name} must be at least 1, not {p[name]}")
+            raise UsageError(f"{_flag(name)} must be at least 1, not {p[name]}")
     for name in ("active_per_type", "stim_programs", "noise_genes", "depth_sigma", "batch_shift", "dispersion"):
         if not 0 <= p[name] < np.inf:
-            raise UsageError(f"{name} must be a number of at least 0, not {p[name]}")
+            raise UsageError(f"{_flag(name)} must be a number of at least 0, not {p[name]}")
     for name in ("stimulated", "overlap"):
         if not 0 <= p[name] <= 1:
-            raise UsageError(f"{name} must lie between 0 and 1, not {p[name]}")
+            raise UsageError(f"{_flag(name)} must lie between 0 and 1, not {p[name]}")
     if not 0 < p["depth_mean"] < np.inf:
-        raise UsageError(f"depth_mean must be above 0, not {p['depth_mean']}")
+        raise UsageError(f"--depth-mean must be above 0, not {p['depth_mean']}")
     if p["rare_type_share"] is not None and not (0 < p["rare_type_share"] < 1 and p["n_types"] > 1):
-        raise UsageError("rare_type_share must lie between 0 and 1, and needs at least two types")
+        raise UsageError("--rare-type-share must lie between 0 and 1, and needs at least two types")
     if p["n_cells"] < p["n_types"]:
         raise UsageError(f"{p['n_cells']} cells cannot hold {p['n_types']} types")
     if p["active_per_type"] > p["n_programs"] or p["stim_programs"] > p["n_programs"]:
-        raise UsageError(f"active_per_type and stim_programs cannot exceed the {p['n_programs']} programs")
+        raise UsageError(f"--active-per-type and --stim-programs cannot exceed the {p['n_programs']} programs")
     free, own = p["n_genes"] - p["noise_genes"], _own_genes(p["genes_per_program"], p["overlap"])
     if own * p["n_programs"] > free or p["genes_per_program"] > free:
         raise UsageError(
             f"{p['n_programs']} programs with {own} genes of their own need {own * p['n_programs']} genes, "
             f"but {p['n_genes']} genes less {p['noise_genes']} of noise leave {free}",
-            "raise overlap or n_genes, or lower genes_per_program, n_programs or noise_genes",
+            "raise --overlap or --n-genes, or lower --genes-per-program, --n-programs or --noise-genes",
         )
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
 
 
 def _own_genes(genes_per_program: int, overlap: float) -> int:

@@ -8,8 +8,8 @@ import numpy as np
 def validation_split(condition_n: np.ndarray, share: float, seed: int) -> np.ndarray:
     """Which cells are held out for validation.
 
-    The share is taken from every condition after a seeded shuffle, never by position in the file. A condition with fewer
-    than two cells stays in training, and at least one cell of a condition always does.
+    The share is taken from every condition after a seeded shuffle, never by position in the file. A condition with
+    fewer than two cells stays in training, and at least one cell of a condition always does.
 
     Parameters
     ----------
@@ -31,6 +31,6 @@ def validation_split(condition_n: np.ndarray, share: float, seed: int) -> np.nda
         return held_n
     for code in np.unique(condition_n):
         cells = np.flatnonzero(condition_n == code)
-        count = min(int(round(share * len(cells))), len(cells) - 1)
+        count = min(round(share * len(cells)), len(cells) - 1)
         held_n[rng.permutation(cells)[:count]] = True
     return held_n

@@ -13,8 +13,8 @@
       programs.tsv        expiMap: one row a program
       loss.png README.md
 
-``config.json`` is what makes a directory a model: a folder that holds only ``checkpoints/`` is a run that has not ended.
-Version 1 of the schema is the present one; a newer one is refused.
+``config.json`` is what makes a directory a model: a folder that holds only ``checkpoints/`` is a run that has not
+ended. Version 1 of the schema is the present one; a newer one is refused.
 """
 
 from __future__ import annotations

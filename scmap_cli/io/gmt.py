@@ -73,7 +73,7 @@ def read_gene_sets(path: Path | str, form: str = "auto") -> list[GeneSet]:
     path
         Text file, plain or gzip (told by its first bytes, not its name).
     form
-        ``gmt``, ``tsv`` (program, gene), ``matrix`` (genes x programs of 0/1), or ``auto``: a name that ends in ``.gmt``
+        ``gmt``, ``tsv`` (program, gene), ``matrix`` (genes x programs of 0/1), or ``auto``: a name ending in ``.gmt``
         is a GMT; otherwise two columns are ``tsv``, numbers of 0/1 after the first column are ``matrix``, and the rest
         is GMT.
 

@@ -17,9 +17,9 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from scmap_cli.errors import DeviceError, InputError
+from scmap_cli.errors import InputError
 from scmap_cli.io.atomic import atomic_file
-from scmap_cli.io.hdf5 import REMAKE, first_line, new_h5, open_h5, walk
+from scmap_cli.io.hdf5 import REMAKE, new_h5, open_h5, parsing, walk
 
 __all__ = [
     "check_csr",
@@ -193,14 +193,16 @@ def read_h5ad(path: Path | str, *, backed: bool = False, unique: bool = True) ->
         Memory ran out.
     """
     path = Path(path)
-    with open_h5(path, on_disk=("/X", "/raw/X") if backed else ()) as handle:
+    with open_h5(path, on_disk=("/X", "/raw/X") if backed else ()) as handle, parsing(path):
         if "obs" not in handle or "var" not in handle:
             raise InputError(f"{path} is not an AnnData file: it has no obs and var", "give an .h5ad file")
         for where, item in walk(handle, path):
             if isinstance(item, h5py.Group):
                 _check_sparse_group(where, item, path, whole=backed)
         current = "encoding-type" in handle.attrs
-        adata = _parse(handle if current and not backed else path, path, backed)
+        adata = _parse(handle if current and not backed else path, backed)
+    if not isinstance(adata, anndata.AnnData):
+        raise InputError(f"{path} holds no AnnData object", "give an .h5ad file")
     try:
         if not backed:
             for name, value in _sparse_parts(adata):
@@ -217,23 +219,14 @@ def read_h5ad(path: Path | str, *, backed: bool = False, unique: bool = True) ->
     return adata
 
 
-def _parse(source: h5py.File | Path, path: Path, backed: bool) -> anndata.AnnData:
+def _parse(source: h5py.File | Path, backed: bool) -> Any:
     """Let anndata read; an open handle serves the present format, a path the older ones and backed mode."""
-    try:
-        # anndata warns of old formats and repeated names; the first is harmless here, the second is checked.
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            if isinstance(source, h5py.File):
-                adata = anndata.io.read_elem(source)
-            else:
-                adata = anndata.read_h5ad(source, backed="r" if backed else None)
-    except MemoryError as error:
-        raise DeviceError(f"out of memory while reading {path}", "use a machine with more memory") from error
-    except Exception as error:
-        raise InputError(f"{path} is not a readable AnnData file: {first_line(error)}", REMAKE) from error
-    if not isinstance(adata, anndata.AnnData):
-        raise InputError(f"{path} holds no AnnData object", "give an .h5ad file")
-    return adata
+    # anndata warns of old formats and repeated names; the first is harmless here, the second is checked.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        if isinstance(source, h5py.File):
+            return anndata.io.read_elem(source)
+        return anndata.read_h5ad(source, backed="r" if backed else None)
 
 
 def _plain_column(column: pd.Series) -> pd.Series:
@@ -290,6 +283,5 @@ def write_h5ad(adata: anndata.AnnData, path: Path | str, *, force: bool = False)
     )
     if source.raw is not None:
         plain.raw = source.raw.to_adata() if source.is_view else source.raw
-    with atomic_file(path, force) as tmp:
-        with new_h5(tmp) as handle:
-            anndata.io.write_elem(handle, "/", plain, dataset_kwargs={"compression": "gzip", "compression_opts": 1})
+    with atomic_file(path, force) as tmp, new_h5(tmp) as handle:
+        anndata.io.write_elem(handle, "/", plain, dataset_kwargs={"compression": "gzip", "compression_opts": 1})

@@ -13,12 +13,11 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from math import prod
 from pathlib import Path
-
 from typing import Any
 
 import h5py
 
-from scmap_cli.errors import InputError
+from scmap_cli.errors import DeviceError, InputError, ScmapError
 from scmap_cli.runtime.memory import available_memory, readable_size
 
 _LOCK_ERRORS = (errno.EAGAIN, errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, 524)
@@ -111,6 +110,41 @@ def _check_storage(where: str, dataset: h5py.Dataset, path: Path) -> int:
 
 
 @contextmanager
+def parsing(path: Path | str) -> Iterator[None]:
+    """Turn whatever h5py or anndata raise on a corrupt file into an InputError; use it around their calls only.
+
+    Raises
+    ------
+    InputError
+        The block failed with anything but an error of ours.
+    DeviceError
+        Memory ran out.
+    """
+    try:
+        yield
+    except ScmapError:
+        raise
+    except MemoryError as error:
+        raise DeviceError(f"out of memory while reading {path}", "use a machine with more memory") from error
+    except Exception as error:
+        raise InputError(f"{path} cannot be read: {first_line(error)}", REMAKE) from error
+
+
+def _declared(handle: h5py.File, path: Path, kept: tuple[str, ...]) -> tuple[int, str, int]:
+    """Bytes of all datasets but those kept on disk, and the largest by name and bytes; hostile storage is refused."""
+    total, largest, where_largest = 0, 0, ""
+    for where, item in walk(handle, path):
+        if isinstance(item, h5py.Dataset):
+            size = _check_storage(where, item, path)
+            if any(where == name or where.startswith(name + "/") for name in kept):
+                continue
+            total += size
+            if size > largest:
+                largest, where_largest = size, where
+    return total, where_largest, largest
+
+
+@contextmanager
 def open_h5(path: Path | str, *, on_disk: Iterable[str] = ()) -> Iterator[h5py.File]:
     """Open an HDF5 file for reading once it is known to be whole, self-contained and small enough for memory.
 
@@ -131,18 +165,12 @@ def open_h5(path: Path | str, *, on_disk: Iterable[str] = ()) -> Iterator[h5py.F
     kept = tuple(name.rstrip("/") for name in on_disk)
     try:
         with _open(path) as handle:
-            total, largest = 0, ("", 0)
-            for where, item in walk(handle, path):
-                if isinstance(item, h5py.Dataset):
-                    size = _check_storage(where, item, path)
-                    if any(where == name or where.startswith(name + "/") for name in kept):
-                        continue
-                    total += size
-                    largest = max(largest, (where, size), key=lambda pair: pair[1])
+            with parsing(path):
+                total, name, largest = _declared(handle, path, kept)
             free = available_memory()
             if total > free:
                 raise InputError(
-                    f"{path} declares {readable_size(total)} ({largest[0]} alone {readable_size(largest[1])}), "
+                    f"{path} declares {readable_size(total)} ({name} alone {readable_size(largest)}), "
                     f"but {readable_size(free)} of memory are available",
                     "split the file, or use a machine with more memory",
                 )

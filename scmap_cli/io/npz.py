@@ -30,7 +30,7 @@ _EPOCH = (1980, 1, 1, 0, 0, 0)
 _KINDS = "biufcU"
 _MAX_MEMBERS = 4096
 _MAX_HEADER_TEXT = 16 << 20
-# Deflate cannot exceed about 1032:1, so a small file is harmless whatever it unpacks to; a large one must not be a bomb.
+# Deflate cannot exceed about 1032:1, so small files are harmless whatever they unpack to; large ones must not be bombs.
 _MAX_RATIO = 200
 _RATIO_FREE_BYTES = 64 << 20
 _CHUNK = 1 << 24
@@ -94,7 +94,7 @@ def write_npz(path: Path | str, arrays: Mapping[str, Any], header: Mapping[str, 
         for name, array in members.items():
             info = zipfile.ZipInfo(f"{name}.npy", date_time=_EPOCH)
             info.create_system, info.external_attr = 3, 0o644 << 16
-            # Floating-point values hardly shrink and would cost minutes at a million cells; names and indices shrink well.
+            # Floating-point values hardly shrink and cost minutes at a million cells; names and indices shrink well.
             info.compress_type = zipfile.ZIP_STORED if array.dtype.kind in "fc" else zipfile.ZIP_DEFLATED
             with archive.open(info, "w", force_zip64=array.nbytes >= 1 << 30) as handle:
                 np.lib.format.write_array(handle, array, allow_pickle=False)

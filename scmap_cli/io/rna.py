@@ -12,7 +12,7 @@ from anndata.utils import make_index_unique
 
 from scmap_cli.errors import InputError
 from scmap_cli.io.h5ad import check_names, read_h5ad
-from scmap_cli.io.hdf5 import open_h5
+from scmap_cli.io.hdf5 import open_h5, parsing
 from scmap_cli.io.tenx import is_10x, read_10x_h5, read_10x_mtx
 from scmap_cli.io.text import read_text_matrix
 
@@ -46,7 +46,7 @@ def rna_form(path: Path | str) -> Form:
         raise InputError(f"{path} cannot be read: {error.strerror}") from error
     suffixes = [suffix.lower() for suffix in path.suffixes]
     if head == _HDF5_MAGIC or (suffixes and suffixes[-1] in _HDF5_SUFFIXES):
-        with open_h5(path) as handle:
+        with open_h5(path) as handle, parsing(path):
             if is_10x(handle):
                 return "10x h5"
             if "obs" in handle and "var" in handle:

@@ -15,7 +15,7 @@ import scipy.sparse as sp
 
 from scmap_cli.errors import DeviceError, InputError
 from scmap_cli.io.h5ad import check_parts, new_adata
-from scmap_cli.io.hdf5 import REMAKE, first_line, open_h5
+from scmap_cli.io.hdf5 import REMAKE, first_line, open_h5, parsing
 from scmap_cli.io.text import open_text
 from scmap_cli.runtime.logs import log
 from scmap_cli.runtime.memory import available_memory, readable_size
@@ -104,7 +104,7 @@ def read_10x_h5(
         The file is unfit (see :func:`scmap_cli.io.hdf5.open_h5`), not of this layout, or its matrix is broken.
     """
     path = Path(path)
-    with open_h5(path) as handle:
+    with open_h5(path) as handle, parsing(path):
         group = handle.get("matrix")
         if isinstance(group, h5py.Group):
             features = group.get("features")

@@ -87,7 +87,7 @@ def to_igraph(indices: np.ndarray) -> Any:
 
 @contextmanager
 def _igraph_seed(seed: int) -> Iterator[None]:
-    """igraph draws from a seeded generator of our own in the block, and from Python's shared one, its default, after."""
+    """Let igraph draw from a seeded generator in the block, and from Python's shared one, its default, after."""
     import igraph
 
     igraph.set_random_number_generator(random.Random(seed))

@@ -1,4 +1,4 @@
-"""What the training loop and the stages know of a model: a config, a loss with named parts, and declared capabilities."""
+"""What the training loop and the stages know of a model: a config, a loss with named parts, declared capabilities."""
 
 from __future__ import annotations
 

@@ -1,31 +1,33 @@
 r"""expiMap: a conditional VAE whose latent dimensions are gene programs.
 
-Lotfollahi, Rybakov, Hrovatin et al., "Biologically informed deep learning to query gene programs in single-cell atlases",
-Nature Cell Biology 25 (2023), doi:10.1038/s41556-022-01072-x. Implemented here:
+Lotfollahi, Rybakov, Hrovatin et al., "Biologically informed deep learning to query gene programs in single-cell
+atlases", Nature Cell Biology 25 (2023), doi:10.1038/s41556-022-01072-x. Implemented here:
 
 * equation 2, the model: a non-linear encoder of log(1 + x) with the condition in its first layer; a linear decoder
   :math:`H = [Z, C][W, L]^T` without bias; negative binomial counts with mean :math:`g(H)` (softmax times library size,
   softplus or exp) and a dispersion for every gene and condition; or squared error for normalised input;
-* equation 4, hard membership (entries outside a program do not exist) and soft membership (they start free and are pulled to
-  zero by an L1 penalty, equation 5); all-free "unconstrained" programs, which are columns with :math:`B_{:,k}=0`;
-* equation 7, the loss: reconstruction + :math:`\beta` KL (annealed) + :math:`\nu` HSIC of each unconstrained program against
-  all other programs;
+* equation 4, hard membership (entries outside a program do not exist) and soft membership (they start free and are
+  pulled to zero by an L1 penalty, equation 5); all-free "unconstrained" programs, which are columns with
+  :math:`B_{:,k}=0`;
+* equation 7, the loss: reconstruction + :math:`\beta` KL (annealed) + :math:`\nu` HSIC of each unconstrained program
+  against all other programs;
 * equations 8-19, group lasso over programs and L1 as an exact proximal step after every optimiser step.
 
 Where the released code differs, and what is done here:
 
-* HSIC there is NaN from 344 latent dimensions on, and at zero variance; here it is finite at any width (:mod:`..nn.hsic`).
+* HSIC there is NaN from 344 latent dimensions on, and at zero variance; here it is finite at any width
+  (:mod:`..nn.hsic`).
 * KL and L1 weights rise linearly with every step rather than in jumps per epoch, from the first step on.
-* Unconstrained programs of reference training take the group lasso as well as the L1 penalty (equation 19); the released
-  code leaves the group lasso out there.
+* Unconstrained programs of reference training take the group lasso as well as the L1 penalty (equation 19); the
+  released code leaves the group lasso out there.
 * The proximal step is scaled by Adam's learning rate, as released; the paper writes plain gradient descent.
-* A program whose decoder column is zero is inactive: its posterior is reported as its prior, N(0, 1), because the encoder's
-  output for it means nothing. The released code reports that output.
+* A program whose decoder column is zero is inactive: its posterior is reported as its prior, N(0, 1), because the
+  encoder's output for it means nothing. The released code reports that output.
 * Optimal programs are the ones of the best validation epoch; there the "best" state was an alias of the last one.
 
-Defaults and their sources: hidden 3 x 256, dropout 0.05, group lasso 0.7 and KL weight 0.5 annealed over 100 epochs are those
-of the paper's reference training ("Choice of hyperparameters", published Kang model); soft L1 0.5 and unconstrained L1 0.7
-annealed over 50 epochs, and HSIC weight 1, are those of the authors' tutorials.
+Defaults and their sources: hidden 3 x 256, dropout 0.05, group lasso 0.7 and KL weight 0.5 annealed over 100 epochs
+are those of the paper's reference training ("Choice of hyperparameters", published Kang model); soft L1 0.5 and
+unconstrained L1 0.7 annealed over 50 epochs, and HSIC weight 1, are those of the authors' tutorials.
 """
 
 from __future__ import annotations
@@ -185,11 +187,13 @@ class ExpiMap(ScmapModel):
         entries.eliminate_zeros()
         n_genes, n_programs = entries.shape
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            torch.manual_seed(seed)  # noqa: TID251
             model = cls(
                 config, n_genes=n_genes, n_conditions=n_conditions, n_programs=n_programs, n_entries=entries.nnz
             )
-        model.pattern.set(torch.from_numpy(entries.row.astype(np.int64)), torch.from_numpy(entries.col.astype(np.int64)))
+        model.pattern.set(
+            torch.from_numpy(entries.row.astype(np.int64)), torch.from_numpy(entries.col.astype(np.int64))
+        )
         if omega_k is not None:
             model.omega_k.copy_(torch.from_numpy(np.asarray(omega_k, dtype=np.float32)))
         return model
@@ -220,7 +224,9 @@ class ExpiMap(ScmapModel):
         return batch.dense(torch.log1p(batch.value_m * (1e4 / batch.size_n.clamp_min(1.0))[cell_m]))
 
     def _posterior(self, batch: Batch) -> Posterior:
-        mean_nz, log_var_nz = self.encoder(self._input(batch), batch.condition_n, batch.noise).chunk(2, dim=1)
+        head_nh = self.encoder(self._input(batch), batch.condition_n, batch.noise)
+        # Under mixed precision only the encoder's products are rough; the rest is in the dtype of the model.
+        mean_nz, log_var_nz = head_nh.to(self.dtype).chunk(2, dim=1)
         return Posterior(mean_nz, log_var_nz.exp() + _MIN_VARIANCE)
 
     def decode(self, z_nz: Tensor, condition_n: Tensor) -> Tensor:
@@ -240,10 +246,11 @@ class ExpiMap(ScmapModel):
         z_nz = posterior.mean_nz
         if batch.noise is not None:
             z_nz = z_nz + posterior.var_nz.sqrt() * batch.noise.normal(z_nz)
-        logits_ng = self.decode(z_nz, batch.condition_n)
+        with torch.autocast(z_nz.device.type, enabled=False):
+            logits_ng = self.decode(z_nz, batch.condition_n)
         if self.config.likelihood == "nb":
             recon_n = negative_binomial_nll(
-                logits_ng.to(self.dtype),
+                logits_ng,
                 self.log_theta_bg,
                 batch.size_n,
                 batch.condition_n,
@@ -292,11 +299,8 @@ class ExpiMap(ScmapModel):
     @torch.no_grad()
     def decoder_weights(self) -> Tensor:
         """W, (genes, programs + unconstrained)."""
-        if self.config.membership == "hard":
-            w_gk = self.pattern.dense(self.member_e)
-        else:
-            w_gk = self.soft_gk
-        return torch.cat([w_gk, self.free_gu], dim=1) if self.n_free else w_gk
+        w_gk = self.pattern.dense(self.member_e) if self.config.membership == "hard" else self.soft_gk
+        return (torch.cat([w_gk, self.free_gu], dim=1) if self.n_free else w_gk).detach()
 
     @torch.no_grad()
     def active(self) -> Tensor:
@@ -318,6 +322,4 @@ class ExpiMap(ScmapModel):
         """Posterior means and variances; an inactive program has its prior, mean 0 and variance 1."""
         posterior = self._posterior(batch)
         active_z = self.active()
-        return Posterior(
-            torch.where(active_z, posterior.mean_nz, 0.0), torch.where(active_z, posterior.var_nz, 1.0)
-        )
+        return Posterior(torch.where(active_z, posterior.mean_nz, 0.0), torch.where(active_z, posterior.var_nz, 1.0))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -21,7 +22,7 @@ class ConditionalEncoder(nn.Module):
     def __init__(self, n_features: int, n_conditions: int, hidden: tuple[int, ...], n_out: int, dropout: float) -> None:
         super().__init__()
         widths = (n_features, *hidden)
-        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip(widths[:-1], widths[1:], strict=True))
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
         self.condition_bh = nn.Parameter(torch.empty(n_conditions, hidden[0]))
         self.head = nn.Linear(hidden[-1], n_out)
         self.dropout = dropout

@@ -1,13 +1,13 @@
 r"""Negative binomial reconstruction from sparse counts, and the Gaussian KL divergence.
 
-With mean :math:`\mu` and inverse dispersion :math:`\theta` (variance :math:`\mu + \mu^2/\theta`) the negative log-likelihood of
-a count :math:`x` splits into a part for every entry and a part for the stored non-zeros alone:
+With mean :math:`\mu` and inverse dispersion :math:`\theta` (variance :math:`\mu + \mu^2/\theta`) the negative
+log-likelihood of a count :math:`x` splits into a part for every entry and a part for the stored non-zeros alone:
 
 .. math:: \theta\log(1+\mu/\theta) \;-\; [x>0]\,\bigl(\log\Gamma(x+\theta)-\log\Gamma(\theta)-\log\Gamma(x+1)
           + x\log\mu - x\log(\theta+\mu)\bigr)
 
-Log-gamma and digamma, the dear functions, are therefore evaluated at the non-zeros only (5-10 % of the entries). Value and
-gradient are computed together; the tests compare both with the plain formula in float64.
+Log-gamma and digamma, the dear functions, are therefore evaluated at the non-zeros only (5-10 % of the entries).
+Value and gradient are computed together; the tests compare both with the plain formula in float64.
 """
 
 from __future__ import annotations
@@ -21,9 +21,10 @@ from scmap_cli.errors import UsageError
 
 LINKS = ("softmax", "softplus", "exp")
 
-#: largest logit that ``exp`` sees, so that a wild step gives a large finite mean and not infinity
+# Largest logit that ``exp`` sees, so that a wild step gives a large finite mean and not infinity.
 _MAX_LOGIT = 30.0
-_TINY = 1e-8
+# Softplus underflows in float32 below about -103; its logarithm must stay finite.
+_TINY = 1e-30
 
 
 class _NegativeBinomial(torch.autograd.Function):
@@ -41,14 +42,14 @@ class _NegativeBinomial(torch.autograd.Function):
         link: str,
     ) -> Tensor:
         n, g = logits_ng.shape
+        logits_ng = logits_ng.contiguous()
         if link == "softmax":
             p_ng = torch.softmax(logits_ng, dim=1)
             mu_ng = p_ng * size_n[:, None]
         elif link == "softplus":
-            mu_ng = torch.nn.functional.softplus(logits_ng)
+            mu_ng = torch.nn.functional.softplus(logits_ng).clamp_min_(_TINY)
         else:
             mu_ng = logits_ng.clamp(max=_MAX_LOGIT).exp_()
-        mu_ng = mu_ng.add_(_TINY)
 
         theta_bg = log_theta_bg.exp()
         many = len(theta_bg) > 1
@@ -65,13 +66,20 @@ class _NegativeBinomial(torch.autograd.Function):
         gene_m = flat_m - cell_m * g
         entry_m = condition_n[cell_m] * g + gene_m if many else gene_m
         theta_m = theta_bg.view(-1)[entry_m]
-        mu_m = mu_ng.view(-1)[flat_m]
+        if link == "softmax":
+            # From the logits, because a small probability underflows where its logarithm does not.
+            offset_n = size_n.log() - (logits_ng.amax(1) - p_ng.amax(1).log())
+            log_mu_m = logits_ng.view(-1)[flat_m] + offset_n[cell_m]
+        elif link == "softplus":
+            log_mu_m = mu_ng.view(-1)[flat_m].log()
+        else:
+            log_mu_m = logits_ng.view(-1)[flat_m].clamp(max=_MAX_LOGIT)
         share_m = share_ng.view(-1)[flat_m]
         nonzero_m = (
             torch.lgamma(value_m + theta_m)
             - torch.lgamma(theta_m)
             - torch.lgamma(value_m + 1.0)
-            + value_m * (mu_m.log() - log_sum_ng.view(-1)[flat_m])
+            + value_m * (log_mu_m - log_sum_ng.view(-1)[flat_m])
         )
         nll_n = (theta_ng * excess_ng).sum(1)
         nll_n.index_add_(0, cell_m, nonzero_m, alpha=-1.0)
@@ -95,7 +103,7 @@ class _NegativeBinomial(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (grad_n,) = grads
         grad_ng, slope_ng, slope_m, condition_n, cell_m, entry_m = ctx.saved_tensors
-        b, g = ctx.table
+        b = ctx.table[0]
         theta_grad = None
         if ctx.needs_input_grad[1]:
             weight_bn = torch.zeros(b, len(grad_n), dtype=slope_ng.dtype, device=slope_ng.device)

@@ -1,8 +1,9 @@
 r"""Hilbert-Schmidt independence criterion between latent programs (expiMap, equation 7; Gretton et al. 2005).
 
-The biased estimate :math:`n^{-2}\operatorname{tr}(KHLH)` with Gaussian kernels is never negative in exact arithmetic. As in
-the released code its square root is the penalty; a floor under the root keeps value and gradient finite when the estimate
-is zero or rounds below it. The kernel width is the mean distance of two standard normal vectors of that dimension,
+The biased estimate :math:`n^{-2}\operatorname{tr}(KHLH)` with Gaussian kernels is never negative in exact arithmetic.
+As in the released code its square root is the penalty; a floor under the root keeps value and gradient finite when
+the estimate is zero or rounds below it. The kernel width is the mean distance of two standard normal vectors of that
+dimension,
 :math:`2\Gamma(\tfrac{d+1}{2})/\Gamma(\tfrac d2)`, computed through log-gamma so that it stays finite at any width.
 """
 

@@ -1,7 +1,7 @@
 """Random numbers as a function of (seed, stream, step), so that resumed and distributed runs draw the same ones.
 
-A step draws for its whole global batch and every rank keeps its rows: two ranks with batch B see what one rank with batch
-2B sees, and a resumed run needs no saved generator state.
+A step draws for its whole global batch and every rank keeps its rows: two ranks with batch B see what one rank with
+batch 2B sees, and a resumed run needs no saved generator state.
 """
 
 from __future__ import annotations

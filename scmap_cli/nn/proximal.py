@@ -3,11 +3,12 @@ r"""Exact proximal steps of the expiMap penalties (Lotfollahi et al. 2023, equat
 For a column :math:`v` of the decoder and the step size :math:`\eta`,
 
 .. math:: \operatorname{Prox}_{\eta(R_\alpha + R_\gamma)}(v) =
-          \operatorname{Prox}_{\eta\alpha\lVert\cdot\rVert_2}\bigl(\operatorname{Prox}_{\eta\gamma\lVert\cdot\odot M\rVert_1}(v)\bigr)
+          \operatorname{Prox}_{\eta\alpha\lVert\cdot\rVert_2}\bigl(\operatorname{Prox}_{\eta\gamma\lVert\cdot\odot
+          M\rVert_1}(v)\bigr)
 
 so the element-wise soft threshold comes first and the shrinkage of the whole column second. The printed equation 13
-gives the negative branch of the soft threshold as :math:`y-\gamma`; that is a misprint for :math:`y+\gamma`, which is used
-here (the test compares with a numeric arg min). All functions work in place, outside autograd.
+gives the negative branch of the soft threshold as :math:`y-\gamma`; that is a misprint for :math:`y+\gamma`, which is
+used here (the test compares with a numeric arg min). All functions work in place, outside autograd.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ def soft_threshold_(w: Tensor, strength: Tensor | float) -> Tensor:
 
 @torch.no_grad()
 def group_shrink_(w_gk: Tensor, strength_k: Tensor) -> Tensor:
-    """Scale column ``k`` by :math:`(1 - s_k / \\lVert w_k \\rVert_2)_+`; a column of norm at most ``s_k`` becomes 0."""
+    """Scale column ``k`` by ``max(0, 1 - s_k / |w_k|_2)``: a column of norm at most ``s_k`` becomes 0; in place."""
     norm_k = torch.linalg.vector_norm(w_gk, dim=0)
     return w_gk.mul_(_shrinkage(norm_k, strength_k))
 

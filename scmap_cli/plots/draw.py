@@ -143,7 +143,15 @@ def _legend(axes: Any, names: np.ndarray, colours: np.ndarray) -> None:
     from matplotlib.lines import Line2D
 
     shown = [
-        Line2D([], [], marker="o", linestyle="", markersize=5, color=colour, label=name if len(name) < 28 else name[:27] + "…")
+        Line2D(
+            [],
+            [],
+            marker="o",
+            linestyle="",
+            markersize=5,
+            color=colour,
+            label=name if len(name) < 28 else name[:27] + "…",
+        )
         for name, colour in zip(names, colours, strict=True)
     ]
     columns = 1 + len(names) // 18

@@ -1,4 +1,4 @@
-"""``scmap embed``: posterior means of a trained model for every cell, with UMAP, clusters and program scores on request."""
+"""``scmap embed``: posterior means of a trained model for every cell; UMAP, clusters and program scores on request."""
 
 from __future__ import annotations
 
@@ -118,13 +118,16 @@ def embed(
         "cluster_backend": cluster_backend,
         "batch_size": batch_size,
     }
-    with provenance.run(
-        "embed",
-        inputs=[model_dir, input],
-        output=None if dry_run else output,
-        parameters=plain_records(parameters),
-        seed=seed,
-    ) as run, memory_errors("--batch-size"):
+    with (
+        provenance.run(
+            "embed",
+            inputs=[model_dir, input],
+            output=None if dry_run else output,
+            parameters=plain_records(parameters),
+            seed=seed,
+        ) as run,
+        memory_errors("--batch-size"),
+    ):
         bundle = load_bundle(model_dir)
         data, report, store, labels = _aligned(bundle, input, layer, gene_column, batch_key, min_overlap)
         summary: dict[str, Any] = {"model": bundle.config["model"], "cells": store.n, "genes": report}
@@ -285,9 +288,7 @@ def _plot_columns(
     return columns
 
 
-def _write(
-    output: Path, result: _Embedding, data: RnaInput, variance: bool, run: provenance.Run, force: bool
-) -> None:
+def _write(output: Path, result: _Embedding, data: RnaInput, variance: bool, run: provenance.Run, force: bool) -> None:
     if output.suffix == ".npz":
         arrays: dict[str, Any] = {
             "embedding": result.mean_nz,

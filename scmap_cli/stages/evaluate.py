@@ -43,7 +43,7 @@ def evaluate_clustering(
     label_key: str,
     embedding: str | Sequence[str] | None = None,
     batch_key: str | None = None,
-    exclude_labels: Sequence[str] = (),
+    exclude_labels: Sequence[str] | None = None,
     k: Sequence[int] = clustering.GRAPH_K,
     resolutions: Sequence[float] | None = None,
     cluster_method: str = "leiden",
@@ -96,6 +96,7 @@ def evaluate_clustering(
     """
     grid = clustering.RESOLUTIONS if resolutions is None else tuple(float(r) for r in resolutions)
     k = tuple(int(number) for number in k)
+    exclude_labels = list(exclude_labels or ())
     _check_options(inputs, k, grid, cluster_method, leiden_backend, max_cells)
     to_stdout = str(output) == "-"
     if not to_stdout:
@@ -104,7 +105,7 @@ def evaluate_clustering(
     settings: dict[str, Any] = {
         "label_key": label_key,
         "batch_key": batch_key,
-        "exclude_labels": list(exclude_labels),
+        "exclude_labels": exclude_labels,
         "k": list(k),
         "resolutions": list(grid),
         "cluster_method": cluster_method,

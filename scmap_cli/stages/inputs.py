@@ -40,8 +40,8 @@ def load_rna(path: Path, layer: str | None = None, gene_column: str | None = Non
     Raises
     ------
     InputError
-        As :func:`scmap_cli.io.rna.read_rna` and :func:`scmap_cli.data.matrices.find_counts`; with ``as_is`` also for values
-        that are not finite.
+        As :func:`scmap_cli.io.rna.read_rna` and :func:`scmap_cli.data.matrices.find_counts`; with ``as_is`` also for
+        values that are not finite.
     """
     adata = read_rna(path, gene_column=gene_column)
     cells = adata.obs_names.to_numpy().astype(str)
@@ -51,7 +51,9 @@ def load_rna(path: Path, layer: str | None = None, gene_column: str | None = Non
         matrix = sparse.csr_matrix(adata.layers[layer] if layer else adata.X)
         if not np.isfinite(matrix.data).all():
             raise InputError(f"{path}: {int((~np.isfinite(matrix.data)).sum())} values are not finite")
-        return RnaInput(matrix, adata.var_names.to_numpy().astype(str), cells, f"layer {layer!r}" if layer else "X", adata)
+        return RnaInput(
+            matrix, adata.var_names.to_numpy().astype(str), cells, f"layer {layer!r}" if layer else "X", adata
+        )
     found = find_counts(adata, layer)
     return RnaInput(found.matrix, found.var_names, cells, found.source, adata)
 

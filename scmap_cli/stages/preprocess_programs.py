@@ -1,8 +1,8 @@
 """``scmap preprocess programs``: gene sets from text become a genes x programs mask for one data set.
 
-The order of the expiMap paper: filter sets by the genes they share with the data (at least 13, which the released code
-spells as "more than 12"), drop genes in no program and choose variable genes (``scmap preprocess rna --programs``), then
-run this stage again on the smaller data, which repeats the size filter.
+The order of the expiMap paper: filter sets by the genes they share with the data (at least 13, which the released
+code spells as "more than 12"), drop genes in no program and choose variable genes by ``scmap preprocess rna
+--programs``, then run this stage again on the smaller data, which repeats the size filter.
 """
 
 from __future__ import annotations
@@ -282,8 +282,8 @@ def _check_result(
         )
     if report["set_genes_in_data"] == 0:
         raise InputError(
-            f"none of the {report['set_genes']} genes of {len(sets)} sets is among the {len(symbols)} genes of the data "
-            f"(sets say {_examples(g for one in sets for g in one.genes)}; the data says {_examples(symbols)})",
+            f"none of the {report['set_genes']} genes of {len(sets)} sets is among the {len(symbols)} genes of the data"
+            f" (sets say {_examples(g for one in sets for g in one.genes)}; the data says {_examples(symbols)})",
             _name_hint(sets, symbols, parameters),
         )
     largest = int(everything.size_after.max())

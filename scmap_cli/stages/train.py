@@ -5,11 +5,11 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from scipy import sparse
 
 from scmap_cli.config import TrainConfig, as_dict, build
@@ -120,13 +120,16 @@ def train(
         "train_config": as_dict(settings),
     }
     inputs = [path for path in (input, programs, program_weights) if path is not None]
-    with provenance.run(
-        f"train {model}",
-        inputs=inputs,
-        output=output if ranks.first and not dry_run else None,
-        parameters=plain_records(parameters),
-        seed=seed,
-    ) as run, memory_errors("--batch-size"):
+    with (
+        provenance.run(
+            f"train {model}",
+            inputs=inputs,
+            output=output if ranks.first and not dry_run else None,
+            parameters=plain_records(parameters),
+            seed=seed,
+        ) as run,
+        memory_errors("--batch-size"),
+    ):
         data = load_rna(input, layer, gene_column, as_is=config.input_scale == "as-is")
         table = load_programs(programs) if programs else _programs_of(data, input)
         job = _prepare(data, table, program_weights, batch_key, config, settings, input, seed)
@@ -201,7 +204,7 @@ def _check_target(output: Path, force: bool, resume: str) -> None:
             f"{output} exists and holds other files ({', '.join(sorted(foreign)[:3])})", "choose another output"
         )
     waiting = (output / files.CHECKPOINTS).is_dir()
-    if not force and (files.is_bundle(output) and not waiting or waiting and resume == "never"):
+    if not force and ((files.is_bundle(output) and not waiting) or (waiting and resume == "never")):
         raise OutputExistsError(f"{output} already exists", "give --force to replace it, or choose another name")
 
 
@@ -302,7 +305,9 @@ def _read_weights(path: Path, names: list[str]) -> np.ndarray:
         except ValueError:
             if number == 1:
                 continue
-            raise InputError(f"{path}, line {number}: {value!r} is not a weight", "one program<TAB>weight a line") from None
+            raise InputError(
+                f"{path}, line {number}: {value!r} is not a weight", "one program<TAB>weight a line"
+            ) from None
         if not 0 <= weight < np.inf:
             raise InputError(f"{path}, line {number}: weight {value} must be finite and not negative")
         if name in position:
@@ -318,7 +323,7 @@ def _plan(job: _Job, config: ExpiMapConfig, settings: TrainConfig, device: str, 
     n, g = job.counts.shape
     latent, hidden = len(job.names), config.hidden
     widths = [g, *hidden, 2 * latent]
-    weights = sum(a * b + b for a, b in zip(widths[:-1], widths[1:], strict=True)) + len(job.conditions) * (hidden[0] + 2 * g)
+    weights = sum(a * b + b for a, b in pairwise(widths)) + len(job.conditions) * (hidden[0] + 2 * g)
     weights += job.mask_gk.nnz if config.membership == "hard" else job.mask_gk.shape[1] * g
     return {
         "cells": n,
@@ -423,5 +428,5 @@ def _card(summary: dict[str, Any], described: dict[str, Any], job: _Job) -> str:
         f"- conditions (`{described['batch_key'] or 'no batch column'}`): {conditions}\n"
         f"- programs: {summary['programs']}, of which {summary['active_programs']} active (`programs.tsv`)\n"
         f"- epochs: {summary['epochs']}, weights of epoch {summary['best_epoch']}; validation score {score}\n\n"
-        "Use it with `scmap embed MODEL_DIR data.h5ad -o out.h5ad`; input genes are matched by name with `features.tsv`.\n"
+        "Use it with `scmap embed MODEL_DIR data.h5ad -o out.h5ad`; genes are matched by name with `features.tsv`.\n"
     )

@@ -1,7 +1,7 @@
 """Checkpoints: one safetensors file with every tensor of the run, its header holding the rest as JSON. No pickle.
 
-The file is replaced atomically, so a kill leaves the last whole checkpoint. A checkpoint is only continued by a run with the
-same identity (configs, features, cells, seed); otherwise the first key that differs is named.
+The file is replaced atomically, so a kill leaves the last whole checkpoint. A checkpoint is only continued by a run
+with the same identity (configs, features, cells, seed); otherwise the first key that differs is named.
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ FILE = "last.safetensors"
 
 def _flat(prefix: str, value: Any) -> dict[str, Any]:
     if isinstance(value, dict):
-        return {k: v for key, inner in value.items() for k, v in _flat(f"{prefix}.{key}" if prefix else key, inner).items()}
+        return {
+            k: v for key, inner in value.items() for k, v in _flat(f"{prefix}.{key}" if prefix else key, inner).items()
+        }
     return {prefix: value}
 
 

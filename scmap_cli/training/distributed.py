@@ -1,7 +1,7 @@
 """One process or many: ranks from torchrun's or srun's environment, and the few collective calls the loop needs.
 
-``torchrun --nproc-per-node N -m scmap_cli train ...`` and ``srun scmap train ...`` both work. Every rank takes its rows of
-one seeded global order, so batch B on two ranks is batch 2B on one.
+``torchrun --nproc-per-node N -m scmap_cli train ...`` and ``srun scmap train ...`` both work. Every rank takes its
+rows of one seeded global order, so batch B on two ranks is batch 2B on one.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from scmap_cli.errors import UsageError
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process among all of the run."""
+    """One process among all of the run."""
 
     rank: int = 0
     world: int = 1

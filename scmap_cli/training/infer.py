@@ -30,7 +30,9 @@ def restore_model(
         model.load_state_dict({name: torch.from_numpy(array) for name, array in tensors.items()})
     except RuntimeError as error:
         lines = str(error).splitlines()
-        raise InputError(f"the tensors do not fit config.json: {lines[-1].strip()}", "copy the directory anew") from None
+        raise InputError(
+            f"the tensors do not fit config.json: {lines[-1].strip()}", "copy the directory anew"
+        ) from None
     model.loaded()
     return model.to(device)
 

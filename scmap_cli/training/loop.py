@@ -1,7 +1,8 @@
 """The training loop of every model: epochs of seeded batches, validation, early stopping, checkpoints, stop signals.
 
-It knows the protocol in :mod:`scmap_cli.models.base` and nothing of the models. All randomness is a function of the seed and
-the position in the run (:mod:`scmap_cli.nn.noise`), so a run that is stopped and resumed gives the bits of one that was not.
+It knows the protocol in :mod:`scmap_cli.models.base` and nothing of the models. All randomness is a function of the
+seed and the position in the run (:mod:`scmap_cli.nn.noise`), so a run that is stopped and resumed gives the bits of
+one that was not.
 """
 
 from __future__ import annotations

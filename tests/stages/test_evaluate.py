@@ -52,9 +52,7 @@ def test_several_inputs_and_embeddings_give_one_entry_and_one_line_each(tmp_path
     one = make(tmp_path / "a.h5ad", X_pca=np.random.default_rng(1).normal(size=(240, 3)))
     two = make(tmp_path / "b.h5ad", X_pca=np.random.default_rng(2).normal(size=(240, 3)), seed=5)
     with caplog.at_level("INFO", "scmap"):
-        result = evaluate_clustering(
-            [one, two], "-", label_key="cell_type", embedding=["X_expimap", "X_pca"], **FAST
-        )
+        result = evaluate_clustering([one, two], "-", label_key="cell_type", embedding=["X_expimap", "X_pca"], **FAST)
     assert [(entry["file"], entry["embedding"]) for entry in result["results"]] == [
         ("a.h5ad", "X_expimap"),
         ("a.h5ad", "X_pca"),
@@ -111,7 +109,7 @@ def test_missing_keys_name_what_is_there(tmp_path, data):
         evaluate_clustering([data], "-", label_key="cell_type", embedding="X_no")
     assert "X_expimap" in caught.value.hint
     for option in ("label_key", "batch_key"):
-        with pytest.raises(InputError, match="no .* column 'no'") as caught:
+        with pytest.raises(InputError, match=r"no .* column 'no'") as caught:
             evaluate_clustering([data], "-", **{"label_key": "cell_type", option: "no"})
         assert "cell_type, batch" in caught.value.hint
 

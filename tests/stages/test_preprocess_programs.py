@@ -61,9 +61,7 @@ def test_size_bounds_are_inclusive(tmp_path, data):
     assert (report["dropped_below_min_genes"], report["dropped_above_max_genes"], report["sets_kept"]) == (1, 1, 2)
     assert programs.genes.tolist() == gene_names(40)
     assert report["data_genes_in_kept_sets"] == programs.covered.sum() == 20
-    preprocess_programs(
-        [gmt], tmp_path / "q.npz", genes=data, min_genes=1, min_genes_before=13, max_genes_before=20
-    )
+    preprocess_programs([gmt], tmp_path / "q.npz", genes=data, min_genes=1, min_genes_before=13, max_genes_before=20)
     assert load_programs(tmp_path / "q.npz").programs.tolist() == ["S13", "S20"]
 
 

@@ -1,0 +1,108 @@
+"""``scmap evaluate clustering``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from scmap_cli.cli import options as o
+from scmap_cli.cli.session import begin, emit, finish
+
+SUMMARY = "Agreement of embeddings with labels."
+EPILOG = """\b
+Example:
+  scmap evaluate clustering embedded.h5ad --label-key cell_type -o - | jq '.results[0].best_nmi'
+
+Pitfall: best_ari and best_nmi are maxima over the grid and flatter any method; compare methods by the same grid, or by
+`matched`, where the number of clusters is nearest to the number of labels.
+"""
+
+
+def verb(
+    ctx: typer.Context,
+    inputs: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="INPUT...", show_default=False, help="h5ad or npz files with embeddings and labels."),
+    ] = None,
+    output: Annotated[
+        Path,
+        typer.Option("-o", "--output", metavar="FILE.json", help="File to write; - is stdout.", rich_help_panel=o.DATA),
+    ] = Path("-"),
+    label_key: o.LabelKey = None,
+    embedding: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--embedding",
+            metavar="KEY",
+            show_default="the one that an scmap model wrote",
+            help="Key of obsm (of an npz, array name); may be repeated.",
+            rich_help_panel=o.DATA,
+        ),
+    ] = None,
+    batch_key: o.BatchKey = None,
+    exclude_labels: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--exclude-labels",
+            metavar="LABEL",
+            show_default="none",
+            help="Leave cells of this label out; may be repeated.",
+            rich_help_panel=o.DATA,
+        ),
+    ] = None,
+    max_cells: Annotated[
+        int | None,
+        typer.Option(
+            "--max-cells",
+            metavar="N",
+            show_default="all",
+            help="Score a seeded sample of N cells.",
+            rich_help_panel=o.DATA,
+        ),
+    ] = None,
+    k: Annotated[
+        str,
+        typer.Option(
+            "-k", "--k", metavar=o.WIDTHS, help="Neighbours of the graphs that are clustered.", rich_help_panel="Grid"
+        ),
+    ] = "15,30",
+    resolutions: Annotated[
+        str | None,
+        typer.Option(
+            "--resolutions",
+            metavar=o.NUMBERS,
+            show_default="15 from 0.1 to 3, geometric",
+            help="Resolutions tried on each graph.",
+            rich_help_panel="Grid",
+        ),
+    ] = None,
+    cluster_method: Annotated[
+        Literal["leiden", "louvain"],
+        typer.Option("--cluster", help="Clustering of the graphs.", rich_help_panel="Grid"),
+    ] = "leiden",
+    leiden_backend: o.ClusterBackend = "igraph",
+    seed: o.Seed = 0,
+    threads: o.Threads = None,
+    force: o.Force = False,
+    dry_run: o.DryRun = False,
+    quiet: o.Quiet = False,
+    verbose: o.Verbose = False,
+    config: o.Config = None,
+    print_config: o.PrintConfig = False,
+) -> None:
+    """Agreement of embeddings with labels: ARI, NMI, silhouette and neighbours' labels, as JSON.
+
+    With --batch-key also the mixing of batches among the 50 nearest neighbours.
+    """
+    options = begin(ctx, needs=("inputs", "label_key"), text_output=True)
+    options["k"] = o.integers(k, "-k")
+    if resolutions is not None:
+        options["resolutions"] = o.floats(resolutions, "--resolutions")
+    from scmap_cli.stages.evaluate import evaluate_clustering, render
+
+    result = evaluate_clustering(**options)
+    if str(output) == "-" and not dry_run:
+        emit(render(result))
+    finish(options, "output")

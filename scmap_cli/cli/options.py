@@ -1,0 +1,118 @@
+"""Options that verbs share, declared once: the same flag has the same type, help and meaning everywhere.
+
+An option's panel is its heading in the help, and for ``train`` also its section in a ``--config`` file.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from scmap_cli.cli import settings
+
+DATA, MODEL, TRAINING, RUN = "Data", "Model", "Training", "Run"
+
+WIDTHS = "N,..."
+"""Metavar of options that take whole numbers separated by commas."""
+
+NUMBERS = "X,..."
+"""Metavar of options that take numbers separated by commas."""
+
+BatchKey = Annotated[
+    str | None,
+    typer.Option("--batch-key", metavar="COLUMN", help="Column of obs with the batches.", rich_help_panel=DATA),
+]
+LabelKey = Annotated[
+    str | None,
+    typer.Option(
+        "--label-key", metavar="COLUMN", help="Column of obs with the labels; required.", rich_help_panel=DATA
+    ),
+]
+Layer = Annotated[
+    str | None,
+    typer.Option(
+        "--layer",
+        metavar="NAME",
+        show_default="layer counts, else raw, else X if whole numbers",
+        help="Layer that holds the raw counts (X and raw are accepted too).",
+        rich_help_panel=DATA,
+    ),
+]
+GeneColumn = Annotated[
+    str | None,
+    typer.Option(
+        "--gene-column",
+        metavar="COLUMN",
+        show_default="var names",
+        help="Column of var with the gene names.",
+        rich_help_panel=DATA,
+    ),
+]
+ClusterBackend = Annotated[
+    Literal["igraph", "leidenalg"],
+    typer.Option("--cluster-backend", help="Implementation of Leiden; igraph is the faster one.", rich_help_panel=DATA),
+]
+
+Seed = Annotated[
+    int, typer.Option("--seed", metavar="N", min=0, help="Seed of everything random; recorded.", rich_help_panel=RUN)
+]
+Device = Annotated[
+    str,
+    typer.Option(
+        "--device",
+        metavar="auto|cpu|cuda[:N]",
+        help="Where tensors live. auto takes a GPU if there is one; cuda without a GPU is an error.",
+        rich_help_panel=RUN,
+    ),
+]
+Threads = Annotated[
+    int | None,
+    typer.Option(
+        "-t",
+        "--threads",
+        metavar="N",
+        show_default="SLURM_CPUS_PER_TASK, else the CPUs this process may use",
+        help="CPU threads.",
+        rich_help_panel=RUN,
+    ),
+]
+Force = Annotated[bool, typer.Option("--force", help="Replace existing outputs.", rich_help_panel=RUN)]
+DryRun = Annotated[
+    bool,
+    typer.Option(
+        "--dry-run", help="Check inputs and options, say what would be done, write nothing.", rich_help_panel=RUN
+    ),
+]
+Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Warnings and errors only.", rich_help_panel=RUN)]
+Verbose = Annotated[
+    bool, typer.Option("-v", "--verbose", help="Details, and a traceback with an error.", rich_help_panel=RUN)
+]
+Config = Annotated[
+    Path | None,
+    typer.Option(
+        "--config",
+        metavar="FILE.toml",
+        is_eager=True,
+        callback=settings.apply_file,
+        help="Take options from this file; flags given here win. --print-config shows its form.",
+        rich_help_panel=RUN,
+    ),
+]
+PrintConfig = Annotated[
+    bool,
+    typer.Option(
+        "--print-config", help="Print the options in effect as TOML for --config, and stop.", rich_help_panel=RUN
+    ),
+]
+
+
+def integers(text: str, flag: str) -> tuple[int, ...]:
+    """Whole numbers from comma-separated text; :class:`~scmap_cli.errors.UsageError` names the flag."""
+    return tuple(settings.numbers(text, flag, int))
+
+
+def floats(text: str, flag: str) -> tuple[float, ...]:
+    """Numbers from comma-separated text; :class:`~scmap_cli.errors.UsageError` names the flag."""
+    return tuple(settings.numbers(text, flag, float))

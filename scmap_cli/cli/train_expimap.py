@@ -1,0 +1,269 @@
+"""``scmap train expimap``; the defaults are those of ``ExpiMapConfig`` and ``TrainConfig``, which a test holds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from scmap_cli.cli import options as o
+from scmap_cli.cli.session import begin, finish
+from scmap_cli.cli.settings import given
+
+SUMMARY = "Interpretable reference of gene programs."
+EPILOG = """\b
+Example:
+  scmap train expimap rna.h5ad -o model --programs programs.npz --batch-key batch --epochs 400
+
+Pitfall: give --batch-key when the cells come from several batches. Without it their differences are explained by the
+programs, and the embedding separates batches instead of cell types.
+"""
+
+
+def verb(
+    ctx: typer.Context,
+    input: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="INPUT", show_default=False, help="Raw counts: h5ad, 10x .h5, 10x matrix folder, TSV or CSV."
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", metavar="MODEL_DIR", help="Folder to write; required.", rich_help_panel=o.DATA),
+    ] = None,
+    programs: Annotated[
+        Path | None,
+        typer.Option(
+            "--programs",
+            metavar="FILE.npz",
+            show_default="varm['scmap_programs'] of the input",
+            help="Gene programs from `scmap preprocess programs`.",
+            rich_help_panel=o.DATA,
+        ),
+    ] = None,
+    program_weights: Annotated[
+        Path | None,
+        typer.Option(
+            "--program-weights",
+            metavar="FILE.tsv",
+            show_default="1 for all",
+            help="Group lasso weight of programs, one program<TAB>weight a line; 0 keeps a program active.",
+            rich_help_panel=o.DATA,
+        ),
+    ] = None,
+    batch_key: o.BatchKey = None,
+    layer: o.Layer = None,
+    gene_column: o.GeneColumn = None,
+    metrics: Annotated[
+        Path | None,
+        typer.Option(
+            "--metrics", metavar="FILE.json", help="Also write the scores of the training here.", rich_help_panel=o.DATA
+        ),
+    ] = None,
+    membership: Annotated[
+        Literal["hard", "soft"],
+        typer.Option(
+            "--membership",
+            help="hard: a program holds its genes only. soft: others may join against --soft-l1.",
+            rich_help_panel=o.MODEL,
+        ),
+    ] = "hard",
+    hidden: Annotated[
+        str, typer.Option("--hidden", metavar=o.WIDTHS, help="Widths of the encoder's layers.", rich_help_panel=o.MODEL)
+    ] = "256,256,256",
+    dropout: Annotated[
+        float,
+        typer.Option(
+            "--dropout", metavar="SHARE", help="Share of encoder units dropped in training.", rich_help_panel=o.MODEL
+        ),
+    ] = 0.05,
+    likelihood: Annotated[
+        Literal["nb", "mse"],
+        typer.Option("--likelihood", help="nb for counts, mse for normalised values.", rich_help_panel=o.MODEL),
+    ] = "nb",
+    mean: Annotated[
+        Literal["softmax", "softplus", "exp"],
+        typer.Option(
+            "--mean", help="Mean function of nb; softmax is scaled by the library size.", rich_help_panel=o.MODEL
+        ),
+    ] = "softmax",
+    input_scale: Annotated[
+        Literal["counts", "as-is"],
+        typer.Option(
+            "--input-scale",
+            help="counts: the input is raw counts. as-is: mse on the values of --layer, whatever their scale.",
+            rich_help_panel=o.MODEL,
+        ),
+    ] = "counts",
+    group_lasso: Annotated[
+        float,
+        typer.Option(
+            "--group-lasso",
+            metavar="X",
+            help="Weight alpha of the group lasso that switches programs off.",
+            rich_help_panel=o.MODEL,
+        ),
+    ] = 0.7,
+    soft_l1: Annotated[
+        float,
+        typer.Option(
+            "--soft-l1",
+            metavar="X",
+            help="Weight gamma of the L1 penalty on genes outside a soft program.",
+            rich_help_panel=o.MODEL,
+        ),
+    ] = 0.5,
+    kl_weight: Annotated[
+        float,
+        typer.Option("--kl-weight", metavar="X", help="Final weight beta of the KL term.", rich_help_panel=o.MODEL),
+    ] = 0.5,
+    kl_anneal_epochs: Annotated[
+        float,
+        typer.Option(
+            "--kl-anneal-epochs",
+            metavar="N",
+            help="Epochs over which the KL weight rises from 0.",
+            rich_help_panel=o.MODEL,
+        ),
+    ] = 100.0,
+    unconstrained: Annotated[
+        int,
+        typer.Option(
+            "--unconstrained", metavar="N", help="Programs without a gene list, to be learnt.", rich_help_panel=o.MODEL
+        ),
+    ] = 0,
+    unconstrained_l1: Annotated[
+        float,
+        typer.Option(
+            "--unconstrained-l1", metavar="X", help="Their weight of the L1 penalty.", rich_help_panel=o.MODEL
+        ),
+    ] = 0.7,
+    l1_anneal_epochs: Annotated[
+        float,
+        typer.Option(
+            "--l1-anneal-epochs",
+            metavar="N",
+            help="Epochs over which both L1 weights rise from 0.",
+            rich_help_panel=o.MODEL,
+        ),
+    ] = 50.0,
+    hsic: Annotated[
+        float,
+        typer.Option(
+            "--hsic",
+            metavar="X",
+            help="Weight of the independence of unconstrained programs from all others.",
+            rich_help_panel=o.MODEL,
+        ),
+    ] = 1.0,
+    epochs: Annotated[
+        int, typer.Option("--epochs", metavar="N", help="Most epochs that are trained.", rich_help_panel=o.TRAINING)
+    ] = 400,
+    batch_size: Annotated[
+        int,
+        typer.Option(
+            "--batch-size",
+            metavar="N",
+            help="Cells per step and process; lower it if memory runs out.",
+            rich_help_panel=o.TRAINING,
+        ),
+    ] = 128,
+    lr: Annotated[
+        float, typer.Option("--lr", metavar="X", help="Learning rate of Adam.", rich_help_panel=o.TRAINING)
+    ] = 1e-3,
+    adam_eps: Annotated[
+        float, typer.Option("--adam-eps", metavar="X", help="Epsilon of Adam.", rich_help_panel=o.TRAINING)
+    ] = 0.01,
+    weight_decay: Annotated[
+        float,
+        typer.Option("--weight-decay", metavar="X", help="L2 weight of Adam; 0 is off.", rich_help_panel=o.TRAINING),
+    ] = 0.0,
+    validation_share: Annotated[
+        float,
+        typer.Option(
+            "--validation-share",
+            metavar="SHARE",
+            help="Share of each batch's cells held out to choose the best epoch; 0 keeps the last.",
+            rich_help_panel=o.TRAINING,
+        ),
+    ] = 0.1,
+    patience: Annotated[
+        int,
+        typer.Option(
+            "--patience",
+            metavar="N",
+            help="End after N epochs without a better validation score, counted from the end of annealing; 0 never.",
+            rich_help_panel=o.TRAINING,
+        ),
+    ] = 50,
+    lr_patience: Annotated[
+        int,
+        typer.Option(
+            "--lr-patience",
+            metavar="N",
+            help="Lower the learning rate after N epochs without a better score; 0 never.",
+            rich_help_panel=o.TRAINING,
+        ),
+    ] = 13,
+    lr_factor: Annotated[
+        float,
+        typer.Option(
+            "--lr-factor", metavar="X", help="What the learning rate is then multiplied by.", rich_help_panel=o.TRAINING
+        ),
+    ] = 0.1,
+    sampling: Annotated[
+        Literal["balanced", "shuffle"],
+        typer.Option(
+            "--sampling",
+            help="balanced draws batches equally often; shuffle visits every cell once an epoch.",
+            rich_help_panel=o.TRAINING,
+        ),
+    ] = "balanced",
+    precision: Annotated[
+        Literal["fp32", "bf16"],
+        typer.Option("--precision", help="Number type of the matrix products.", rich_help_panel=o.TRAINING),
+    ] = "fp32",
+    grad_clip: Annotated[
+        float,
+        typer.Option("--grad-clip", metavar="X", help="Largest gradient norm; 0 is off.", rich_help_panel=o.TRAINING),
+    ] = 0.0,
+    checkpoint_minutes: Annotated[
+        float,
+        typer.Option(
+            "--checkpoint-minutes", metavar="X", help="Minutes between checkpoints.", rich_help_panel=o.TRAINING
+        ),
+    ] = 7.0,
+    resume: Annotated[
+        Literal["auto", "never"],
+        typer.Option(
+            "--resume", help="auto goes on from a checkpoint of the same run in MODEL_DIR.", rich_help_panel=o.RUN
+        ),
+    ] = "auto",
+    seed: o.Seed = 0,
+    device: o.Device = "auto",
+    threads: o.Threads = None,
+    force: o.Force = False,
+    dry_run: o.DryRun = False,
+    quiet: o.Quiet = False,
+    verbose: o.Verbose = False,
+    config: o.Config = None,
+    print_config: o.PrintConfig = False,
+) -> None:
+    """Interpretable reference of gene programs (expiMap) from raw counts.
+
+    MODEL_DIR gets the weights, the programs with their top genes, scores and the loss curve. A run stopped by SIGTERM,
+    SIGUSR1 or Ctrl-C saves its state and exits 75; the same command goes on from there.
+    """
+    everything = begin(ctx, needs=("input", "output"))
+    own = {parameter.name for parameter in ctx.command.params if _panel(parameter) in (o.MODEL, o.TRAINING)}
+    options = {name: value for name, value in everything.items() if name not in own}
+    from scmap_cli.stages.train import train
+
+    train("expimap", **options, model_options=given(ctx, o.MODEL), train_options=given(ctx, o.TRAINING))
+    finish(options)
+
+
+def _panel(parameter: object) -> object:
+    return getattr(parameter, "rich_help_panel", None)

@@ -1,0 +1,183 @@
+"""What every registered model promises; adding a model to the registry adds it here.
+
+A model joins by a maker in :data:`MAKERS` that gives a small instance and the store it trains on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from scipy import sparse
+
+from scmap_cli.config import TrainConfig, as_dict
+from scmap_cli.data.batches import CsrStore
+from scmap_cli.data.features import align, apply
+from scmap_cli.data.simulation import simulate_rna_data
+from scmap_cli.data.splits import validation_split
+from scmap_cli.errors import InputError, StoppedError
+from scmap_cli.keys import PROGRAMS_VARM
+from scmap_cli.models.base import ScmapModel
+from scmap_cli.models.expimap import ExpiMap, ExpiMapConfig
+from scmap_cli.registry import MODELS
+from scmap_cli.training.checkpoint import Checkpoint
+from scmap_cli.training.infer import embed_cells, restore_model
+from scmap_cli.training.loop import Trainer
+
+
+class Made:
+    """A small model with its data."""
+
+    def __init__(self, model: ScmapModel, counts: sparse.csr_matrix, codes: np.ndarray, genes: np.ndarray) -> None:
+        self.model, self.counts, self.codes, self.genes = model, counts, codes, genes
+
+    def store(self, dtype: torch.dtype = torch.float32) -> CsrStore:
+        return CsrStore(self.counts, self.codes, dtype)
+
+    def trainer(self, checkpoint: Checkpoint | None = None, epochs: int = 6) -> Trainer:
+        held = validation_split(self.codes, 0.1, 0)
+        config = TrainConfig(epochs=epochs, batch_size=64, checkpoint_minutes=60.0)
+        rows = np.flatnonzero(~held), np.flatnonzero(held)
+        return Trainer(self.model, self.store(), *rows, config, seed=0, checkpoint=checkpoint)
+
+
+def expimap(**options: object) -> Made:
+    data = simulate_rna_data(
+        n_cells=240, n_genes=80, n_programs=6, n_types=3, n_batches=2, genes_per_program=8, noise_genes=10,
+        active_per_type=2, seed=2,
+    )  # fmt: skip
+    codes = data.obs["batch"].cat.codes.to_numpy().astype(np.int64)
+    config = ExpiMapConfig(**({"hidden": (16, 16), "kl_anneal_epochs": 2} | options))  # type: ignore[arg-type]
+    model = ExpiMap.create(config, sparse.csc_matrix(data.varm[PROGRAMS_VARM]), 2, seed=0)
+    return Made(model, data.X, codes, data.var_names.to_numpy().astype(str))
+
+
+MAKERS: dict[str, Callable[[], Made]] = {
+    "expimap": expimap,
+    "expimap soft": lambda: expimap(membership="soft", unconstrained=2),
+    "expimap mse": lambda: expimap(likelihood="mse"),
+    "expimap softplus": lambda: expimap(mean="softplus"),
+    "expimap exp": lambda: expimap(mean="exp"),
+}
+
+
+def test_every_registered_model_is_here() -> None:
+    assert {name.split()[0] for name in MAKERS} == set(MODELS)
+
+
+@pytest.fixture(params=MAKERS)
+def make(request: pytest.FixtureRequest) -> Callable[[], Made]:
+    return MAKERS[request.param]
+
+
+def test_declares_itself(make: Callable[[], Made]) -> None:
+    model = make().model
+    spec = MODELS[model.name]
+    assert spec.load() is type(model)
+    assert isinstance(model.config, model.config_type)
+    assert "embed" in model.capabilities
+    assert all(isinstance(v, int) for v in model.structure.values())
+
+
+def test_a_finite_loss_falls(make: Callable[[], Made]) -> None:
+    history = make().trainer(epochs=15).fit().history
+    assert all(np.isfinite(list(row.values())).all() for row in history)
+    assert history[-1]["valid_loss"] < history[0]["valid_loss"]
+
+
+def test_saved_and_loaded_gives_equal_outputs(make: Callable[[], Made]) -> None:
+    made = make()
+    made.trainer(epochs=2).fit()
+    tensors = {k: v.numpy().copy() for k, v in made.model.state_dict().items()}
+    config = {"model_config": as_dict(made.model.config), "structure": made.model.structure}
+    again = restore_model(type(made.model), config, tensors, torch.device("cpu"))
+    for a, b in zip(embed_cells(made.model, made.store()), embed_cells(again, made.store()), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_tensors_that_do_not_fit_are_an_input_error(make: Callable[[], Made]) -> None:
+    made = make()
+    config = {"model_config": as_dict(made.model.config), "structure": made.model.structure | {"n_genes": 7}}
+    tensors = {k: v.numpy() for k, v in made.model.state_dict().items()}
+    with pytest.raises(InputError, match="do not fit"):
+        restore_model(type(made.model), config, tensors, torch.device("cpu"))
+
+
+def test_same_seed_gives_equal_bytes(make: Callable[[], Made]) -> None:
+    states = []
+    for _ in range(2):
+        made = make()
+        made.trainer(epochs=2).fit()
+        states.append({k: v.numpy().tobytes() for k, v in made.model.state_dict().items()})
+    assert states[0] == states[1]
+
+
+def test_resumed_equals_straight(make: Callable[[], Made], tmp_path: Path) -> None:
+    straight, broken, resumed = make(), make(), make()
+    straight.trainer().fit()
+    trainer = broken.trainer(Checkpoint(tmp_path, {}))
+    original = trainer._step
+
+    def step(rows):  # type: ignore[no-untyped-def]
+        if trainer.state.epoch == 2 and trainer.state.step == 1:
+            trainer._save()
+            raise StoppedError("in the middle")
+        return original(rows)
+
+    # As after a signal, the sums of the epoch so far are in the checkpoint only when the loop saves; a crash loses
+    # them, # so weights are compared, not the history of that epoch.
+    trainer._step = step  # type: ignore[method-assign]
+    with pytest.raises(StoppedError):
+        trainer.fit()
+    resumed.trainer(Checkpoint(tmp_path, {})).fit(resume=True)
+    for name, value in straight.model.state_dict().items():
+        assert torch.equal(value, resumed.model.state_dict()[name]), name
+
+
+def test_a_cell_does_not_depend_on_its_neighbours(make: Callable[[], Made]) -> None:
+    made = make()
+    made.trainer(epochs=2).fit()
+    whole = embed_cells(made.model, made.store())[0]
+    np.testing.assert_allclose(embed_cells(made.model, made.store(), batch_size=7)[0], whole, rtol=1e-4, atol=1e-5)
+    pick = np.array([200, 3, 77])
+    alone = CsrStore(made.counts[pick], made.codes[pick])
+    np.testing.assert_allclose(embed_cells(made.model, alone)[0], whole[pick], rtol=1e-4, atol=1e-5)
+
+
+def test_permuted_genes_give_the_same_embedding(make: Callable[[], Made]) -> None:
+    made = make()
+    expected = embed_cells(made.model, made.store())[0]
+    order = np.random.default_rng(0).permutation(len(made.genes))
+    shuffled, names = made.counts[:, order].tocsr(), made.genes[order]
+    store = CsrStore(apply(shuffled, align(names, made.genes)), made.codes)
+    np.testing.assert_array_equal(embed_cells(made.model, store)[0], expected)
+
+
+def test_cpu_equals_float64(make: Callable[[], Made]) -> None:
+    made = make()
+    made.trainer(epochs=2).fit()
+    rows = torch.arange(100)
+    single = made.model.loss(made.store().batch(rows))
+    embedded = made.model.embed(made.store().batch(rows))
+    double = made.model.double()
+    exact = double.loss(made.store(torch.float64).batch(rows))
+    assert single.total.item() == pytest.approx(exact.total.item(), rel=1e-4)
+    for name, value in exact.parts.items():
+        assert single.parts[name].item() == pytest.approx(value.item(), rel=1e-3, abs=1e-4)
+    exact_embedded = double.embed(made.store(torch.float64).batch(rows))
+    torch.testing.assert_close(embedded.mean_nz.double(), exact_embedded.mean_nz, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(embedded.var_nz.double(), exact_embedded.var_nz, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.gpu
+def test_gpu_equals_cpu(make: Callable[[], Made]) -> None:
+    made = make()
+    made.trainer(epochs=2).fit()
+    rows = torch.arange(100)
+    expected = made.model.loss(made.store().batch(rows)).total.item()
+    device = torch.device("cuda")
+    found = made.model.to(device).loss(made.store().to(device).batch(rows)).total.item()
+    assert found == pytest.approx(expected, rel=1e-3)
