@@ -137,7 +137,8 @@ app = _build()
 
 
 def _say(message: str, hint: str | None = None) -> None:
-    sys.stderr.write(f"error: {message}\n" + (f"hint: {hint}\n" if hint else ""))
+    if sys.stderr is not None:
+        sys.stderr.write(f"error: {message}\n" + (f"hint: {hint}\n" if hint else ""))
 
 
 def _as_scmap_error(error: BaseException) -> ScmapError | None:
@@ -158,6 +159,8 @@ def _as_scmap_error(error: BaseException) -> ScmapError | None:
 
 
 def _bug(error: BaseException) -> int:
+    if sys.stderr is None:
+        return 1
     traceback.print_exception(error, file=sys.stderr)
     what = " ".join(f"{type(error).__name__}: {error}".split())
     sys.stderr.write(f"bug in scmap: {what}\nplease report it with the lines above\n")
@@ -172,7 +175,6 @@ def _run(arguments: Sequence[str] | None) -> int:
 
             completion_init()
         code = app(args=arguments, prog_name="scmap", standalone_mode=False)
-        sys.stdout.flush()
     except SystemExit as error:
         # Shell completion ends this way, and help whose reader went away.
         if isinstance(error.__context__, BrokenPipeError):
@@ -204,4 +206,11 @@ def _run(arguments: Sequence[str] | None) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run ``scmap`` with the process's arguments, or the ones given, and end with its exit code."""
-    sys.exit(_run(arguments))
+    code = _run(arguments)
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError as error:
+        silence_stdout()
+        code = code or (PIPE_CLOSED if isinstance(error, BrokenPipeError) else WriteError.exit_code)
+    sys.exit(code)

@@ -139,4 +139,4 @@ def verb(
     from scmap_cli.stages.embed import embed
 
     embed(**options)
-    finish(options, "output", "program_scores", "plot")
+    finish(options, "program_scores", "plot")

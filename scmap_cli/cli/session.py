@@ -10,7 +10,7 @@ from typing import Any
 import typer
 
 from scmap_cli.cli import settings
-from scmap_cli.errors import UsageError
+from scmap_cli.errors import UsageError, WriteError
 from scmap_cli.runtime import logs, threads
 
 PIPE_CLOSED = 141
@@ -105,6 +105,8 @@ def finish(options: dict[str, Any], *outputs: str) -> None:
 
 def emit(text: str) -> None:
     """Write data to stdout; a reader that has gone away ends the process quietly."""
+    if sys.stdout is None:
+        raise WriteError("stdout is closed", "name a file with -o")
     try:
         sys.stdout.write(text)
         sys.stdout.flush()
@@ -114,7 +116,7 @@ def emit(text: str) -> None:
 
 
 def silence_stdout() -> None:
-    """Let the interpreter's last flush of a closed pipe go nowhere."""
+    """Let what is left in the buffer of a stdout that takes no more go nowhere, also at the interpreter's end."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)
     os.close(nowhere)

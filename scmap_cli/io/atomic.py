@@ -1,8 +1,8 @@
 """Outputs are whole or absent: write beside the target, flush to disk, rename, flush the folder.
 
 A reader never sees half a file, a killed run leaves the old output (or none), and an existing output is only replaced
-when ``force`` says so. What a killed run leaves behind is a hidden ``.NAME.tmp-*`` sibling, which the next write of the
-same output removes.
+when ``force`` says so. What a killed run leaves behind is a hidden ``.NAME.tmp-HOST-PID`` sibling, which the next write
+of the same output removes: at once when that process is gone from this host, after a day when it ran on another one.
 """
 
 from __future__ import annotations
@@ -12,14 +12,25 @@ import json
 import os
 import shutil
 import socket
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from scmap_cli.errors import OutputExistsError, WriteError
 
 _MARK = ".tmp-"
+_OLD, _GONE = ".old", ".gone"
+# Whether a process of another host still lives cannot be asked; a write that rests for so many seconds is taken for dead.
+_ABANDONED = 24 * 3600.0
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS)
+_FAILED = (
+    *(errno.EIO, errno.EFBIG, errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.ENOTEMPTY),
+    *(errno.ESTALE, errno.EBUSY, errno.ELOOP),
+)
 
 
 def check_output(path: Path | str, force: bool = False) -> None:
@@ -30,7 +41,7 @@ def check_output(path: Path | str, force: bool = False) -> None:
     OutputExistsError
         The target exists and ``force`` is false (exit code 2).
     WriteError
-        The folder is missing or not writable (exit code 6).
+        The folder is missing or not writable, or the name is too long (exit code 6).
     """
     path = Path(path)
     if not force and os.path.lexists(path):
@@ -40,6 +51,11 @@ def check_output(path: Path | str, force: bool = False) -> None:
         raise WriteError(f"the folder {parent} does not exist", "make it first, or choose another output")
     if not os.access(parent, os.W_OK | os.X_OK):
         raise WriteError(f"no permission to write in {parent}")
+    try:
+        os.lstat(_name(path))
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise WriteError(f"the name {path.name} is too long", "choose a shorter name for the output") from None
 
 
 def _sync(path: Path) -> None:
@@ -62,7 +78,7 @@ def _sync_folder(path: Path) -> None:
 def _alive(pid: int) -> bool:
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):
         return False
     except OSError:
         return True
@@ -70,47 +86,96 @@ def _alive(pid: int) -> bool:
 
 
 def _remove(path: Path) -> None:
+    """Delete as far as possible; what stays is found again by the next write."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:
-        path.unlink(missing_ok=True)
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
+
+
+def _discard(old: Path) -> None:
+    """Delete a replaced output under another name, so that ``.old`` is whole whenever it is found."""
+    gone = old.with_name(old.name.removesuffix(_OLD) + _GONE)
+    _remove(gone)
+    with suppress(OSError):
+        os.rename(old, gone)
+        _remove(gone)
+
+
+def _host() -> str:
+    return socket.gethostname().replace("/", "_")
+
+
+def _name(path: Path) -> Path:
+    return path.parent / f".{path.name}{_MARK}{_host()}-{os.getpid()}"
+
+
+def _leftovers(path: Path) -> Iterator[tuple[Path, str]]:
+    """Siblings that killed writes of ``path`` left behind, each with its ending (``.old``, ``.gone`` or none)."""
+    start = f".{path.name}{_MARK}"
+    for name in sorted(os.listdir(path.parent)):
+        host, _, tail = name.removeprefix(start).rpartition("-")
+        pid, dot, kind = tail.partition(".")
+        if not name.startswith(start) or _MARK in host or not (pid.isascii() and pid.isdigit()):
+            continue
+        found = path.parent / name
+        if host == _host():
+            dead = int(pid) == os.getpid() or not _alive(int(pid))
+        else:
+            # A folder that waits for its successor has no writer; restoring it is right wherever that died.
+            dead = (dot + kind == _OLD and not os.path.lexists(path)) or time.time() - _last_change(found) > _ABANDONED
+        if dead:
+            yield found, dot + kind
+
+
+def _last_change(path: Path) -> float:
+    """Latest modification of a file, or of a folder and all in it."""
+    changes = [0.0]
+    for one in (path, *path.rglob("*")):
+        with suppress(OSError):
+            changes.append(one.lstat().st_mtime)
+    return max(changes)
 
 
 def _temporary(path: Path) -> Path:
-    """A name of this process beside ``path``; leftovers of dead processes of this host are removed."""
-    host = socket.gethostname().replace("/", "_")
-    for stale in path.parent.glob(f".{_escape(path.name)}{_MARK}{_escape(host)}-*"):
-        pid, _, kind = stale.name.rsplit("-", 1)[1].partition(".")
-        if not pid.isdigit() or _alive(int(pid)):
-            continue
-        if kind == "old" and not os.path.lexists(path):
-            os.rename(stale, path)
+    """A free name of this process beside ``path``, after what killed runs left was restored or removed."""
+    for found, kind in _leftovers(path):
+        if kind != _OLD:
+            _remove(found)
+        elif os.path.lexists(path):
+            _discard(found)
         else:
-            _remove(stale)
-    return path.parent / f".{path.name}{_MARK}{host}-{os.getpid()}"
-
-
-def _escape(text: str) -> str:
-    return "".join(f"[{c}]" if c in "*?[" else c for c in text)
+            os.rename(found, path)
+    return _name(path)
 
 
 @contextmanager
-def _as_write_error(path: Path) -> Iterator[None]:
+def _as_write_error(path: Path, tmp: Path | None = None) -> Iterator[None]:
+    """Turn a failed write into a :class:`WriteError`.
+
+    With ``tmp`` the block is the caller's, who may also read other files: then only errors that a write can have, or that
+    name the temporary path, are taken for it.
+    """
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        number, name = error.errno, error.filename
+        if number in _FULL:
             raise WriteError(f"no space left while writing {path}", "free some space, or write elsewhere") from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        if number in _REFUSED:
             raise WriteError(f"no permission to write {path}") from error
-        if error.errno in (errno.EIO, errno.EFBIG, errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.ENOTEMPTY):
-            raise WriteError(f"could not write {path}: {os.strerror(error.errno)}") from error
+        if tmp is None or number in _FAILED or (isinstance(name, str | Path) and str(name).startswith(str(tmp))):
+            reason = os.strerror(number) if number else str(error)
+            raise WriteError(f"could not write {path}: {reason}") from error
         raise
 
 
 @contextmanager
 def atomic_file(path: Path | str, force: bool = False) -> Iterator[Path]:
     """Yield a temporary path in the target's folder; publish it under the target's name when the block ends well.
+
+    A target that is a link is replaced itself; what it points at is left alone.
 
     Raises
     ------
@@ -123,13 +188,15 @@ def atomic_file(path: Path | str, force: bool = False) -> Iterator[Path]:
         raise WriteError(f"{path} is a folder, not a file", "choose another output name")
     with _as_write_error(path):
         tmp = _temporary(path)
-        try:
+    try:
+        with _as_write_error(path, tmp):
             yield tmp
+        with _as_write_error(path):
             _sync(tmp)
             os.replace(tmp, path)
             _sync_folder(path.absolute().parent)
-        finally:
-            _remove(tmp)
+    finally:
+        _remove(tmp)
 
 
 @contextmanager
@@ -143,28 +210,34 @@ def atomic_dir(path: Path | str, force: bool = False) -> Iterator[Path]:
     check_output(path, force)
     with _as_write_error(path):
         tmp = _temporary(path)
-        check_output(path, force)
-        old = tmp.with_name(tmp.name + ".old")
-        _remove(tmp)
-        tmp.mkdir()
-        try:
+    check_output(path, force)
+    old = tmp.with_name(tmp.name + _OLD)
+    try:
+        with _as_write_error(path):
+            tmp.mkdir()
+        with _as_write_error(path, tmp):
             yield tmp
-            for file in sorted(tmp.rglob("*")):
-                if file.is_file():
-                    _sync(file)
+        with _as_write_error(path):
+            for entry in sorted(tmp.rglob("*")):
+                if entry.is_dir():
+                    _sync_folder(entry)
+                elif entry.is_file():
+                    _sync(entry)
             _sync_folder(tmp)
-            if path.exists():
+            if os.path.lexists(path):
                 os.rename(path, old)
             os.rename(tmp, path)
             _sync_folder(path.absolute().parent)
-        except BaseException:
-            if old.exists() and not path.exists():
+    except BaseException:
+        if os.path.lexists(old) and not os.path.lexists(path):
+            # Where this fails too, the next write to the same name restores it.
+            with suppress(OSError):
                 os.rename(old, path)
-            raise
-        finally:
-            _remove(tmp)
-            if path.exists():
-                _remove(old)
+        raise
+    finally:
+        _remove(tmp)
+        if os.path.lexists(old) and os.path.lexists(path):
+            _discard(old)
 
 
 def write_text(path: Path | str, text: str, force: bool = False) -> None:

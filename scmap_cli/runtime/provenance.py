@@ -19,20 +19,36 @@ from pathlib import Path
 from typing import Any
 
 from scmap_cli import __version__
+from scmap_cli.errors import InputError
 from scmap_cli.io.atomic import write_json
 from scmap_cli.keys import HISTORY
 
 
 def file_digest(path: Path | str) -> str:
-    """SHA-256 of a file, or of the names and digests of a directory's files (checkpoints and hidden files left out)."""
+    """SHA-256 of a file, or of the names and digests of a directory's files (checkpoints and hidden files left out).
+
+    Raises
+    ------
+    InputError
+        There is no such file, or it cannot be read.
+    """
     path = Path(path)
+    try:
+        return _digest(path)
+    except FileNotFoundError:
+        raise InputError(f"{path} does not exist", "check the name of the input") from None
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror or error}") from None
+
+
+def _digest(path: Path) -> str:
     if path.is_dir():
         total = hashlib.sha256()
         for file in sorted(p for p in path.rglob("*") if p.is_file()):
             inner = file.relative_to(path)
             if inner.parts[0] == "checkpoints" or inner.name.startswith(".") or inner.name.endswith(".run.json"):
                 continue
-            total.update(f"{inner.as_posix()}\0{file_digest(file)}\n".encode())
+            total.update(f"{inner.as_posix()}\0{_digest(file)}\n".encode())
         return f"sha256:{total.hexdigest()}"
     with path.open("rb") as handle:
         return f"sha256:{hashlib.file_digest(handle, 'sha256').hexdigest()}"
@@ -64,8 +80,22 @@ class Run:
 
 
 def _peak_memory() -> int:
+    """Largest resident memory of this process in bytes."""
+    try:
+        # On Linux the kernel's own figure; that of getrusage starts at the size of whoever launched this process.
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _threads() -> int | None:
+    # OpenMP also takes one number a nesting level ("4,2"), and whatever the user has set must not cost a finished run.
+    first = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    return (int(first) or None) if first.isascii() and first.isdigit() else None
 
 
 def run_json_path(output: Path | str) -> Path:
@@ -117,7 +147,7 @@ def run(
         "host": platform.node(),
         "platform": platform.platform(),
         "python": platform.python_version(),
-        "threads": int(os.environ.get("OMP_NUM_THREADS", "0")) or None,
+        "threads": _threads(),
         "peak_memory_bytes": _peak_memory(),
     }
     write_json(run_json_path(output), {"record": record, "machine": machine | current.notes}, force=True)

@@ -21,6 +21,7 @@ class StopFlag:
 
     def __init__(self) -> None:
         self.signal_name: str | None = None
+        self._interrupts = 0
         self._previous: dict[signal.Signals, Any] = {}
 
     @property
@@ -29,9 +30,12 @@ class StopFlag:
         return self.signal_name is not None
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if number == signal.SIGINT and self.signal_name == "SIGINT":
-            os._exit(EXIT_INTERRUPTED)
-        self.signal_name = signal.Signals(number).name
+        if number == signal.SIGINT:
+            self._interrupts += 1
+            if self._interrupts > 1:
+                os._exit(EXIT_INTERRUPTED)
+        # The first one is the reason; schedulers repeat theirs or send another before they kill.
+        self.signal_name = self.signal_name or signal.Signals(number).name
 
     def __enter__(self) -> StopFlag:
         try:
@@ -45,4 +49,5 @@ class StopFlag:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         for number, handler in self._previous.items():
-            signal.signal(number, handler)
+            # None stands for a handler that was not set from Python and cannot be put back from there.
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)

@@ -19,7 +19,7 @@ _ENVIRONMENT = (
 def available_threads() -> int:
     """``SLURM_CPUS_PER_TASK`` if set and sensible, else the CPUs this process may run on."""
     slurm = os.environ.get("SLURM_CPUS_PER_TASK", "")
-    if slurm.isdigit() and int(slurm) > 0:
+    if slurm.isascii() and slurm.isdigit() and int(slurm) > 0:
         return int(slurm)
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 

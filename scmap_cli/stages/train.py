@@ -160,7 +160,10 @@ def train(
             trainer = Trainer(network, store, *rows, settings, seed=seed, ranks=ranks, checkpoint=checkpoint)
             result = trainer.fit(resume=go_on)
         summary = _metrics(network, result, job)
-        run.note(epoch_seconds=[round(s, 4) for s in result.epoch_seconds], device=str(target), processes=ranks.world)
+        seconds = [round(s, 4) for s in result.epoch_seconds]
+        run.note(
+            epoch_seconds=seconds, cells_per_epoch=result.cells_per_epoch, device=str(target), processes=ranks.world
+        )
         if result.epoch_seconds:
             speed = result.cells_per_epoch / float(np.median(result.epoch_seconds))
             run.note(cells_per_second=round(speed, 1))

@@ -239,10 +239,14 @@ def test_a_truncated_file_is_an_input_error(path: Path, share: float) -> None:
         assert "\n" not in str(caught.value)
 
 
-def test_flipped_bytes_are_read_or_refused_never_raised_otherwise(path: Path) -> None:
+def test_flipped_bytes_of_the_matrix_are_read_or_refused(path: Path) -> None:
     data = path.read_bytes()
     rng = np.random.default_rng(0)
-    for position in rng.choice(len(data), 40, replace=False):
+    # Flips in HDF5's own string heap can crash HDF5 itself, so only the arrays of the matrix are changed.
+    with h5py.File(path) as handle:
+        chunks = [handle[f"X/{key}"].id.get_chunk_info(0) for key in ("data", "indices", "indptr")]
+    places = np.concatenate([chunk.byte_offset + np.arange(chunk.size) for chunk in chunks])
+    for position in rng.choice(places, 40, replace=False):
         broken = bytearray(data)
         broken[position] ^= 0xFF
         path.write_bytes(bytes(broken))

@@ -1,0 +1,134 @@
+"""Two ways to run scmap in a fresh folder: in this process (fast), or as a process of its own (streams, signals)."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from scmap_cli.cli.app import main
+from scmap_cli.runtime.logs import log
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@dataclass
+class Result:
+    status: int
+    out: str
+    err: str
+
+    @property
+    def data(self):
+        return json.loads(self.out)
+
+
+class Scmap:
+    """``scmap("info", path)`` runs in this process, ``scmap.process(...)`` in another; both in ``self.folder``."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __call__(self, *words: object, status: int | None = 0) -> Result:
+        out, err = io.StringIO(), io.StringIO()
+        with contextlib.chdir(self.folder), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            try:
+                main([str(word) for word in words])
+            except SystemExit as end:
+                code = end.code
+        return self._checked(Result(int(code or 0), out.getvalue(), err.getvalue()), status)
+
+    def process(self, *words: object, status: int | None = 0, env: dict[str, str] | None = None, **options) -> Result:
+        command = [sys.executable, "-m", "scmap_cli", *map(str, words)]
+        settings = {"cwd": self.folder, "env": self.environment() | (env or {}), "text": True, "timeout": 120}
+        streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        done = subprocess.run(command, check=False, **(settings | streams | options))
+        return self._checked(Result(done.returncode, done.stdout or "", done.stderr or ""), status)
+
+    @staticmethod
+    def environment() -> dict[str, str]:
+        return os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+
+    @staticmethod
+    def _checked(result: Result, status: int | None) -> Result:
+        if status is not None and result.status != status:
+            pytest.fail(f"exit code {result.status}, not {status}\n{result.out}\n{result.err}")
+        return result
+
+    def files(self) -> dict[str, bytes]:
+        """Every file below the folder with its bytes."""
+        found = sorted(path for path in self.folder.rglob("*") if path.is_file())
+        return {str(path.relative_to(self.folder)): path.read_bytes() for path in found}
+
+
+@contextlib.contextmanager
+def undisturbed() -> Iterator[None]:
+    """Put back what a command sets for its whole process: environment, logging, torch's threads."""
+    environment, handlers, level = dict(os.environ), list(log.handlers), log.level
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(environment)
+        log.handlers[:] = handlers
+        log.setLevel(level)
+        log.propagate = True
+        logging.captureWarnings(False)
+
+
+@pytest.fixture
+def scmap(tmp_path) -> Iterator[Scmap]:
+    folder = tmp_path / "work"
+    folder.mkdir()
+    with undisturbed():
+        yield Scmap(folder)
+
+
+@pytest.fixture(scope="session")
+def shelf(tmp_path_factory) -> Path:
+    """Small finished files: data.h5ad, programs.npz, sets.gmt, model/, embedded.h5ad, embedded.npz."""
+    folder = tmp_path_factory.mktemp("shelf")
+    scmap = Scmap(folder)
+    with undisturbed():
+        planted = ("--programs-output", "programs.npz", "--gmt-output", "sets.gmt")
+        scmap("simulate", "rna", "-o", "data.h5ad", "--preset", "tiny", *planted)
+        short = ("--epochs", 1, "--hidden", "8", "-t", 1, "--device", "cpu")
+        scmap(
+            "train", "expimap", "data.h5ad", "-o", "model", "--programs", "programs.npz", "--batch-key", "batch", *short
+        )
+        for output in ("embedded.h5ad", "embedded.npz"):
+            scmap("embed", "model", "data.h5ad", "-o", output, "--device", "cpu", "-t", 1)
+    return folder
+
+
+#: a command line of every verb that works on the shelf, without its output
+COMMANDS = {
+    "preprocess rna": ("{shelf}/data.h5ad", "-o", "out.h5ad"),
+    "preprocess programs": ("{shelf}/sets.gmt", "--genes", "{shelf}/data.h5ad", "-o", "out.npz"),
+    "simulate rna": ("--preset", "tiny", "-o", "out.h5ad"),
+    "train expimap": (
+        *("{shelf}/data.h5ad", "--programs", "{shelf}/programs.npz", "-o", "out"),
+        *("--epochs", "1", "--hidden", "8", "--device", "cpu"),
+    ),
+    "embed": ("{shelf}/model", "{shelf}/data.h5ad", "-o", "out.h5ad", "--device", "cpu"),
+    "evaluate clustering": (
+        *("{shelf}/embedded.h5ad", "--label-key", "cell_type", "-o", "out.json"),
+        *("-k", "10", "--resolutions", "1"),
+    ),
+    "info": ("{shelf}/data.h5ad", "-o", "out.txt"),
+}
+
+
+@pytest.fixture(params=sorted(COMMANDS))
+def command(request, shelf) -> list[str]:
+    """The words of one verb's command line, which writes ``out...`` in the current folder."""
+    return [*request.param.split(), *(word.format(shelf=shelf) for word in COMMANDS[request.param]), "-t", "1"]

@@ -1,0 +1,178 @@
+"""One flag, one meaning: the whole command tree is walked and compared with itself and with the stages."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import re
+import shlex
+from importlib import import_module
+
+import pytest
+import typer
+
+from scmap_cli.cli import options
+from scmap_cli.cli.app import VERBS, app
+from scmap_cli.cli.settings import key_of
+
+#: stage function of each verb, and the parameters whose names differ or that only the terminal or the stage knows
+STAGES = {
+    "preprocess rna": "scmap_cli.stages.preprocess_rna:preprocess_rna",
+    "preprocess programs": "scmap_cli.stages.preprocess_programs:preprocess_programs",
+    "simulate rna": "scmap_cli.stages.simulate:simulate_rna",
+    "train expimap": "scmap_cli.stages.train:train",
+    "embed": "scmap_cli.stages.embed:embed",
+    "evaluate clustering": "scmap_cli.stages.evaluate:evaluate_clustering",
+    "info": "scmap_cli.stages.info:info",
+}
+PROCESS = {"threads", "quiet", "verbose", "config", "print_config"}
+EVERY_VERB = ["--force", "--threads", "--quiet", "--verbose", "--dry-run", "--help"]
+EVERY_RUN = ["--seed", "--config", "--print-config"]
+SAME_MEANING = [*EVERY_VERB, *EVERY_RUN, "--device", "--layer", "--gene-column", "--label-key", "--cluster-backend"]
+
+
+def leaves(command=None, path=()):
+    command = command or typer.main.get_command(app)
+    inner = getattr(command, "commands", None)
+    if inner is None:
+        yield " ".join(path), command
+        return
+    for name, child in inner.items():
+        yield from leaves(child, (*path, name))
+
+
+LEAVES = dict(leaves())
+
+
+def all_options(command):
+    context = typer.Context(command, **command.context_settings)
+    found = [p for p in command.params if p.param_type_name == "option"]
+    return [*found, command.get_help_option(context)]
+
+
+def parameters(verb):
+    return {p.name: p for p in LEAVES[verb].params}
+
+
+def test_the_tree_holds_exactly_the_declared_verbs():
+    assert set(LEAVES) == set(VERBS) == set(STAGES)
+
+
+@pytest.mark.parametrize("verb", LEAVES)
+def test_every_verb_has_the_shared_flags(verb):
+    flags = {flag for p in all_options(LEAVES[verb]) for flag in p.opts}
+    assert flags.issuperset({*EVERY_VERB, "-h", "-t", "-q", "-v", "-o", "--output"})
+    if verb != "info":
+        assert flags.issuperset(EVERY_RUN)
+    assert ("--device" in flags) == (verb in ("train expimap", "embed"))
+
+
+@pytest.mark.parametrize("verb", LEAVES)
+def test_flags_are_hyphenated_and_explained(verb):
+    for p in all_options(LEAVES[verb]):
+        for flag in (*p.opts, *p.secondary_opts):
+            assert re.fullmatch(r"--[a-z][a-z0-9]*(-[a-z0-9]+)*|-[a-zA-Z]", flag), flag
+        assert p.help, p.opts
+        assert p.help.endswith(".") or "." in p.help, p.help
+
+
+def test_the_same_flag_means_the_same_everywhere():
+    seen: dict[str, tuple[str, tuple]] = {}
+    for verb, command in LEAVES.items():
+        for p in all_options(command):
+            for flag in p.opts:
+                kind = (p.multiple, bool(p.is_flag), str(p.type_descriptor.annotation).removesuffix(" | None"))
+                meaning = (tuple(p.opts), *kind) if flag not in ("-k",) else kind
+                if flag in SAME_MEANING:
+                    meaning = (*meaning, p.help, p.default)
+                other, before = seen.setdefault(flag, (verb, meaning))
+                assert meaning == before, f"{flag} of {verb} and {other}"
+
+
+@pytest.mark.parametrize("verb", LEAVES)
+def test_parameters_are_those_of_the_stage(verb):
+    module, name = STAGES[verb].split(":")
+    stage = inspect.signature(getattr(import_module(module), name)).parameters
+    ours = parameters(verb)
+    names = set(ours) - PROCESS
+    if verb == "train expimap":
+        own = {n for n, p in ours.items() if getattr(p, "rich_help_panel", None) in (options.MODEL, options.TRAINING)}
+        names = (names - own) | {"model", "model_options", "train_options"}
+    assert names == set(stage)
+    for name in names & set(ours):
+        default = stage[name].default
+        if default is inspect.Parameter.empty or default is None or default == ():
+            continue
+        shown = ours[name].default
+        if name == "k":
+            shown = options.integers(shown, "-k")
+        if isinstance(ours[name].show_default, str):
+            assert ours[name].show_default == ", ".join(default)
+        else:
+            assert str(shown) == str(default), name
+
+
+def test_defaults_of_training_are_those_of_the_configs():
+    from scmap_cli.config import TrainConfig
+    from scmap_cli.models.expimap import ExpiMapConfig
+
+    ours = LEAVES["train expimap"].params
+    for panel, config in ((options.MODEL, ExpiMapConfig), (options.TRAINING, TrainConfig)):
+        declared = {key_of(p): p.default for p in ours if getattr(p, "rich_help_panel", None) == panel}
+        real = {field.name: field.default for field in dataclasses.fields(config)}
+        declared |= {"hidden": options.integers(declared["hidden"], "--hidden")} if "hidden" in declared else {}
+        assert declared == real
+
+
+def test_defaults_of_the_simulation_are_those_of_its_presets():
+    from scmap_cli.data.simulation import PRESETS
+
+    ours = parameters("simulate rna")
+    for name, value in PRESETS["default"].items():
+        tiny = PRESETS["tiny"][name]
+        shown = f"{value}" if tiny == value else f"{value}; tiny: {tiny}"
+        assert ours[name].show_default == (shown if value is not None else "even")
+
+
+def test_choices_are_those_of_the_code():
+    from scmap_cli.data.hvg import FLAVORS
+    from scmap_cli.data.simulation import PRESETS
+    from scmap_cli.io.gmt import FORMS
+    from scmap_cli.metrics.graph import BACKENDS, METHODS
+    from scmap_cli.nn.distributions import LINKS
+    from scmap_cli.stages.preprocess_programs import CASES
+
+    expected = {
+        ("preprocess rna", "hvg_flavor"): FLAVORS,
+        ("preprocess programs", "form"): FORMS,
+        ("preprocess programs", "case"): CASES,
+        ("simulate rna", "preset"): PRESETS,
+        ("train expimap", "mean"): LINKS,
+        ("embed", "cluster_method"): METHODS,
+        ("embed", "cluster_backend"): BACKENDS,
+        ("evaluate clustering", "cluster_method"): METHODS,
+        ("evaluate clustering", "leiden_backend"): BACKENDS,
+    }
+    for (verb, name), choices in expected.items():
+        assert set(parameters(verb)[name].type_descriptor.choices) == set(choices), (verb, name)
+
+
+@pytest.mark.parametrize("verb", LEAVES)
+def test_help_ends_with_an_example_that_parses_and_a_pitfall(scmap, verb):
+    text = scmap(*verb.split(), "-h").out
+    example, pitfall = text.split("Example:\n")[1].split("Pitfall: ")
+    assert pitfall.strip()
+    assert text == scmap(*verb.split(), "--help").out
+    words = shlex.split(example.split("|")[0])
+    assert words[: 1 + len(verb.split())] == ["scmap", *verb.split()]
+    context = LEAVES[verb].make_context(verb, words[1 + len(verb.split()) :])
+    assert context.params["output"] is not None
+
+
+@pytest.mark.parametrize("verb", LEAVES)
+def test_help_shows_every_option(scmap, verb):
+    text = scmap(*verb.split(), "-h").out
+    for p in all_options(LEAVES[verb]):
+        assert all(flag in text for flag in p.opts)
+        if p.default not in (None, False, ()) and not p.is_flag:
+            assert f"default: {p.default}" in " ".join(text.split()), p.name

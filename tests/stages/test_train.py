@@ -1,0 +1,178 @@
+"""``train``: what the directory holds, determinism, programs from either place, and every refusal before any work."""
+
+import json
+import shutil
+from pathlib import Path
+
+import anndata
+import numpy as np
+import pytest
+
+from scmap_cli.errors import InputError, OutputExistsError, UsageError
+from scmap_cli.io.bundle import load_bundle, read_history
+from scmap_cli.io.h5ad import write_h5ad
+from scmap_cli.io.programs import load_programs
+from scmap_cli.stages.train import train
+
+SHORT = {"epochs": 3, "batch_size": 64}
+SMALL = {"hidden": [8]}
+
+
+def run(trained, output: Path, **options):  # type: ignore[no-untyped-def]
+    settings = {
+        "programs": trained.programs,
+        "batch_key": "batch",
+        "train_options": SHORT,
+        "model_options": SMALL,
+    } | options
+    return train("expimap", settings.pop("input", trained.data), output, **settings)
+
+
+def test_the_directory_is_complete(trained) -> None:
+    names = {p.name for p in trained.model.iterdir()}
+    files = {"config.json", "model.safetensors", "features.tsv", "categories.json", "history.csv", "metrics.json"}
+    assert names == files | {"split.tsv", "programs.tsv", "README.md", "loss.png"}
+    bundle = load_bundle(trained.model)
+    assert bundle.config["model"] == "expimap"
+    assert bundle.categories["condition"] == ["batch1", "batch2"]
+    data = anndata.read_h5ad(trained.data)
+    assert bundle.features.tolist() == data.var_names.tolist()
+    np.testing.assert_allclose(bundle.feature_means, np.asarray(data.X.mean(0)).ravel(), rtol=1e-6)
+    assert bundle.config["history"][0]["verb"] == "train expimap"
+    history = read_history(trained.model)
+    assert history[-1]["valid_loss"] < history[0]["valid_loss"]
+    machine = json.loads((trained.model.parent / "model.run.json").read_text())["machine"]
+    assert machine["cells_per_second"] > 0
+    assert len(machine["epoch_seconds"]) == len(history)
+
+
+def test_programs_tsv_agrees_with_the_weights(trained) -> None:
+    lines = [line.split("\t") for line in (trained.model / "programs.tsv").read_text().splitlines()]
+    table = {row[0]: dict(zip(lines[0], row, strict=True)) for row in lines[1:]}
+    programs = load_programs(trained.programs)
+    bundle = load_bundle(trained.model)
+    weights, program_e = bundle.tensors["member_e"], bundle.tensors["pattern.program_e"]
+    assert list(table) == programs.programs.tolist()
+    for k, name in enumerate(programs.programs):
+        column = weights[program_e == k]
+        row = table[name]
+        assert float(row["norm"]) == pytest.approx(np.linalg.norm(column), rel=1e-4)
+        assert int(row["active"]) == (column != 0).any()
+        assert int(row["size"]) == programs.size_after[k]
+        assert int(row["genes_outside"]) == 0
+        assert int(row["direction_sum"]) == np.sign(column.sum())
+        strongest = bundle.features[bundle.tensors["pattern.gene_e"][program_e == k][np.argmax(np.abs(column))]]
+        assert row["top_genes"].startswith(f"{strongest}(")
+
+
+def test_same_seed_same_bytes(trained, tmp_path: Path) -> None:
+    run(trained, tmp_path / "a")
+    run(trained, tmp_path / "b")
+    run(trained, tmp_path / "c", seed=1)
+    for file in sorted((tmp_path / "a").iterdir()):
+        assert file.read_bytes() == (tmp_path / "b" / file.name).read_bytes(), file.name
+    assert (tmp_path / "a/model.safetensors").read_bytes() != (tmp_path / "c/model.safetensors").read_bytes()
+
+
+def test_programs_from_varm_give_the_same_model(trained, tmp_path: Path) -> None:
+    run(trained, tmp_path / "a")
+    run(trained, tmp_path / "b", programs=None)
+    assert (tmp_path / "a/model.safetensors").read_bytes() == (tmp_path / "b/model.safetensors").read_bytes()
+
+
+def test_programs_are_matched_by_gene_name(trained, tmp_path: Path) -> None:
+    data = anndata.read_h5ad(trained.data)
+    order = np.random.default_rng(0).permutation(data.n_vars)
+    write_h5ad(data[:, order].copy(), tmp_path / "shuffled.h5ad")
+    run(trained, tmp_path / "m", input=tmp_path / "shuffled.h5ad")
+    bundle, programs = load_bundle(tmp_path / "m"), load_programs(trained.programs)
+    pairs = zip(bundle.tensors["pattern.gene_e"], bundle.tensors["pattern.program_e"], strict=True)
+    found = {(bundle.features[g], int(k)) for g, k in pairs}
+    coo = programs.mask.tocoo()
+    assert found == {(programs.genes[g], int(k)) for g, k in zip(coo.row, coo.col, strict=True)}
+
+
+def test_dry_run_and_refusals_write_nothing(trained, tmp_path: Path) -> None:
+    plan = run(trained, tmp_path / "m", dry_run=True)
+    weights = load_bundle(trained.model).tensors
+    assert (plan["cells"], plan["genes"], plan["programs"]) == (300, 200, 12)
+    small = run(trained, tmp_path / "m", dry_run=True, model_options={"hidden": [32]})
+    stored = sum(v.size for k, v in weights.items() if not k.startswith("pattern.") and k != "omega_k")
+    assert small["parameters"] == stored
+    with pytest.raises(InputError, match="no obs column 'donor'"):
+        run(trained, tmp_path / "m", batch_key="donor")
+    with pytest.raises(UsageError, match="group_laso"):
+        run(trained, tmp_path / "m", model_options={"group_laso": 1})
+    with pytest.raises(UsageError, match="unknown model"):
+        train("expimapp", trained.data, tmp_path / "m")
+    with pytest.raises(UsageError, match="resume"):
+        run(trained, tmp_path / "m", resume="maybe")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_existing_model_needs_force_and_other_folders_are_safe(trained, tmp_path: Path) -> None:
+    model = tmp_path / "m"
+    shutil.copytree(trained.model, model)
+    with pytest.raises(OutputExistsError, match="already exists"):
+        run(trained, model)
+    assert (model / "model.safetensors").read_bytes() == (trained.model / "model.safetensors").read_bytes()
+    run(trained, model, force=True)
+    assert (model / "model.safetensors").read_bytes() != (trained.model / "model.safetensors").read_bytes()
+    precious = tmp_path / "results"
+    precious.mkdir()
+    (precious / "thesis.txt").write_text("years of work")
+    with pytest.raises(OutputExistsError, match=r"thesis\.txt"):
+        run(trained, precious, force=True)
+    assert (precious / "thesis.txt").read_text() == "years of work"
+
+
+def test_program_weights_keep_a_program_active(trained, tmp_path: Path) -> None:
+    name = load_programs(trained.programs).programs[3]
+    table = tmp_path / "w.tsv"
+    table.write_text(f"program\tweight\n{name}\t0\nUNHEARD\t2\n")
+    strong = {"hidden": [8], "group_lasso": 1e4}
+    summary = run(trained, tmp_path / "m", model_options=strong, program_weights=table)
+    assert summary["active_programs"] == 1
+    rows = [line.split("\t") for line in (tmp_path / "m/programs.tsv").read_text().splitlines()]
+    assert [row[0] for row in rows if row[2] == "1"] == [name]
+    for text, match in ((f"{name}\tmuch\n{name}\tmuch\n", "line 2"), (f"x\t1\n{name}\t-1\n", "line 2")):
+        table.write_text(text)
+        with pytest.raises(InputError, match=match):
+            run(trained, tmp_path / "n", program_weights=table)
+
+
+def test_missing_batches_become_unknown(trained, tmp_path: Path) -> None:
+    data = anndata.read_h5ad(trained.data)
+    labels = data.obs["batch"].astype(object)
+    labels.iloc[:30] = None
+    data.obs["batch"] = labels
+    data.write_h5ad(tmp_path / "gaps.h5ad")
+    run(trained, tmp_path / "m", input=tmp_path / "gaps.h5ad")
+    assert load_bundle(tmp_path / "m").categories["condition"] == ["batch1", "batch2", "unknown"]
+
+
+def test_normalised_values_as_they_are(trained, tmp_path: Path) -> None:
+    data = anndata.read_h5ad(trained.data)
+    data.X = np.log1p(data.X.toarray()) + 0.5
+    del data.layers
+    write_h5ad(data, tmp_path / "log.h5ad")
+    with pytest.raises(InputError, match="count"):
+        run(trained, tmp_path / "m", input=tmp_path / "log.h5ad")
+    options = {"hidden": [8], "likelihood": "mse", "input_scale": "as-is"}
+    summary = run(trained, tmp_path / "m", input=tmp_path / "log.h5ad", model_options=options)
+    assert np.isfinite(summary["valid_loss"])
+
+
+def test_unconstrained_soft_and_every_mean_train(trained, tmp_path: Path) -> None:
+    for i, options in enumerate(
+        (
+            {"membership": "soft", "unconstrained": 2},
+            {"mean": "softplus"},
+            {"mean": "exp"},
+            {"likelihood": "mse"},
+        )
+    ):
+        summary = run(trained, tmp_path / str(i), model_options=SMALL | options)
+        assert np.isfinite(summary["valid_loss"])
+        assert summary["programs"] == 12 + options.get("unconstrained", 0)  # type: ignore[operator]
+    assert load_bundle(tmp_path / "0").categories["latent"][-1] == "unconstrained_2"
