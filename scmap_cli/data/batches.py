@@ -31,6 +31,8 @@ class Batch:
         The stored counts, in the dtype of the model.
     size_n
         Library size: counts over the model's features, in the dtype of the model.
+    constant_n
+        Sum of ``log(x!)`` of each cell's counts, the part of a count likelihood that no parameter changes.
     condition_n
         Condition of each cell, int64.
     noise
@@ -44,6 +46,7 @@ class Batch:
     flat_m: Tensor
     value_m: Tensor
     size_n: Tensor
+    constant_n: Tensor
     condition_n: Tensor
     noise: Noise | None = None
     progress: float = float("inf")
@@ -76,42 +79,55 @@ class CsrStore:
         self.values = torch.from_numpy(_compact(counts.data))
         self.condition_n = torch.from_numpy(np.asarray(condition_n, dtype=np.int64))
         self.size_n = torch.from_numpy(np.asarray(counts.sum(axis=1, dtype=np.float64)).ravel()).to(dtype)
+        self.constant_n = _log_factorials(counts).to(dtype)
         self.device = torch.device("cpu")
 
     @property
     def nbytes(self) -> int:
         """Bytes held."""
-        tensors = (self.indptr, self.indices, self.values, self.condition_n, self.size_n)
+        tensors = (self.indptr, self.indices, self.values, self.condition_n, self.size_n, self.constant_n)
         return sum(t.numel() * t.element_size() for t in tensors)
 
     def to(self, device: torch.device) -> CsrStore:
         """Move the data to ``device`` when it fits into half of the free memory there; batches always go there."""
         self.device = device
         if device.type == "cuda" and self.nbytes < torch.cuda.mem_get_info(device)[0] // 2:
-            for name in ("indptr", "indices", "values", "condition_n", "size_n"):
+            for name in ("indptr", "indices", "values", "condition_n", "size_n", "constant_n"):
                 setattr(self, name, getattr(self, name).to(device))
         return self
 
     def batch(self, rows: Tensor, noise: Noise | None = None, progress: float = float("inf")) -> Batch:
         """Gather ``rows`` (int64, in any order, repeats allowed)."""
         rows = rows.to(self.indptr.device)
-        start_n = self.indptr[rows]
-        length_n = self.indptr[rows + 1] - start_n
+        start_n = self.indptr.index_select(0, rows)
+        length_n = self.indptr.index_select(0, rows + 1) - start_n
         end_n = length_n.cumsum(0)
         cell_m = torch.repeat_interleave(length_n)
         position_m = torch.arange(len(cell_m), device=rows.device)
-        stored_m = position_m + (start_n - end_n + length_n)[cell_m]
-        flat_m = cell_m * self.g + self.indices[stored_m]
+        stored_m = position_m + (start_n - end_n + length_n).index_select(0, cell_m)
+        flat_m = cell_m * self.g + self.indices.index_select(0, stored_m)
         return Batch(
             n=len(rows),
             g=self.g,
             flat_m=flat_m.to(self.device),
-            value_m=self.values[stored_m].to(self.device, self.dtype),
+            value_m=self.values.index_select(0, stored_m).to(self.device, self.dtype),
             size_n=self.size_n[rows].to(self.device),
+            constant_n=self.constant_n[rows].to(self.device),
             condition_n=self.condition_n[rows].to(self.device),
             noise=noise,
             progress=progress,
         )
+
+
+def _log_factorials(counts: sparse.csr_matrix, block: int = 1 << 16) -> Tensor:
+    """Sum of ``log(x!)`` over the stored counts of each row, float64, computed in blocks of rows."""
+    total_n = torch.zeros(counts.shape[0], dtype=torch.float64)
+    for start in range(0, len(total_n), block):
+        edges = torch.from_numpy(counts.indptr[start : start + block + 1].astype(np.int64))
+        value_m = torch.from_numpy(counts.data[edges[0] : edges[-1]].astype(np.float64))
+        row_m = torch.repeat_interleave(edges.diff())
+        total_n[start : start + block].index_add_(0, row_m, torch.lgamma(value_m.clamp_min_(0.0) + 1.0))
+    return total_n
 
 
 def _index_type(columns: int) -> type[np.integer]:

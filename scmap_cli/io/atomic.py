@@ -22,7 +22,7 @@ from scmap_cli.errors import OutputExistsError, WriteError
 
 _MARK = ".tmp-"
 _OLD, _GONE = ".old", ".gone"
-# Whether a process of another host still lives cannot be asked; a write that rests for so many seconds is taken for dead.
+# A process of another host cannot be asked whether it lives; a write that rests for so many seconds is taken for dead.
 _ABANDONED = 24 * 3600.0
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -154,8 +154,8 @@ def _temporary(path: Path) -> Path:
 def _as_write_error(path: Path, tmp: Path | None = None) -> Iterator[None]:
     """Turn a failed write into a :class:`WriteError`.
 
-    With ``tmp`` the block is the caller's, who may also read other files: then only errors that a write can have, or that
-    name the temporary path, are taken for it.
+    With ``tmp`` the block is the caller's, who may also read other files: then only errors that a write can have, or
+    that name the temporary path, are taken for it.
     """
     try:
         yield
@@ -184,10 +184,11 @@ def atomic_file(path: Path | str, force: bool = False) -> Iterator[Path]:
     """
     path = Path(path)
     check_output(path, force)
-    if path.is_dir():
-        raise WriteError(f"{path} is a folder, not a file", "choose another output name")
     with _as_write_error(path):
         tmp = _temporary(path)
+    check_output(path, force)
+    if path.is_dir():
+        raise WriteError(f"{path} is a folder, not a file", "choose another output name")
     try:
         with _as_write_error(path, tmp):
             yield tmp

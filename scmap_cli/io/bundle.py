@@ -3,7 +3,7 @@
 ::
 
     MODEL_DIR/
-      config.json         schema_version, model, configs, sizes, capabilities, feature digest, history of runs
+      config.json         schema_version, model, configs, sizes, capabilities, history of runs, digests
       model.safetensors   tensors only
       features.tsv        index, name, mean count in training; the order is the contract
       categories.json     conditions in the order of their codes
@@ -14,7 +14,8 @@
       loss.png README.md
 
 ``config.json`` is what makes a directory a model: a folder that holds only ``checkpoints/`` is a run that has not
-ended. Version 1 of the schema is the present one; a newer one is refused.
+ended. Version 1 of the schema is the present one; a newer one is refused. Files are checked against their digests when
+they are read, so that a bad copy is found before it gives wrong numbers.
 """
 
 from __future__ import annotations
@@ -29,9 +30,10 @@ from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file, save
 
 from scmap_cli.errors import InputError
+from scmap_cli.registry import MODELS
 
 SCHEMA_VERSION = 1
 
@@ -46,6 +48,9 @@ PROGRAMS = "programs.tsv"
 CARD = "README.md"
 LOSS = "loss.png"
 CHECKPOINTS = "checkpoints"
+
+_DIGESTED = (TENSORS, FEATURES, CATEGORIES, HISTORY, METRICS, SPLIT)
+_KEYS = ("model", "batch_key", "model_config", "structure", "features_digest", "digests")
 
 
 @dataclass(frozen=True)
@@ -101,8 +106,15 @@ def write_bundle(
     metrics: Mapping[str, Any],
     split: Sequence[tuple[str, str]],
 ) -> None:
-    """Write the files of a model into ``folder`` (an empty folder that the caller publishes as a whole)."""
-    save_file({name: np.ascontiguousarray(array) for name, array in tensors.items()}, folder / TENSORS)
+    """Write the files of a model into ``folder`` (an empty folder that the caller publishes as a whole).
+
+    Raises
+    ------
+    OSError
+        A write was refused; :func:`~scmap_cli.io.atomic.atomic_dir` makes it a :class:`~scmap_cli.errors.WriteError`.
+    """
+    # The library's own writer makes files that only their owner may read, and hides what the system refused and why.
+    (folder / TENSORS).write_bytes(save({name: np.ascontiguousarray(array) for name, array in tensors.items()}))
     means = [repr(float(mean)) for mean in feature_means]
     rows = [(i, name, mean) for i, (name, mean) in enumerate(zip(features, means, strict=True))]
     write_table(folder / FEATURES, ("index", "name", "mean"), rows)
@@ -111,8 +123,44 @@ def write_bundle(
     write_table(folder / HISTORY, columns, [[row.get(c, "") for c in columns] for row in history], delimiter=",")
     _write_json(folder / METRICS, metrics)
     write_table(folder / SPLIT, ("cell", "split"), split)
-    full = {"schema_version": SCHEMA_VERSION, **config, "features_digest": features_digest(features)}
+    full = {
+        "schema_version": SCHEMA_VERSION,
+        **config,
+        "features_digest": features_digest(features),
+        "digests": {name: _digest(folder / name) for name in _DIGESTED},
+    }
+    full["digests"][CONFIG] = _config_digest(full)
     _write_json(folder / CONFIG, full)
+
+
+def _digest(file: Path) -> str:
+    with file.open("rb") as handle:
+        return f"sha256:{hashlib.file_digest(handle, 'sha256').hexdigest()}"
+
+
+def _config_digest(config: Mapping[str, Any]) -> str:
+    """SHA-256 of the config's values, without this digest itself and whatever the layout of the text."""
+    others = {name: digest for name, digest in config["digests"].items() if name != CONFIG}
+    text = json.dumps({**config, "digests": others}, sort_keys=True)
+    return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
+
+
+def _changed(file: Path) -> InputError:
+    return InputError(
+        f"{file} is damaged or was changed: it does not match its digest in {CONFIG}", "copy the model directory anew"
+    )
+
+
+def _check_digest(config: Mapping[str, Any], file: Path) -> None:
+    """Compare a file with its digest in ``config.json``."""
+    try:
+        found = _digest(file)
+    except FileNotFoundError:
+        raise InputError(f"{file.parent} lacks {file.name}", "copy the whole model directory") from None
+    except OSError as error:
+        raise InputError(f"cannot read {file}: {error.strerror or error}") from None
+    if found != config["digests"].get(file.name):
+        raise _changed(file)
 
 
 def _write_json(path: Path, value: Any) -> None:
@@ -124,7 +172,7 @@ def _read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"{path.parent} lacks {path.name}", "copy the whole model directory") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path} is damaged: {error}") from None
 
 
@@ -156,9 +204,13 @@ def read_config(path: Path | str) -> dict[str, Any]:
         raise InputError(
             f"{path} has schema_version {version}; this scmap reads up to {SCHEMA_VERSION}", "upgrade scmap"
         )
-    missing = [key for key in ("model", "model_config", "structure", "features_digest") if key not in config]
+    missing = [key for key in _KEYS if key not in config]
     if missing:
-        raise InputError(f"{path / CONFIG} lacks {', '.join(missing)}")
+        raise InputError(f"{path / CONFIG} lacks {', '.join(missing)}", "copy the whole model directory")
+    if not isinstance(config["digests"], dict) or config["digests"].get(CONFIG) != _config_digest(config):
+        raise _changed(path / CONFIG)
+    if config["model"] not in MODELS:
+        raise InputError(f"{path} holds a {config['model']!r} model, which this scmap does not know", "upgrade scmap")
     return dict(config)
 
 
@@ -182,10 +234,13 @@ def load_bundle(path: Path | str) -> Bundle:
     Raises
     ------
     InputError
-        As :func:`read_config`; or tensors are damaged, or the features do not match their digest.
+        As :func:`read_config`; or tensors, features or categories are missing, damaged or do not match their digest.
+        The message names the file.
     """
     path = Path(path)
     config = read_config(path)
+    for name in (FEATURES, CATEGORIES, TENSORS):
+        _check_digest(config, path / name)
     names, means = read_features(path)
     if features_digest(names) != config["features_digest"]:
         raise InputError(f"{path / FEATURES} was changed: it does not match the digest in {CONFIG}")
@@ -202,6 +257,18 @@ def load_bundle(path: Path | str) -> Bundle:
 
 
 def read_history(path: Path | str) -> list[dict[str, float]]:
-    """Rows of ``history.csv``; empty cells are left out."""
-    with (Path(path) / HISTORY).open(encoding="utf-8", newline="") as handle:
-        return [{k: float(v) for k, v in row.items() if v != ""} for row in csv.DictReader(handle)]
+    """Rows of ``history.csv``; empty cells are left out.
+
+    Raises
+    ------
+    InputError
+        The file is missing or damaged.
+    """
+    file = Path(path) / HISTORY
+    try:
+        with file.open(encoding="utf-8", newline="") as handle:
+            return [{k: float(v) for k, v in row.items() if v != ""} for row in csv.DictReader(handle)]
+    except FileNotFoundError:
+        raise InputError(f"{path} lacks {HISTORY}", "copy the whole model directory") from None
+    except (ValueError, TypeError, csv.Error, OSError) as error:
+        raise InputError(f"{file} is damaged: {error}") from None

@@ -238,7 +238,7 @@ class ExpiMap(ScmapModel):
             logits_ng = member_nk @ self.soft_gk.T
         if self.n_free:
             logits_ng = logits_ng + z_nz[:, self.n_programs :] @ self.free_gu.T
-        return logits_ng + self.condition_bg[condition_n]
+        return logits_ng + nn.functional.embedding(condition_n, self.condition_bg)
 
     def loss(self, batch: Batch) -> LossOutput:
         """Equation 7 on one batch; parts ``recon``, ``kl`` and, with unconstrained programs, ``hsic``."""
@@ -256,6 +256,7 @@ class ExpiMap(ScmapModel):
                 batch.condition_n,
                 batch.flat_m,
                 batch.value_m,
+                batch.constant_n,
                 self.config.mean,
             )
         else:

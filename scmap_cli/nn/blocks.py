@@ -35,7 +35,7 @@ class ConditionalEncoder(nn.Module):
         for depth, layer in enumerate(self.layers):
             h_nh = layer(h_nh)
             if depth == 0:
-                h_nh = h_nh + self.condition_bh[condition_n]
+                h_nh = h_nh + nn.functional.embedding(condition_n, self.condition_bh)
             h_nh = torch.relu(nn.functional.layer_norm(h_nh, h_nh.shape[1:]))
             if noise is not None:
                 h_nh = noise.dropout(h_nh, self.dropout)

@@ -22,7 +22,7 @@ def small(x=None, **parts):
 
 
 def described(scmap, adata):
-    write_h5ad(adata, scmap.folder / "a.h5ad", force=True)
+    adata.write_h5ad(scmap.folder / "a.h5ad")
     return scmap("info", "a.h5ad", "--json").data
 
 

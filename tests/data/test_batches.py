@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from scipy import sparse
+from scipy.special import gammaln
 
 from scmap_cli.data.batches import CsrStore, epoch_order
 from scmap_cli.data.splits import validation_split
@@ -25,6 +26,7 @@ def test_a_batch_is_the_rows_of_the_matrix(g: int, scale: float) -> None:
     dense = matrix[rows].toarray()
     np.testing.assert_array_equal(batch.dense(batch.value_m).numpy(), dense)
     np.testing.assert_allclose(batch.size_n.numpy(), dense.sum(1))
+    np.testing.assert_allclose(batch.constant_n.numpy(), gammaln(dense + 1).sum(1), rtol=1e-6)
     assert batch.condition_n.tolist() == (rows % 3).tolist()
     assert batch.flat_m.dtype == torch.int64
     assert batch.value_m.dtype == torch.float32

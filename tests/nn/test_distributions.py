@@ -37,8 +37,10 @@ def plain(c: dict[str, torch.Tensor], link: str) -> torch.Tensor:
 
 def ours(c: dict[str, torch.Tensor], link: str) -> torch.Tensor:
     flat = c["x_ng"].reshape(-1).nonzero()[:, 0]
+    constant_n = torch.lgamma(c["x_ng"] + 1).sum(1)
+    value_m = c["x_ng"].reshape(-1)[flat]
     return negative_binomial_nll(
-        c["logits_ng"], c["log_theta_bg"], c["size_n"], c["condition_n"], flat, c["x_ng"].reshape(-1)[flat], link
+        c["logits_ng"], c["log_theta_bg"], c["size_n"], c["condition_n"], flat, value_m, constant_n, link
     )
 
 
