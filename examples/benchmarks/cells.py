@@ -16,6 +16,7 @@ from typing import Any
 import anndata
 import numpy as np
 from scipy import sparse
+
 from scmap_cli.io.npz import read_npz
 from scmap_cli.io.programs import load_programs
 

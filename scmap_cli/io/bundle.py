@@ -26,7 +26,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 from safetensors import SafetensorError
@@ -86,10 +86,20 @@ def features_digest(names: Sequence[str] | np.ndarray) -> str:
     return "sha256:" + hashlib.sha256("\n".join(map(str, names)).encode()).hexdigest()
 
 
+class _Lines:
+    """Ends the rows of a csv writer with a line feed; one told to do so itself leaves carriage returns unquoted."""
+
+    def __init__(self, handle: TextIO) -> None:
+        self._handle = handle
+
+    def write(self, row: str) -> int:
+        return self._handle.write(row.removesuffix("\r\n") + "\n")
+
+
 def write_table(path: Path, header: Sequence[str], rows: Sequence[Sequence[Any]], delimiter: str = "\t") -> None:
     """A small table; floats in their shortest exact form."""
     with path.open("w", encoding="utf-8", newline="") as handle:
-        writer = csv.writer(handle, delimiter=delimiter, lineterminator="\n")
+        writer = csv.writer(_Lines(handle), delimiter=delimiter)
         writer.writerow(header)
         writer.writerows(rows)
 

@@ -282,6 +282,6 @@ def write_h5ad(adata: anndata.AnnData, path: Path | str, *, force: bool = False)
         varp=dict(source.varp),
     )
     if source.raw is not None:
-        plain.raw = source.raw.to_adata() if source.is_view else source.raw
+        plain.raw = source.raw.to_adata()
     with atomic_file(path, force) as tmp, new_h5(tmp) as handle:
         anndata.io.write_elem(handle, "/", plain, dataset_kwargs={"compression": "gzip", "compression_opts": 1})

@@ -33,7 +33,7 @@ unconstrained L1 0.7 annealed over 50 epochs, and HSIC weight 1, are those of th
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -183,7 +183,7 @@ class ExpiMap(ScmapModel):
         omega_k
             Group lasso weight of each program, 1 by default; 0 keeps a program active.
         """
-        entries = sparse.coo_matrix(mask_gk)
+        entries: Any = sparse.coo_matrix(mask_gk)  # type: ignore[call-overload]
         entries.eliminate_zeros()
         n_genes, n_programs = entries.shape
         with torch.random.fork_rng(devices=[]):

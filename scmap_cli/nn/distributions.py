@@ -32,7 +32,8 @@ _CACHED_ENTRIES = 1 << 17
 def _rising_factorial(value_m: Tensor, theta_bg: Tensor, entry_m: Tensor) -> tuple[Tensor, Tensor]:
     """``log(Gamma(x + theta) / Gamma(theta))`` of the non-zeros, and its derivative in ``log theta``.
 
-    A count of 1 gives exactly ``log theta`` and 1, and most counts are 1, so log-gamma and digamma are left to the rest.
+    A count of 1 gives exactly ``log theta`` and 1, and most counts are 1, so log-gamma and digamma are left to the
+    rest.
     """
     theta_m = theta_bg.view(-1).index_select(0, entry_m)
     gamma_m, slope_m = theta_m.log(), torch.ones_like(theta_m)
@@ -110,9 +111,7 @@ def _blocks(n: int, g: int, cell_m: Tensor, device: torch.device) -> list[tuple[
     starts = torch.arange(0, n, rows)
     edges = [*torch.searchsorted(cell_m, starts).tolist(), len(cell_m)]
     firsts = starts.tolist()
-    return [
-        (slice(first, min(first + rows, n)), slice(edges[i], edges[i + 1])) for i, first in enumerate(firsts)
-    ]
+    return [(slice(first, min(first + rows, n)), slice(edges[i], edges[i + 1])) for i, first in enumerate(firsts)]
 
 
 def _dense_part(
@@ -127,8 +126,8 @@ def _dense_part(
 ) -> None:
     """What every entry contributes, written into ``out``.
 
-    ``out`` holds the gradient in the logits and the dense part of that in log theta, both (n, g), the dense NLL (n,), and
-    for the non-zeros ``log(mu / (theta + mu))`` and ``mu / (theta + mu)``.
+    ``out`` holds the gradient in the logits and the dense part of that in log theta, both (n, g), the dense NLL (n,),
+    and for the non-zeros ``log(mu / (theta + mu))`` and ``mu / (theta + mu)``.
     """
     grad_ng, slope_ng, nll_n, log_ratio_m, share_m = out
     log_mu_m = logits_ng.view(-1).index_select(0, flat_m)

@@ -58,7 +58,7 @@ def read_history(uns: MutableMapping[str, Any]) -> list[dict[str, Any]]:
     """The records in ``uns["scmap_history"]``; an absent or foreign value is an empty list."""
     try:
         records = json.loads(str(uns.get(HISTORY, "[]")))
-    except ValueError:
+    except (ValueError, RecursionError):
         return []
     return records if isinstance(records, list) else []
 

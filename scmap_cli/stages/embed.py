@@ -313,6 +313,6 @@ def _write(output: Path, result: _Embedding, data: RnaInput, variance: bool, run
         adata.obsm[UMAP] = result.umap
     if result.clusters is not None:
         names = [str(i) for i in range(int(result.clusters.max()) + 1)]
-        adata.obs[cluster_key(result.name)] = pd.Categorical.from_codes(result.clusters, names)
+        adata.obs[cluster_key(result.name)] = pd.Categorical.from_codes(result.clusters.tolist(), pd.Index(names))
     run.stamp(adata.uns)
     write_h5ad(adata, output, force=force)

@@ -231,7 +231,8 @@ def _programs_of(data: RnaInput, path: Path) -> Programs:
             "make them with `scmap preprocess programs` and give --programs programs.npz",
         )
     mask = sparse.csc_matrix(adata.varm[PROGRAMS_VARM])
-    size = np.asarray((mask != 0).sum(0)).ravel().astype(np.int64)
+    mask.eliminate_zeros()
+    size = np.diff(mask.indptr).astype(np.int64)
     names = np.asarray(adata.uns[PROGRAM_NAMES]).astype(str)
     return Programs(mask, adata.var_names.to_numpy().astype(str), names, size, size)
 

@@ -24,7 +24,7 @@ def restore_model(
     InputError
         The tensors do not fit the config.
     """
-    settings = build(kind.config_type, config["model_config"], where="config.json")
+    settings: Any = build(kind.config_type, config["model_config"], where="config.json")
     model = kind(settings, **config["structure"])
     try:
         model.load_state_dict({name: torch.from_numpy(array) for name, array in tensors.items()})

@@ -157,8 +157,8 @@ class Trainer:
             sums[name] = torch.tensor(value, dtype=torch.float64, device=self.device)
         while state.step < self.steps:
             output = self._step(rows)
-            for name, value in {"train_loss": output.total.detach(), **output.parts}.items():
-                sums[name] += value
+            for name, part in {"train_loss": output.total.detach(), **output.parts}.items():
+                sums[name] += part
             state.step += 1
             due = time.monotonic() - self._saved_at > 60 * config.checkpoint_minutes
             (stopped,) = self.ranks.any([stop.stopped], self.device)

@@ -217,9 +217,14 @@ def test_an_error_in_the_block_passes_and_leaves_nothing(
 ) -> None:
     before = contents(target)
     manager = atomic_file if write is write_file else atomic_dir
-    with pytest.raises(kind), manager(target, force=True) as tmp:
-        put(tmp / "part" if tmp.is_dir() else tmp, NEW)
-        raise kind
+
+    def work() -> None:
+        with manager(target, force=True) as tmp:
+            put(tmp / "part" if tmp.is_dir() else tmp, NEW)
+            raise kind
+
+    with pytest.raises(kind):
+        work()
     assert contents(target) == before
     assert hidden(tmp_path) == []
 
@@ -249,13 +254,18 @@ def test_errors_of_other_files_in_the_block_are_not_blamed_on_the_output(tmp_pat
         raise BrokenPipeError(errno.EPIPE, "the reader of stdout went away")
 
 
-@pytest.mark.parametrize("manager", [atomic_file, atomic_dir])
-def test_a_folder_that_vanishes_is_a_write_error(manager: Callable[..., object], tmp_path: Path) -> None:
+def test_a_folder_that_vanishes_is_a_write_error(write: Callable[..., None], tmp_path: Path) -> None:
     folder = tmp_path / "f"
     folder.mkdir()
-    with pytest.raises(WriteError, match="could not write"), manager(folder / "a") as tmp:  # type: ignore[attr-defined]
-        shutil.rmtree(folder)
-        put(tmp / "x" if manager is atomic_dir else tmp, NEW)
+
+    def work() -> None:
+        manager = atomic_file if write is write_file else atomic_dir
+        with manager(folder / "a") as tmp:
+            shutil.rmtree(folder)
+            put(tmp / "part" if write is write_dir else tmp, NEW)
+
+    with pytest.raises(WriteError, match="could not write"):
+        work()
 
 
 def test_an_existing_output_needs_force(write: Callable[..., None], tmp_path: Path) -> None:

@@ -1,0 +1,73 @@
+"""Threads: what the scheduler gave, else what this process may use; never more because a variable is odd."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from scmap_cli.errors import UsageError
+from scmap_cli.runtime.threads import _ENVIRONMENT, available_threads, set_threads
+
+VARIABLE = "SLURM_CPUS_PER_TASK"
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(VARIABLE, raising=False)
+    for name in _ENVIRONMENT:
+        monkeypatch.setenv(name, "1")
+
+
+def test_the_scheduler_decides(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(VARIABLE, "7")
+    assert available_threads() == 7
+
+
+@pytest.mark.parametrize("value", ["", "0", "-3", "2.5", "many", "8(x2)", " ", "²", "٣"])
+def test_odd_values_fall_back_to_the_cpus_of_this_process(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    monkeypatch.setenv(VARIABLE, value)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1, 5}, raising=False)
+    assert available_threads() == 3
+
+
+def test_without_affinity_all_cpus_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 6)
+    assert available_threads() == 6
+    monkeypatch.setattr(os, "cpu_count", lambda: None)
+    assert available_threads() == 1
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no CPU affinity on this system")
+def test_a_process_bound_to_one_cpu_uses_one_thread() -> None:
+    one = min(os.sched_getaffinity(0))
+    code = f"import os; os.sched_setaffinity(0, {{{one}}})\n"
+    code += "from scmap_cli.runtime.threads import set_threads; raise SystemExit(set_threads())"
+    assert subprocess.run([sys.executable, "-c", code], env=os.environ, check=False).returncode == 1
+
+
+def test_setting_reaches_every_library_that_reads_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Torch:
+        threads = 0
+
+        def set_num_threads(self, count: int) -> None:
+            self.threads = count
+
+    torch = Torch()
+    monkeypatch.setitem(sys.modules, "torch", torch)
+    assert set_threads(3) == 3
+    assert torch.threads == 3
+    assert {os.environ[name] for name in _ENVIRONMENT} == {"3"}
+    monkeypatch.setenv(VARIABLE, "5")
+    assert set_threads() == torch.threads == 5
+
+
+@pytest.mark.parametrize("count", [0, -1])
+def test_no_threads_is_a_usage_error(count: int) -> None:
+    with pytest.raises(UsageError, match=f"not {count}") as caught:
+        set_threads(count)
+    assert caught.value.exit_code == 2
+    assert {os.environ[name] for name in _ENVIRONMENT} == {"1"}
