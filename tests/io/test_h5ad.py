@@ -36,7 +36,9 @@ def path(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    "form", [sp.csr_matrix, sp.csc_matrix, sp.csr_array, sp.csc_array, lambda x: x.toarray()], ids=str
+    "form",
+    [sp.csr_matrix, sp.csc_matrix, sp.csr_array, sp.csc_array, lambda x: x.toarray()],
+    ids=["csr_matrix", "csc_matrix", "csr_array", "csc_array", "dense"],
 )
 @pytest.mark.parametrize("backed", [False, True])
 def test_every_storage_form_reads_back_equal(tmp_path: Path, form, backed: bool) -> None:
