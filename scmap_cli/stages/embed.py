@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -230,15 +231,18 @@ def umap_layout(mean_nz: np.ndarray, indices: np.ndarray, distances: np.ndarray,
     n = len(mean_nz)
     self_first = np.column_stack([np.arange(n), indices]).astype(np.int32)
     self_zero = np.column_stack([np.zeros(n), distances]).astype(np.float32)
-    layout = umap.UMAP(
-        n_neighbors=self_first.shape[1],
-        min_dist=_MIN_DIST,
-        # Spectral layouts need more cells than the dimensions of their solver.
-        init="spectral" if n > 100 else "random",
-        random_state=seed,
-        n_jobs=1,
-        precomputed_knn=(self_first, self_zero),
-    ).fit_transform(mean_nz)
+    with warnings.catch_warnings():
+        # Neighbours given from outside cannot place new points later, which nobody asks of this layout.
+        warnings.simplefilter("ignore")
+        layout = umap.UMAP(
+            n_neighbors=self_first.shape[1],
+            min_dist=_MIN_DIST,
+            # Spectral layouts need more cells than the dimensions of their solver.
+            init="spectral" if n > 100 else "random",
+            random_state=seed,
+            n_jobs=1,
+            precomputed_knn=(self_first, self_zero),
+        ).fit_transform(mean_nz)
     return np.asarray(layout, dtype=np.float32)
 
 

@@ -6,12 +6,15 @@ any other: it has its own streams, signals and exit code. Started by ``conftest.
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import resource
 import signal
 import sys
 from importlib import import_module
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 
 def child(request: dict) -> None:  # type: ignore[type-arg]
@@ -27,21 +30,34 @@ def child(request: dict) -> None:  # type: ignore[type-arg]
         resource.setrlimit(resource.RLIMIT_FSIZE, (request["file_size"], request["file_size"]))
     from scmap_cli.cli.app import main
 
-    main(request["words"])
+    try:
+        main(request["words"])
+    except SystemExit as end:
+        # Taking the interpreter down costs more than the command; its streams are all that counts.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(int(end.code or 0))
 
 
 def serve() -> None:
     # Everything that a command below imports, also what its libraries import at first use.
     for module in (
         *("scmap_cli.cli.app", "scmap_cli.stages.preprocess_rna", "scmap_cli.stages.train", "scmap_cli.stages.embed"),
-        *("scmap_cli.stages.describe", "scmap_cli.stages.info", "torch._dynamo", "matplotlib.backends.backend_agg"),
+        *("scmap_cli.stages.describe", "scmap_cli.stages.info", "torch._dynamo", "anndata.io"),
     ):
         import_module(module)
     import torch
 
+    from scmap_cli.plots.draw import loss_curves
+
+    # The first picture loads the fonts.
+    with TemporaryDirectory() as folder:
+        loss_curves([{"epoch": 1, "train_loss": 1.0, "kl": 1.0}], Path(folder) / "loss.png")
+
     # Thread pools do not survive a fork; with one thread none is ever made.
     torch.set_num_threads(1)
 
+    gc.freeze()
     answers = os.fdopen(os.dup(1), "w")
     answers.write("ready\n")
     answers.flush()

@@ -1,4 +1,4 @@
-"""``scmap(...)`` starts commands as processes that can be killed; ``sample`` is a tiny data set with its programs."""
+"""For tests of whole runs: ``scmap`` starts commands as processes that can be killed, ``sample`` is what they train on."""
 
 from __future__ import annotations
 
@@ -13,9 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from scmap_cli.stages.simulate import simulate_rna
-
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 
 
 class Server:
@@ -131,6 +129,9 @@ def scmap(server: Server, tmp_path: Path) -> Scmap:
 
 @pytest.fixture(scope="session")
 def sample(tmp_path_factory: pytest.TempPathFactory) -> Sample:
+    # Not above: tests that need none of this shall not import the stages.
+    from scmap_cli.stages.simulate import simulate_rna
+
     folder = tmp_path_factory.mktemp("sample")
     made = Sample(folder / "sim.h5ad", folder / "programs.npz")
     simulate_rna(made.data, preset="tiny", n_cells=200, programs_output=made.programs)

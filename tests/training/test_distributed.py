@@ -1,0 +1,141 @@
+"""Two processes: the same training as one process with twice the batch, one writer, and stops that hold for all."""
+
+from __future__ import annotations
+
+import csv
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+LASTING = ("model.safetensors", "history.csv", "features.tsv", "metrics.json", "split.tsv", "programs.tsv")
+BATCH = 16
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def words(sample: Any, output: str, batch: int, *more: object, epochs: int = 3) -> list[str]:
+    made: list[str] = sample.train(output, "--batch-size", batch, *more, epochs=epochs)
+    return made
+
+
+def start_two(scmap: Any, command: list[str]) -> list[Any]:
+    """Start a command as two ranks, with the variables that torchrun sets."""
+    common = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    return [scmap.start(*command, RANK=str(rank), LOCAL_RANK=str(rank), **common) for rank in range(2)]
+
+
+def run_two(scmap: Any, command: list[str], status: int = 0) -> list[str]:
+    started = start_two(scmap, command)
+    codes = [one.wait() for one in started]
+    assert codes == [status, status], "\n".join(one.said() for one in started)
+    return [one.said() for one in started]
+
+
+def history(model: Path) -> list[dict[str, str]]:
+    with (model / "history.csv").open(newline="") as handle:
+        return list(csv.DictReader(handle))
+
+
+def checkpoint(model: Path) -> Path:
+    return model / "checkpoints" / "last.safetensors"
+
+
+@pytest.mark.parametrize(
+    "options", [(), ("--sampling", "shuffle", "--membership", "soft", "--unconstrained", 1)], ids=str
+)
+def test_two_ranks_equal_one_with_twice_the_batch(scmap: Any, sample: Any, options: tuple[object, ...]) -> None:
+    scmap.run(*words(sample, "one", 2 * BATCH, *options))
+    run_two(scmap, words(sample, "two", BATCH, *options))
+    one, two = scmap.folder / "one", scmap.folder / "two"
+    left, right = load_file(one / "model.safetensors"), load_file(two / "model.safetensors")
+    assert left.keys() == right.keys()
+    for name, expected in left.items():
+        np.testing.assert_allclose(right[name], expected, rtol=1e-5, atol=1e-6, err_msg=name)
+    rows, others = history(one), history(two)
+    assert len(rows) == len(others) == 3
+    for row, other in zip(rows, others, strict=True):
+        assert row.keys() == other.keys()
+        for key, value in row.items():
+            assert float(other[key]) == pytest.approx(float(value), rel=1e-5), key
+    assert (one / "split.tsv").read_bytes() == (two / "split.tsv").read_bytes()
+
+
+def test_the_first_rank_alone_writes(scmap: Any, sample: Any) -> None:
+    said = run_two(scmap, words(sample, "model", BATCH))
+    assert sorted(os.listdir(scmap.folder)) == ["model", "model.run.json"]
+    assert not (scmap.folder / "model" / "checkpoints").exists()
+    assert "wrote model" in said[0]
+    assert "programs active" not in said[1]
+
+
+def test_a_stop_of_any_rank_stops_all_and_the_run_goes_on(scmap: Any, sample: Any) -> None:
+    """Resumed on two ranks, the bytes are those of two ranks that nobody stopped."""
+    run_two(scmap, words(sample, "straight", BATCH, epochs=8))
+    command = words(sample, "model", BATCH, "--checkpoint-minutes", 0, epochs=8)
+    model = scmap.folder / "model"
+    started = start_two(scmap, command)
+    started[0].wait_for(checkpoint(model))
+    started[1].send(signal.SIGTERM)
+    assert [one.wait() for one in started] == [75, 75], started[0].said() + started[1].said()
+    assert "stopped by another rank" in started[0].said()
+    assert "stopped by SIGTERM" in started[1].said()
+    assert os.listdir(model) == ["checkpoints"]
+    assert os.listdir(model / "checkpoints") == ["last.safetensors"]
+    assert "resumed in epoch" in run_two(scmap, command)[0]
+    for name in LASTING:
+        assert (model / name).read_bytes() == (scmap.folder / "straight" / name).read_bytes(), name
+
+
+def test_a_rank_that_dies_ends_the_run_and_leaves_the_checkpoint(scmap: Any, sample: Any) -> None:
+    command = words(sample, "model", BATCH, "--checkpoint-minutes", 0, epochs=8)
+    started = start_two(scmap, words(sample, "model", BATCH, "--checkpoint-minutes", 0, epochs=8))
+    started[0].wait_for(checkpoint(scmap.folder / "model"))
+    started[1].send(signal.SIGKILL)
+    assert started[1].wait() == -signal.SIGKILL
+    assert started[0].wait() != 0
+    assert not (scmap.folder / "model" / "config.json").exists()
+    assert "resumed in epoch" in run_two(scmap, command)[0]
+
+
+def test_a_divergence_ends_all_ranks(scmap: Any, sample: Any) -> None:
+    command = words(sample, "model", BATCH, "--lr", 1e30, "--adam-eps", 1e-30)
+    said = run_two(scmap, command, status=4)
+    assert "training diverged" in said[0]
+    assert os.listdir(scmap.folder / "model") == ["checkpoints"]
+
+
+@pytest.mark.slow
+def test_torchrun_passes_a_stop_on_and_goes_on_later(scmap: Any, sample: Any, tmp_path: Path) -> None:
+    run_two(scmap, words(sample, "straight", BATCH, epochs=8))
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    command += ["--master-addr", "127.0.0.1", "--master-port", str(free_port()), "-m", "scmap_cli"]
+    command += words(sample, "model", BATCH, "--checkpoint-minutes", 0, epochs=8)
+    env = os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[2]), "OMP_NUM_THREADS": "1"}
+    model = scmap.folder / "model"
+    process = subprocess.Popen(command, cwd=scmap.folder, env=env, stderr=subprocess.PIPE, text=True)
+    while not checkpoint(model).exists():
+        assert process.poll() is None
+        time.sleep(0.001)
+    process.send_signal(signal.SIGTERM)
+    said = process.communicate()[1]
+    assert process.returncode != 0
+    assert "checkpoint saved" in said
+    assert os.listdir(model) == ["checkpoints"], said
+    done = subprocess.run(command, cwd=scmap.folder, env=env, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "resumed in epoch" in done.stderr
+    for name in LASTING:
+        assert (model / name).read_bytes() == (scmap.folder / "straight" / name).read_bytes(), name
