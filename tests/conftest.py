@@ -1,4 +1,4 @@
-"""For tests of whole runs: ``scmap`` starts commands as processes that can be killed, ``sample`` is what they train on."""
+"""For tests of whole runs: ``scmap`` starts processes that can be killed, ``sample`` is what they train on."""
 
 from __future__ import annotations
 
