@@ -6,6 +6,7 @@ rows of one seeded global order, so batch B on two ranks is batch 2B on one.
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -44,6 +45,21 @@ class Ranks:
         dist.all_reduce(values, op=dist.ReduceOp.MAX)
         return [bool(v) for v in values.tolist()]
 
+    def gather(self, values: torch.Tensor) -> list[list[float]]:
+        """For each of ``values``, what every rank holds."""
+        if self.world == 1:
+            return [[v] for v in values.tolist()]
+        parts = [torch.empty_like(values) for _ in range(self.world)]
+        dist.all_gather(parts, values)
+        table: list[list[float]] = torch.stack(parts, 1).tolist()
+        return table
+
+    def share(self, values: list[float]) -> float:
+        """The part of this rank in a total that :meth:`gather` listed, perhaps over another number of ranks."""
+        if len(values) == self.world:
+            return values[self.rank]
+        return sum(values) if self.first else 0.0
+
     def barrier(self) -> None:
         """Wait for all ranks."""
         if self.world > 1:
@@ -80,4 +96,7 @@ def process_group(ranks: Ranks, device: torch.device) -> Iterator[None]:
     try:
         yield
     finally:
+        # A DistributedDataParallel (it sits in reference cycles) that dies after the group takes the group's last
+        # reference with it while it holds the interpreter lock, which a thread of gloo may be waiting for: a deadlock.
+        gc.collect()
         dist.destroy_process_group()

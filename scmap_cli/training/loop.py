@@ -44,7 +44,7 @@ class Progress:
     bad_epochs: int = 0
     bad_since_cut: int = 0
     finished: bool = False
-    sums: dict[str, float] = field(default_factory=dict)
+    sums: dict[str, list[float]] = field(default_factory=dict)  # of the epoch so far, a value a rank
     history: list[dict[str, float]] = field(default_factory=list)
 
 
@@ -127,6 +127,20 @@ class Trainer:
         if resume and self.checkpoint is not None and self.checkpoint.exists():
             self._restore(self.checkpoint)
         self.safe = self._copy()
+        try:
+            self._epochs()
+        finally:
+            # Its reducer must be gone before the process group is; see distributed.process_group.
+            self.loss_of = self.model
+        config, state = self.config, self.state
+        if self.best:
+            self.model.load_state_dict(self.best)
+            self.model.loaded()
+        cells = self.steps * self.batch_size * self.ranks.world
+        best_epoch = state.best_epoch or state.epoch
+        return FitResult(state.history, best_epoch, state.epoch < config.epochs, self.epoch_seconds, cells)
+
+    def _epochs(self) -> None:
         config, state = self.config, self.state
         with StopFlag() as stop, progress("epoch", config.epochs) as bar:
             bar.done = state.epoch
@@ -136,12 +150,6 @@ class Trainer:
                 bar.advance(1, f"loss {row['train_loss']:.4g}" + _shown(row.get("valid_loss")))
             if state.epoch < config.epochs and state.finished:
                 log.info("early stop after epoch %d; best epoch %d", state.epoch, state.best_epoch)
-        if self.best:
-            self.model.load_state_dict(self.best)
-            self.model.loaded()
-        cells = self.steps * self.batch_size * self.ranks.world
-        best_epoch = state.best_epoch or state.epoch
-        return FitResult(state.history, best_epoch, state.epoch < config.epochs, self.epoch_seconds, cells)
 
     def _epoch(self, stop: StopFlag) -> None:
         state, config = self.state, self.config
@@ -153,17 +161,17 @@ class Trainer:
         )
         rows = torch.from_numpy(self.train_rows[order])
         sums: defaultdict[str, Tensor] = defaultdict(lambda: torch.zeros((), dtype=torch.float64, device=self.device))
-        for name, value in state.sums.items():
-            sums[name] = torch.tensor(value, dtype=torch.float64, device=self.device)
+        for name, values in state.sums.items():
+            sums[name] = torch.tensor(self.ranks.share(values), dtype=torch.float64, device=self.device)
         while state.step < self.steps:
             output = self._step(rows)
             for name, part in {"train_loss": output.total.detach(), **output.parts}.items():
                 sums[name] += part
             state.step += 1
             due = time.monotonic() - self._saved_at > 60 * config.checkpoint_minutes
-            (stopped,) = self.ranks.any([stop.stopped], self.device)
+            stopped, due = self.ranks.any([stop.stopped, due], self.device)
             if stopped or due:
-                state.sums = {name: value.item() for name, value in sums.items()}
+                state.sums = dict(zip(sums, self.ranks.gather(torch.stack(list(sums.values()))), strict=True))
                 self._save()
             if stopped:
                 raise StoppedError(
