@@ -52,7 +52,7 @@ class ScmapModel(nn.Module, ABC):
     capabilities: ClassVar[frozenset[str]]
 
     config: Any
-    structure: dict[str, int]
+    structure: dict[str, Any]
 
     @abstractmethod
     def loss(self, batch: Batch) -> LossOutput:

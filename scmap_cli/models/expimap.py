@@ -20,6 +20,8 @@ Where the released code differs, and what is done here:
 * KL and L1 weights rise linearly with every step rather than in jumps per epoch, from the first step on.
 * Unconstrained programs of reference training take the group lasso as well as the L1 penalty (equation 19); the
   released code leaves the group lasso out there.
+* Every condition's decoder shift starts at the pooled log mean of the genes, dispersions start at 1 and the encoder's
+  condition weights at 0; the released code draws all three at random, which costs likelihood, and accuracy with it.
 * The proximal step is scaled by Adam's learning rate, as released; the paper writes plain gradient descent.
 * A program whose decoder column is zero is inactive: its posterior is reported as its prior, N(0, 1), because the
   encoder's output for it means nothing. The released code reports that output.
@@ -32,8 +34,9 @@ unconstrained L1 0.7 annealed over 50 epochs, and HSIC weight 1, are those of th
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import torch
@@ -43,10 +46,10 @@ from torch import Tensor, nn
 from scmap_cli.data.batches import Batch
 from scmap_cli.errors import UsageError
 from scmap_cli.models.base import LossOutput, Posterior, ScmapModel
-from scmap_cli.nn.blocks import ConditionalEncoder, SparsePattern
+from scmap_cli.nn.blocks import ConditionalEncoder
 from scmap_cli.nn.distributions import LINKS, gaussian_kl, negative_binomial_nll
 from scmap_cli.nn.hsic import hsic_one_against_rest
-from scmap_cli.nn.proximal import group_shrink_, segment_shrink_, soft_threshold_
+from scmap_cli.nn.programs import ProgramBlock
 
 _MIN_VARIANCE = 1e-4
 
@@ -119,45 +122,32 @@ class ExpiMap(ScmapModel):
     ----------
     config
         Hyperparameters.
-    n_genes, n_conditions, n_programs
-        Sizes; ``n_programs`` counts the programs that have a gene list.
-    n_entries
-        Memberships (ones of the program matrix).
+    n_genes, n_conditions
+        Sizes.
+    blocks
+        Sizes of the blocks of programs, as :class:`~scmap_cli.nn.programs.ProgramBlock` takes them: the reference
+        first, then what queries added. Latent dimensions are in this order.
     """
 
     name: ClassVar[str] = "expimap"
     config_type: ClassVar[type] = ExpiMapConfig
-    capabilities: ClassVar[frozenset[str]] = frozenset({"embed", "programs"})
-
-    omega_k: Tensor
+    capabilities: ClassVar[frozenset[str]] = frozenset({"embed", "map_query", "programs"})
 
     def __init__(
-        self, config: ExpiMapConfig, *, n_genes: int, n_conditions: int, n_programs: int, n_entries: int
+        self, config: ExpiMapConfig, *, n_genes: int, n_conditions: int, blocks: Sequence[dict[str, Any]]
     ) -> None:
         super().__init__()
         self.config = config
-        self.structure = {
-            "n_genes": n_genes,
-            "n_conditions": n_conditions,
-            "n_programs": n_programs,
-            "n_entries": n_entries,
-        }
-        self.n_programs, self.n_free = n_programs, config.unconstrained
-        n_latent = n_programs + self.n_free
+        self.structure = {"n_genes": n_genes, "n_conditions": n_conditions, "blocks": [dict(b) for b in blocks]}
         self.kl_anneal_epochs, self.l1_anneal_epochs = config.kl_anneal_epochs, config.l1_anneal_epochs
-        self.encoder = ConditionalEncoder(n_genes, n_conditions, config.hidden, 2 * n_latent, config.dropout)
-        self.pattern = SparsePattern(n_genes, n_programs, n_entries)
-        self.register_buffer("omega_k", torch.ones(n_programs))
-        bound = n_latent**-0.5
-        if config.membership == "hard":
-            self.member_e = nn.Parameter(torch.empty(n_entries).uniform_(-bound, bound))
-        else:
-            self.soft_gk = nn.Parameter(torch.empty(n_genes, n_programs).uniform_(-bound, bound))
-        if self.n_free:
-            self.free_gu = nn.Parameter(torch.empty(n_genes, self.n_free).uniform_(-bound, bound))
-        self.condition_bg = nn.Parameter(torch.empty(n_conditions, n_genes).uniform_(-1, 1) * n_conditions**-0.5)
+        self.encoder = ConditionalEncoder(n_genes, n_conditions, config.hidden, config.dropout)
+        self.blocks = nn.ModuleList(ProgramBlock(n_genes, config.hidden[-1], **b) for b in blocks)
+        self.condition_bg = nn.Parameter(torch.zeros(n_conditions, n_genes))
         if config.likelihood == "nb":
-            self.log_theta_bg = nn.Parameter(torch.randn(n_conditions, n_genes))
+            self.log_theta_bg = nn.Parameter(torch.zeros(n_conditions, n_genes))
+        # What a query leaves as it is (models/surgery.py): blocks before this one, and the first rows of the tables.
+        self.first_trained = 0
+        self.held: dict[str, Tensor] = {}
 
     @classmethod
     def create(
@@ -167,6 +157,7 @@ class ExpiMap(ScmapModel):
         n_conditions: int,
         seed: int,
         omega_k: np.ndarray | None = None,
+        mean_g: np.ndarray | None = None,
     ) -> ExpiMap:
         """A freshly initialised model.
 
@@ -182,25 +173,34 @@ class ExpiMap(ScmapModel):
             Seed of the initial weights; the global generator is left as it was.
         omega_k
             Group lasso weight of each program, 1 by default; 0 keeps a program active.
+        mean_g
+            Mean of every gene over all cells, on the scale that the decoder models: the shift of every condition starts
+            there. Without it shifts start at zero.
         """
-        entries: Any = sparse.coo_matrix(mask_gk)  # type: ignore[call-overload]
-        entries.eliminate_zeros()
-        n_genes, n_programs = entries.shape
+        block, n_genes = block_sizes(mask_gk, config.unconstrained, config.membership == "soft")
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)  # noqa: TID251
-            model = cls(
-                config, n_genes=n_genes, n_conditions=n_conditions, n_programs=n_programs, n_entries=entries.nnz
-            )
-        model.pattern.set(
-            torch.from_numpy(entries.row.astype(np.int64)), torch.from_numpy(entries.col.astype(np.int64))
-        )
+            model = cls(config, n_genes=n_genes, n_conditions=n_conditions, blocks=[block])
+        model.programs(0).set_members(mask_gk)
         if omega_k is not None:
-            model.omega_k.copy_(torch.from_numpy(np.asarray(omega_k, dtype=np.float32)))
+            model.programs(0).omega_k.copy_(torch.from_numpy(np.asarray(omega_k, dtype=np.float32)))
+        if mean_g is not None:
+            with torch.no_grad():
+                model.condition_bg.copy_(torch.from_numpy(_start(mean_g, config).astype(np.float32)))
         return model
 
+    def tables(self) -> tuple[str, ...]:
+        """Names of the tensors that have one row a condition."""
+        return ("encoder.condition_bh", "condition_bg", "log_theta_bg")[: 3 if self.config.likelihood == "nb" else 2]
+
+    def programs(self, block: int) -> ProgramBlock:
+        """A block of programs."""
+        return cast(ProgramBlock, self.blocks[block])
+
     def loaded(self) -> None:
-        """Rebuild the derived pattern after loading."""
-        self.pattern.refresh()
+        """Rebuild the derived patterns after loading."""
+        for i in range(len(self.blocks)):
+            self.programs(i).pattern.refresh()
 
     @property
     def anneal_epochs(self) -> float:
@@ -224,21 +224,21 @@ class ExpiMap(ScmapModel):
         return batch.dense(torch.log1p(batch.value_m * (1e4 / batch.size_n.clamp_min(1.0))[cell_m]))
 
     def _posterior(self, batch: Batch) -> Posterior:
-        head_nh = self.encoder(self._input(batch), batch.condition_n, batch.noise)
+        h_nh = self.encoder(self._input(batch), batch.condition_n, batch.noise)
         # Under mixed precision only the encoder's products are rough; the rest is in the dtype of the model.
-        mean_nz, log_var_nz = head_nh.to(self.dtype).chunk(2, dim=1)
+        halves = [self.programs(i).head(h_nh).to(self.dtype).chunk(2, dim=1) for i in range(len(self.blocks))]
+        mean_nz, log_var_nz = (_joined(list(parts)) for parts in zip(*halves, strict=True))
         return Posterior(mean_nz, log_var_nz.exp() + _MIN_VARIANCE)
 
     def decode(self, z_nz: Tensor, condition_n: Tensor) -> Tensor:
         """Output of the linear decoder before the mean function, (n, g)."""
-        member_nk = z_nz[:, : self.n_programs]
-        if self.config.membership == "hard":
-            logits_ng = self.pattern.product(member_nk, self.member_e)
-        else:
-            logits_ng = member_nk @ self.soft_gk.T
-        if self.n_free:
-            logits_ng = logits_ng + z_nz[:, self.n_programs :] @ self.free_gu.T
-        return logits_ng + nn.functional.embedding(condition_n, self.condition_bg)
+        logits_ng = nn.functional.embedding(condition_n, self.condition_bg)
+        start = 0
+        for i in range(len(self.blocks)):
+            block = self.programs(i)
+            logits_ng = block.decode(z_nz[:, start : start + block.n_latent]) + logits_ng
+            start += block.n_latent
+        return logits_ng
 
     def loss(self, batch: Batch) -> LossOutput:
         """Equation 7 on one batch; parts ``recon``, ``kl`` and, with unconstrained programs, ``hsic``."""
@@ -265,8 +265,9 @@ class ExpiMap(ScmapModel):
         kl = gaussian_kl(posterior.mean_nz, posterior.var_nz).mean()
         parts = {"recon": recon.detach(), "kl": kl.detach()}
         other = recon.new_zeros(())
-        if self.n_free and self.config.hsic > 0:
-            hsic = hsic_one_against_rest(z_nz, list(range(self.n_programs, z_nz.shape[1])))
+        free = self._trained_free()
+        if free and self.config.hsic > 0:
+            hsic = hsic_one_against_rest(z_nz, free)
             parts["hsic"] = hsic.detach()
             other = self.config.hsic * hsic
         beta = self.config.kl_weight * min(1.0, batch.progress / max(self.kl_anneal_epochs, 1e-9))
@@ -274,38 +275,40 @@ class ExpiMap(ScmapModel):
         score = (recon + self.config.kl_weight * kl + other).detach()
         return LossOutput(total, score, parts)
 
+    def _trained_free(self) -> list[int]:
+        """Latent dimensions of the unconstrained programs that train."""
+        found: list[int] = []
+        start = 0
+        for i in range(len(self.blocks)):
+            block = self.programs(i)
+            if i >= self.first_trained:
+                found += range(start + block.n_programs, start + block.n_latent)
+            start += block.n_latent
+        return found
+
     @torch.no_grad()
     def after_step(self, lr: float, progress: float) -> None:
-        """The proximal step of equations 8-19, with step size ``lr``."""
+        """The proximal step of equations 8-19 with step size ``lr``; rows of known conditions of a query stay."""
         config = self.config
-        rise = min(1.0, progress / max(self.l1_anneal_epochs, 1e-9))
-        lasso_k = lr * config.group_lasso * self.omega_k
-        if config.membership == "hard":
-            if config.group_lasso > 0:
-                segment_shrink_(self.member_e, self.pattern.program_e, lasso_k)
-        else:
-            if config.soft_l1 > 0:
-                outside_gk = 1.0 - self.membership()
-                soft_threshold_(self.soft_gk, lr * config.soft_l1 * rise * outside_gk)
-            if config.group_lasso > 0:
-                group_shrink_(self.soft_gk, lasso_k)
-        if self.n_free:
-            soft_threshold_(self.free_gu, lr * config.unconstrained_l1 * rise)
-            group_shrink_(self.free_gu, lasso_k.new_full((self.n_free,), lr * config.group_lasso))
+        rise = lr * min(1.0, progress / max(self.l1_anneal_epochs, 1e-9))
+        for i in range(self.first_trained, len(self.blocks)):
+            self.programs(i).shrink_(lr * config.group_lasso, rise * config.soft_l1, rise * config.unconstrained_l1)
+        for name, held in self.held.items():
+            self.get_parameter(name)[: len(held)] = held.to(self.get_parameter(name).device)
 
     def membership(self) -> Tensor:
-        """The program matrix B, (genes, programs) of 0 and 1, in the dtype of the model."""
-        return self.pattern.dense(torch.ones_like(self.pattern.gene_e, dtype=self.dtype))
+        """The program matrix B, (genes, latent), 0 for unconstrained programs, in the dtype of the model."""
+        blocks = [self.programs(i) for i in range(len(self.blocks))]
+        return _joined([nn.functional.pad(block.membership(), (0, block.n_free)) for block in blocks])
 
     @torch.no_grad()
     def decoder_weights(self) -> Tensor:
-        """W, (genes, programs + unconstrained)."""
-        w_gk = self.pattern.dense(self.member_e) if self.config.membership == "hard" else self.soft_gk
-        return (torch.cat([w_gk, self.free_gu], dim=1) if self.n_free else w_gk).detach()
+        """W, (genes, latent)."""
+        return _joined([self.programs(i).weights() for i in range(len(self.blocks))])
 
     @torch.no_grad()
     def active(self) -> Tensor:
-        """Which programs have a non-zero decoder column, bool (programs + unconstrained,)."""
+        """Which programs have a non-zero decoder column, bool (latent,)."""
         return (self.decoder_weights() != 0).any(0)
 
     def outside_share_inactive(self) -> float | None:
@@ -313,10 +316,10 @@ class ExpiMap(ScmapModel):
 
         The authors advise to raise ``soft_l1`` when it ends below 0.9.
         """
-        if self.config.membership == "hard":
+        soft = [b for b in map(self.programs, range(len(self.blocks))) if b.soft and b.n_programs]
+        if not soft:
             return None
-        outside_gk = self.membership() == 0
-        return float((self.soft_gk.detach()[outside_gk] == 0).double().mean())
+        return float(torch.cat([(b.soft_gk.detach()[b.membership() == 0] == 0) for b in soft]).double().mean())
 
     @torch.no_grad()
     def embed(self, batch: Batch) -> Posterior:
@@ -324,3 +327,25 @@ class ExpiMap(ScmapModel):
         posterior = self._posterior(batch)
         active_z = self.active()
         return Posterior(torch.where(active_z, posterior.mean_nz, 0.0), torch.where(active_z, posterior.var_nz, 1.0))
+
+
+def _joined(parts: list[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+
+
+def block_sizes(mask_gk: Any, unconstrained: int, soft: bool) -> tuple[dict[str, Any], int]:
+    """Sizes of a block of programs, and the number of genes."""
+    n_genes, n_programs = map(int, mask_gk.shape)
+    entries = int(sparse.csc_matrix(mask_gk).count_nonzero())
+    return {"n_programs": n_programs, "n_entries": entries, "n_free": unconstrained, "soft": soft}, n_genes
+
+
+def _start(mean_g: np.ndarray, config: ExpiMapConfig) -> np.ndarray:
+    """Decoder outputs that give every gene its mean; a gene never seen starts as if seen half as often as any."""
+    if config.likelihood == "mse":
+        return mean_g
+    mean = np.maximum(mean_g, mean_g[mean_g > 0].min(initial=1.0) / 2)
+    logs: np.ndarray = np.log(mean)
+    if config.mean == "softmax":
+        return logs - logs.mean()
+    return logs if config.mean == "exp" else mean + np.log(-np.expm1(-mean))

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from scipy import sparse
 
 from scmap_cli.config import TrainConfig, as_dict, build
@@ -22,7 +23,7 @@ from scmap_cli.io.atomic import atomic_dir, check_output, write_json
 from scmap_cli.io.programs import Programs, load_programs
 from scmap_cli.keys import PROGRAM_NAMES, PROGRAMS_VARM, embedding_key
 from scmap_cli.metrics.programs import PROGRAM_COLUMNS, program_rows
-from scmap_cli.models.expimap import ExpiMap, ExpiMapConfig
+from scmap_cli.models.expimap import ExpiMap, ExpiMapConfig, block_sizes
 from scmap_cli.nn.noise import mixed_seed
 from scmap_cli.plots.draw import loss_curves, safely
 from scmap_cli.registry import get_model
@@ -107,6 +108,9 @@ def train(
     if metrics is not None:
         check_output(metrics, force)
     ranks = ranks_from_environment()
+    if not ranks.first:
+        # One rank tells; the others speak up only when something is wrong.
+        log.setLevel(max(log.level, logging.WARNING))
     target = resolve_device(device, ranks.local_rank)
 
     parameters = {
@@ -151,7 +155,10 @@ def train(
         }
         checkpoint = Checkpoint(output / files.CHECKPOINTS, identity)
         go_on = resume == "auto" and checkpoint.exists() and _same_run(checkpoint, force)
-        network = ExpiMap.create(config, job.mask_gk, len(job.conditions), mixed_seed(seed, "init"), job.omega_k)
+        start_g = _decoder_means(job, config)
+        network = ExpiMap.create(
+            config, job.mask_gk, len(job.conditions), mixed_seed(seed, "init"), job.omega_k, start_g
+        )
         network.to(target)
         store = CsrStore(job.counts, job.codes).to(target)
         job.counts = sparse.csr_matrix((0, 0))
@@ -323,12 +330,21 @@ def _read_weights(path: Path, names: list[str]) -> np.ndarray:
     return omega
 
 
+def _decoder_means(job: _Job, config: ExpiMapConfig) -> np.ndarray:
+    """Mean of every gene over the cells on the scale that the decoder models."""
+    if config.likelihood == "nb" or config.input_scale == "as-is":
+        return job.means
+    scaled = job.counts.astype(np.float64)
+    total_n = np.maximum(np.asarray(scaled.sum(1)).ravel(), 1.0)
+    scaled.data = np.log1p(scaled.data * np.repeat(1e4 / total_n, np.diff(scaled.indptr)))
+    return np.asarray(scaled.mean(0)).ravel()
+
+
 def _plan(job: _Job, config: ExpiMapConfig, settings: TrainConfig, device: str, processes: int) -> dict[str, Any]:
     n, g = job.counts.shape
-    latent, hidden = len(job.names), config.hidden
-    widths = [g, *hidden, 2 * latent]
-    weights = sum(a * b + b for a, b in pairwise(widths)) + len(job.conditions) * (hidden[0] + 2 * g)
-    weights += job.mask_gk.nnz if config.membership == "hard" else job.mask_gk.shape[1] * g
+    with torch.device("meta"):
+        block, _ = block_sizes(job.mask_gk, config.unconstrained, config.membership == "soft")
+        network = ExpiMap(config, n_genes=g, n_conditions=len(job.conditions), blocks=[block])
     return {
         "cells": n,
         "genes": g,
@@ -336,7 +352,7 @@ def _plan(job: _Job, config: ExpiMapConfig, settings: TrainConfig, device: str, 
         "unconstrained": config.unconstrained,
         "conditions": job.conditions,
         "validation_cells": int(job.held.sum()),
-        "parameters": int(weights + config.unconstrained * g),
+        "parameters": sum(p.numel() for p in network.parameters()),
         "epochs": settings.epochs,
         "batch_size": settings.batch_size,
         "device": device,

@@ -57,14 +57,14 @@ def test_soft_membership_starts_free_and_is_pulled_to_zero_outside() -> None:
 
 def test_the_l1_weight_rises_with_progress() -> None:
     model = build(membership="soft", soft_l1=1.0, group_lasso=0.0, l1_anneal_epochs=10.0)
-    before = model.soft_gk.detach().clone()
+    before = model.programs(0).soft_gk.detach().clone()
     model.after_step(0.1, progress=0.0)
-    torch.testing.assert_close(model.soft_gk.detach(), before)
+    torch.testing.assert_close(model.programs(0).soft_gk.detach(), before)
     model.after_step(0.1, progress=5.0)
     outside = model.membership() == 0
     expected = (before.abs() - 0.05).clamp_min(0) * before.sign()
-    torch.testing.assert_close(model.soft_gk.detach()[outside], expected[outside])
-    torch.testing.assert_close(model.soft_gk.detach()[~outside], before[~outside])
+    torch.testing.assert_close(model.programs(0).soft_gk.detach()[outside], expected[outside])
+    torch.testing.assert_close(model.programs(0).soft_gk.detach()[~outside], before[~outside])
 
 
 def test_a_strong_group_lasso_deactivates_programs_but_not_those_of_weight_zero() -> None:
@@ -85,11 +85,11 @@ def test_hard_and_soft_shrink_the_same_columns_alike(membership: str) -> None:
 
 def test_unconstrained_programs_take_both_penalties() -> None:
     model = build(unconstrained=2, unconstrained_l1=0.5, group_lasso=1.0)
-    before = model.free_gu.detach().clone()
+    before = model.programs(0).free_gu.detach().clone()
     model.after_step(0.1, 1e9)
     thresholded = (before.abs() - 0.05).clamp_min(0) * before.sign()
     expected = thresholded * (1 - 0.1 / thresholded.norm(dim=0)).clamp_min(0)
-    torch.testing.assert_close(model.free_gu.detach(), expected)
+    torch.testing.assert_close(model.programs(0).free_gu.detach(), expected)
     assert model.decoder_weights().shape == (20, 6)
 
 
@@ -141,7 +141,7 @@ def test_dispersion_and_shift_belong_to_the_condition() -> None:
 def test_an_inactive_program_has_its_prior() -> None:
     model = build()
     with torch.no_grad():
-        model.member_e[model.pattern.program_e == 2] = 0
+        model.programs(0).member_e[model.programs(0).pattern.program_e == 2] = 0
     posterior = model.embed(store().batch(torch.arange(5)))
     assert (posterior.mean_nz[:, 2] == 0).all()
     assert (posterior.var_nz[:, 2] == 1).all()

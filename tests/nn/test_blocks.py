@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from scmap_cli.nn.blocks import ConditionalEncoder, SparsePattern
+from scmap_cli.nn.blocks import ConditionalEncoder
 from scmap_cli.nn.noise import Noise, mixed_seed
+from scmap_cli.nn.programs import SparsePattern
 
 
 @pytest.mark.parametrize("share", [0.0, 0.1, 1.0])
@@ -30,7 +31,9 @@ def test_sparse_product_equals_dense(share: float, n: int) -> None:
 
 
 def test_the_condition_table_is_a_layer_on_the_one_hot() -> None:
-    encoder = ConditionalEncoder(8, 3, (6, 4), 10, dropout=0.1).double()
+    encoder = ConditionalEncoder(8, 3, (6, 4), dropout=0.1).double()
+    assert not encoder.condition_bh.any()
+    torch.nn.init.normal_(encoder.condition_bh)
     x_ng, condition_n = torch.rand(5, 8, dtype=torch.float64), torch.tensor([0, 2, 1, 1, 0])
     first, second = encoder.layers
     one_hot = torch.nn.functional.one_hot(condition_n, 3).double()
@@ -38,7 +41,7 @@ def test_the_condition_table_is_a_layer_on_the_one_hot() -> None:
     h = torch.relu((h - h.mean(1, keepdim=True)) / (h.var(1, keepdim=True, unbiased=False) + 1e-5).sqrt())
     h = second(h)
     h = torch.relu((h - h.mean(1, keepdim=True)) / (h.var(1, keepdim=True, unbiased=False) + 1e-5).sqrt())
-    torch.testing.assert_close(encoder(x_ng, condition_n, None), encoder.head(h))
+    torch.testing.assert_close(encoder(x_ng, condition_n, None), h)
 
 
 def test_ranks_draw_the_rows_of_the_global_batch() -> None:

@@ -51,7 +51,7 @@ def test_programs_tsv_agrees_with_the_weights(trained) -> None:
     table = {row[0]: dict(zip(lines[0], row, strict=True)) for row in lines[1:]}
     programs = load_programs(trained.programs)
     bundle = load_bundle(trained.model)
-    weights, program_e = bundle.tensors["member_e"], bundle.tensors["pattern.program_e"]
+    weights, program_e = bundle.tensors["blocks.0.member_e"], bundle.tensors["blocks.0.pattern.program_e"]
     assert list(table) == programs.programs.tolist()
     for k, name in enumerate(programs.programs):
         column = weights[program_e == k]
@@ -61,7 +61,9 @@ def test_programs_tsv_agrees_with_the_weights(trained) -> None:
         assert int(row["size"]) == programs.size_after[k]
         assert int(row["genes_outside"]) == 0
         assert int(row["direction_sum"]) == np.sign(column.sum())
-        strongest = bundle.features[bundle.tensors["pattern.gene_e"][program_e == k][np.argmax(np.abs(column))]]
+        strongest = bundle.features[
+            bundle.tensors["blocks.0.pattern.gene_e"][program_e == k][np.argmax(np.abs(column))]
+        ]
         assert row["top_genes"].startswith(f"{strongest}(")
 
 
@@ -86,7 +88,7 @@ def test_programs_are_matched_by_gene_name(trained, tmp_path: Path) -> None:
     write_h5ad(data[:, order].copy(), tmp_path / "shuffled.h5ad")
     run(trained, tmp_path / "m", input=tmp_path / "shuffled.h5ad")
     bundle, programs = load_bundle(tmp_path / "m"), load_programs(trained.programs)
-    pairs = zip(bundle.tensors["pattern.gene_e"], bundle.tensors["pattern.program_e"], strict=True)
+    pairs = zip(bundle.tensors["blocks.0.pattern.gene_e"], bundle.tensors["blocks.0.pattern.program_e"], strict=True)
     found = {(bundle.features[g], int(k)) for g, k in pairs}
     coo = programs.mask.tocoo()
     assert found == {(programs.genes[g], int(k)) for g, k in zip(coo.row, coo.col, strict=True)}
@@ -97,7 +99,7 @@ def test_dry_run_and_refusals_write_nothing(trained, tmp_path: Path) -> None:
     weights = load_bundle(trained.model).tensors
     assert (plan["cells"], plan["genes"], plan["programs"]) == (300, 200, 12)
     small = run(trained, tmp_path / "m", dry_run=True, model_options={"hidden": [32]})
-    stored = sum(v.size for k, v in weights.items() if not k.startswith("pattern.") and k != "omega_k")
+    stored = sum(v.size for k, v in weights.items() if ".pattern." not in k and not k.endswith("omega_k"))
     assert small["parameters"] == stored
     with pytest.raises(InputError, match="no obs column 'donor'"):
         run(trained, tmp_path / "m", batch_key="donor")
