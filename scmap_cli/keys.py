@@ -19,6 +19,19 @@ UMAP = "X_umap"
 """``obsm``: two-dimensional UMAP of the embedding, under scanpy's name."""
 
 
+LABEL, CONFIDENCE = "scmap_label", "scmap_label_confidence"
+"""``obs``: label carried over from a reference, and its probability (0 to 1)."""
+
+LABEL_ENTROPY, NOVELTY = "scmap_label_entropy", "scmap_novelty"
+"""``obs``: how spread the label's probabilities are (0 to 1), and how unlike the reference a cell is (0 to 1)."""
+
+ORIGIN = "scmap_origin"
+"""``obs`` of joined files: ``reference`` or ``query``."""
+
+BATCH = "scmap_batch"
+"""``obs``: the condition that a model took each cell for."""
+
+
 def embedding_key(model: str) -> str:
     """``obsm`` key of a model's posterior means (float32)."""
     return f"X_{model}"

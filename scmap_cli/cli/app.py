@@ -17,7 +17,9 @@ from scmap_cli import __version__
 from scmap_cli.cli import (
     embed,
     evaluate_clustering,
+    gp_test,
     info,
+    map_query,
     preprocess_programs,
     preprocess_rna,
     simulate_rna,
@@ -43,6 +45,8 @@ VERBS: dict[str, ModuleType] = {
     "simulate rna": simulate_rna,
     "train expimap": train_expimap,
     "embed": embed,
+    "map-query": map_query,
+    "gp-test": gp_test,
     "evaluate clustering": evaluate_clustering,
     "info": info,
 }

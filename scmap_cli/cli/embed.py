@@ -45,15 +45,8 @@ def verb(
     batch_key: o.BatchKey = None,
     layer: o.Layer = None,
     gene_column: o.GeneColumn = None,
-    min_overlap: Annotated[
-        float,
-        typer.Option(
-            "--min-overlap",
-            metavar="SHARE",
-            help="Smallest share of the model's genes that the input must have.",
-            rich_help_panel=o.DATA,
-        ),
-    ] = 0.5,
+    min_overlap: o.MinOverlap = 0.5,
+    missing: o.Missing = "zero",
     variance: Annotated[
         bool, typer.Option("--variance", help="Also write posterior variances.", rich_help_panel=o.DATA)
     ] = False,

@@ -50,6 +50,23 @@ GeneColumn = Annotated[
         rich_help_panel=DATA,
     ),
 ]
+MinOverlap = Annotated[
+    float,
+    typer.Option(
+        "--min-overlap",
+        metavar="SHARE",
+        help="Smallest share of the model's genes that the input must have.",
+        rich_help_panel=DATA,
+    ),
+]
+Missing = Annotated[
+    Literal["zero", "reference-mean"],
+    typer.Option(
+        "--missing",
+        help="What cells get for genes the input lacks: zero, or what the reference has on average.",
+        rich_help_panel=DATA,
+    ),
+]
 ClusterBackend = Annotated[
     Literal["igraph", "leidenalg"],
     typer.Option("--cluster-backend", help="Implementation of Leiden; igraph is the faster one.", rich_help_panel=DATA),

@@ -148,6 +148,40 @@ def apply(matrix: Any, alignment: Alignment) -> sparse.csr_matrix:
     return aligned
 
 
+def fill_missing(aligned: sparse.csr_matrix, alignment: Alignment, mean_g: np.ndarray) -> sparse.csr_matrix:
+    """Give every cell, for the features that the query lacks, what the reference has on average.
+
+    Parameters
+    ----------
+    aligned
+        (n, g) counts from :func:`apply`.
+    alignment
+        From :func:`align`.
+    mean_g
+        (g,) mean counts of the reference.
+
+    Returns
+    -------
+    csr_matrix
+        float32 (n, g). A cell's counts are taken for the share of its total that the reference has on the matched
+        features, and the rest is spread over the missing ones as in the reference, so its library size is that of
+        all features. Stores ``n x missing`` further numbers.
+    """
+    missing_g = (alignment.index < 0) & (mean_g > 0)
+    matched = float(mean_g[alignment.index >= 0].sum())
+    if not missing_g.any() or matched <= 0:
+        return aligned
+    size_n = np.asarray(aligned.sum(1, dtype=np.float64)).ravel()
+    column = np.flatnonzero(missing_g).astype(np.int32)
+    values = (size_n[:, None] * (mean_g[column] / matched)[None, :]).astype(np.float32)
+    n, width = values.shape
+    indptr = np.arange(n + 1, dtype=np.int64) * width
+    filled = sparse.csr_matrix((values.ravel(), np.tile(column, n), indptr), shape=aligned.shape)
+    total = sparse.csr_matrix(aligned.astype(np.float32) + filled)
+    total.sort_indices()
+    return total
+
+
 def _unique_index(names: np.ndarray, whose: str) -> pd.Index:
     index: pd.Index = pd.Index(names, dtype=object)
     repeated = index[index.duplicated()].unique()

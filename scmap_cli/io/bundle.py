@@ -266,6 +266,25 @@ def load_bundle(path: Path | str) -> Bundle:
     return Bundle(path, config, tensors, names, means, categories)
 
 
+def read_program_sizes(path: Path | str) -> list[int | None]:
+    """Column ``size_before`` of ``programs.tsv``: genes of each program in its source, None where it has none.
+
+    Raises
+    ------
+    InputError
+        The file is missing or damaged.
+    """
+    file = Path(path) / PROGRAMS
+    try:
+        with file.open(encoding="utf-8", newline="") as handle:
+            cells = [row["size_before"] for row in csv.DictReader(handle, delimiter="\t")]
+        return [int(cell) if cell else None for cell in cells]
+    except FileNotFoundError:
+        raise InputError(f"{path} lacks {PROGRAMS}", "copy the whole model directory") from None
+    except (KeyError, ValueError, TypeError, csv.Error, OSError) as error:
+        raise InputError(f"{file} is damaged: {error}") from None
+
+
 def read_history(path: Path | str) -> list[dict[str, float]]:
     """Rows of ``history.csv``; empty cells are left out.
 

@@ -102,8 +102,7 @@ def program_rows(
     for k, name in enumerate(programs):
         column, member = w_gk[:, k], mask_gk[:, k] != 0
         used = np.flatnonzero(column)
-        order = used[np.argsort(-np.abs(column[used]), kind="stable")][:top]
-        listed = ",".join(f"{genes[g]}({column[g]:+.3f}){'' if member[g] else '*'}" for g in order)
+        listed = top_genes(column, genes, top, member)
         rows.append(
             [
                 name,
@@ -121,4 +120,74 @@ def program_rows(
                 listed,
             ]
         )
+    return rows
+
+
+def top_genes(column_g: np.ndarray, genes: np.ndarray, top: int = 10, member_g: np.ndarray | None = None) -> str:
+    """The most important genes of one program as ``GENE(+0.123)``, comma-separated.
+
+    With ``member_g`` (bool) a gene outside the program has ``*`` behind it.
+    """
+    used = np.flatnonzero(column_g)
+    order = used[np.argsort(-np.abs(column_g[used]), kind="stable")][:top]
+    marks = ["" if member_g is None or member_g[g] else "*" for g in order]
+    return ",".join(f"{genes[g]}({column_g[g]:+.3f}){mark}" for g, mark in zip(order, marks, strict=True))
+
+
+OVERLAP_COLUMNS = (
+    "program",
+    "kind",
+    "active",
+    "genes_nonzero",
+    "rank",
+    "known_program",
+    "shared",
+    "share",
+    "top_genes",
+)
+
+
+def overlap_rows(
+    w_gk: np.ndarray,
+    mask_gk: np.ndarray,
+    genes: np.ndarray,
+    programs: Sequence[str],
+    n_new: int,
+    *,
+    compared: int = 50,
+    top_programs: int = 3,
+) -> list[list[Any]]:
+    """What the last ``n_new`` programs are, told by the known ones: rows in the order of :data:`OVERLAP_COLUMNS`.
+
+    Parameters
+    ----------
+    w_gk, mask_gk
+        Decoder weights and membership, genes x programs.
+    genes, programs
+        Names.
+    n_new
+        How many programs at the end are new.
+    compared
+        A new program is compared by its most important genes, at most this many (paper, Fig. 4c).
+    top_programs
+        Known programs listed for each, by the genes they share; ``share`` is of the compared genes. A new program
+        without weights has one row without a known program.
+    """
+    n_known = w_gk.shape[1] - n_new
+    member_gk = mask_gk[:, :n_known] != 0
+    rows: list[list[Any]] = []
+    for k in range(n_known, w_gk.shape[1]):
+        column = w_gk[:, k]
+        used = np.flatnonzero(column)
+        best = used[np.argsort(-np.abs(column[used]), kind="stable")][:compared]
+        kind = "program" if mask_gk[:, k].any() else "unconstrained"
+        listed = top_genes(column, genes)
+        shared_k = member_gk[best].sum(0)
+        order = np.argsort(-shared_k, kind="stable")[: top_programs if len(best) else 0]
+        told = [programs[k], kind, int(len(used) > 0), len(used)]
+        found = [
+            [*told, rank, programs[known], int(shared_k[known]), f"{shared_k[known] / len(best):.4f}", listed]
+            for rank, known in enumerate(order, 1)
+        ]
+        rows += found or [[*told, 1, "", 0, f"{0:.4f}", listed]]
     return rows

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-_STREAMS = {"order": 1, "train": 2, "valid": 3, "init": 4}
+_STREAMS = {"order": 1, "train": 2, "valid": 3, "init": 4, "pairs": 5}
 _MASK = (1 << 63) - 1
 
 

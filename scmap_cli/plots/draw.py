@@ -74,6 +74,66 @@ def loss_curves(history: Sequence[Mapping[str, float]], path: Path, best: int = 
     _save(figure, path)
 
 
+def program_tests(
+    log_bf: np.ndarray,
+    names: Sequence[str],
+    sides: Mapping[str, np.ndarray],
+    threshold: float,
+    title: str,
+    path: Path,
+    shown: int = 20,
+) -> None:
+    """Ranked |log Bayes factors| of programs, and how the first few are distributed in both groups.
+
+    Parameters
+    ----------
+    log_bf, names
+        Programs, strongest first.
+    sides
+        Two groups by name: (cells, programs) signed scores of the first programs, in the same order.
+    threshold
+        Drawn as a line.
+    title
+        What was compared.
+    path
+        Where to write.
+    shown
+        Bars at most.
+    """
+    figure, (left, right) = _figure(13, 0.28 * min(shown, len(names)) + 1.6, 2)
+    strength = np.abs(log_bf[:shown])[::-1]
+    labels = [_short(name) for name in names[:shown]][::-1]
+    colours = [_COLOURS[5] if value > 0 else _COLOURS[0] for value in log_bf[:shown][::-1]]
+    left.barh(np.arange(len(strength)), strength, color=colours)
+    left.set_yticks(np.arange(len(strength)), labels, fontsize=7)
+    left.axvline(threshold, color="0.4", linewidth=0.8, linestyle="--")
+    left.set_xlabel("|log Bayes factor|")
+    left.set_title(title, fontsize=9, loc="left")
+    for offset, (name, scores) in enumerate(sides.items()):
+        places = np.arange(scores.shape[1])[::-1] + (0.2 if offset == 0 else -0.2)
+        parts = right.violinplot(
+            list(scores.T), positions=places, orientation="horizontal", widths=0.38, showmedians=True
+        )
+        colour = _COLOURS[5] if offset == 0 else _COLOURS[0]
+        for body in parts["bodies"]:
+            body.set(facecolor=colour, alpha=0.7)
+        for key in ("cbars", "cmins", "cmaxes", "cmedians"):
+            parts[key].set(color=colour, linewidth=0.8)
+        right.plot([], [], color=colour, linewidth=4, label=name)
+    count = next(iter(sides.values())).shape[1]
+    right.set_yticks(np.arange(count)[::-1], [_short(name) for name in names[:count]], fontsize=7)
+    right.set_xlabel("score (posterior mean, up is more expression)")
+    right.legend(fontsize=8, loc="best")
+    for axes in (left, right):
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.tight_layout()
+    _save(figure, path)
+
+
+def _short(name: str, width: int = 42) -> str:
+    return name if len(name) <= width else name[: width - 3] + "..."
+
+
 def _palette(count: int) -> list[Any]:
     if count <= len(_COLOURS):
         return list(_COLOURS[:count])

@@ -11,13 +11,12 @@ import pandas as pd
 from anndata import AnnData
 
 from scmap_cli.data.batches import CsrStore
-from scmap_cli.data.features import align, apply
 from scmap_cli.errors import InputError, UsageError
 from scmap_cli.io.atomic import atomic_file, check_output
 from scmap_cli.io.bundle import Bundle, load_bundle
 from scmap_cli.io.h5ad import write_h5ad
 from scmap_cli.io.npz import write_npz
-from scmap_cli.keys import UMAP, cluster_key, embedding_key, latent_names_key, variance_key
+from scmap_cli.keys import BATCH, UMAP, cluster_key, embedding_key, latent_names_key, variance_key
 from scmap_cli.metrics.graph import BACKENDS, METHODS, cluster, knn, to_igraph
 from scmap_cli.metrics.programs import directions
 from scmap_cli.models.base import ScmapModel
@@ -26,7 +25,15 @@ from scmap_cli.plots.draw import safely
 from scmap_cli.registry import get_model
 from scmap_cli.runtime import provenance
 from scmap_cli.runtime.logs import log
-from scmap_cli.stages.inputs import SINGLE, RnaInput, condition_codes, condition_labels, load_rna, plain_records
+from scmap_cli.stages.inputs import (
+    MISSING,
+    SINGLE,
+    RnaInput,
+    aligned_counts,
+    condition_codes,
+    condition_labels,
+    plain_records,
+)
 from scmap_cli.training.device import memory_errors, resolve_device
 from scmap_cli.training.infer import embed_cells, restore_model
 
@@ -53,6 +60,7 @@ def embed(
     color: str | None = None,
     batch_size: int = 2048,
     min_overlap: float = 0.5,
+    missing: str = "zero",
     seed: int = 0,
     device: str = "auto",
     force: bool = False,
@@ -90,6 +98,8 @@ def embed(
         Cells per inference batch.
     min_overlap
         Smallest share of the model's genes that the input must have.
+    missing
+        What cells get for genes that the input lacks: ``zero``, or ``reference-mean``.
 
     Returns
     -------
@@ -102,7 +112,9 @@ def embed(
         With exit codes 2, 3, 5 and 6.
     """
     model_dir, input, output = Path(model_dir), Path(input), Path(output)
-    _check_options(output, cluster_method, cluster_backend, resolution, neighbors, batch_size, min_overlap, groupby)
+    _check_options(
+        output, cluster_method, cluster_backend, resolution, neighbors, batch_size, min_overlap, groupby, missing
+    )
     for target in (output, program_scores, plot):
         if target is not None:
             check_output(target, force)
@@ -118,6 +130,7 @@ def embed(
         "neighbors": neighbors,
         "cluster_backend": cluster_backend,
         "batch_size": batch_size,
+        "missing": missing,
     }
     with (
         provenance.run(
@@ -130,7 +143,11 @@ def embed(
         memory_errors("--batch-size"),
     ):
         bundle = load_bundle(model_dir)
-        data, report, store, labels = _aligned(bundle, input, layer, gene_column, batch_key, min_overlap)
+        data, counts, report = aligned_counts(
+            bundle, input, layer=layer, gene_column=gene_column, min_overlap=min_overlap, missing=missing
+        )
+        labels, codes = model_conditions(bundle, data, batch_key, input)
+        store = CsrStore(counts, codes)
         summary: dict[str, Any] = {"model": bundle.config["model"], "cells": store.n, "genes": report}
         if dry_run:
             return summary
@@ -183,6 +200,7 @@ def _check_options(
     batch_size: int,
     min_overlap: float,
     groupby: str | None,
+    missing: str,
 ) -> None:
     if output.suffix not in (".h5ad", ".npz"):
         raise UsageError(f"the output {output.name} ends neither in .h5ad nor in .npz", "choose one of the two")
@@ -197,31 +215,24 @@ def _check_options(
             raise UsageError(f"{flag} {value} must be at least 1")
     if not 0 <= min_overlap <= 1:
         raise UsageError(f"--min-overlap {min_overlap} is not in [0, 1]")
+    if missing not in MISSING:
+        raise UsageError(f"--missing is {missing!r}", f"choose one of {', '.join(MISSING)}")
     if groupby == "clusters" and method is None:
         raise UsageError("--groupby clusters needs clusters", "give --cluster leiden")
 
 
-def _aligned(
-    bundle: Bundle, path: Path, layer: str | None, gene_column: str | None, batch_key: str | None, min_overlap: float
-) -> tuple[RnaInput, dict[str, Any], CsrStore, np.ndarray]:
-    """The file's counts in the order of the model, as a store; and the overlap report and condition labels."""
-    as_is = bundle.config["model_config"].get("input_scale") == "as-is"
-    data = load_rna(path, layer, gene_column, as_is)
-    alignment = align(data.genes, bundle.features)
-    report = alignment.report()
-    if alignment.share < min_overlap:
-        raise InputError(
-            f"{path} has {alignment.matched} of the model's {len(bundle.features)} genes "
-            f"({alignment.share:.1%}, at least {min_overlap:.0%} are wanted)",
-            f"the model's genes look like {', '.join(bundle.features[:3])}; name genes alike with --gene-column",
-        )
-    if alignment.missing:
-        log.warning("%d of the model's genes are missing and count as zero", alignment.missing)
-    key = batch_key or bundle.config["batch_key"]
+def model_conditions(
+    bundle: Bundle, data: RnaInput, batch_key: str | None, path: Path
+) -> tuple[np.ndarray, np.ndarray]:
+    """Each cell's condition by name and by the model's code.
+
+    The column is ``batch_key``, else the one that ``scmap map-query`` wrote, else that of the training.
+    """
     known = bundle.categories["condition"]
-    labels = condition_labels(data.adata.obs, None if known == [SINGLE] else key, path)
-    codes, _ = condition_codes(labels, known, path)
-    return data, report, CsrStore(apply(data.counts, alignment), codes), labels
+    written = BATCH if BATCH in data.adata.obs else bundle.config["batch_key"]
+    key = None if known == [SINGLE] else batch_key or written
+    labels = condition_labels(data.adata.obs, key, path)
+    return labels, condition_codes(labels, known, path)[0]
 
 
 def umap_layout(mean_nz: np.ndarray, indices: np.ndarray, distances: np.ndarray, seed: int) -> np.ndarray:

@@ -11,8 +11,10 @@ import pandas as pd
 from anndata import AnnData
 from scipy import sparse
 
+from scmap_cli.data.features import align, apply, fill_missing
 from scmap_cli.data.matrices import find_counts
-from scmap_cli.errors import InputError
+from scmap_cli.errors import InputError, UsageError
+from scmap_cli.io.bundle import Bundle
 from scmap_cli.io.rna import read_rna
 from scmap_cli.runtime.logs import log
 
@@ -56,6 +58,75 @@ def load_rna(path: Path, layer: str | None = None, gene_column: str | None = Non
         )
     found = find_counts(adata, layer)
     return RnaInput(found.matrix, found.var_names, cells, found.source, adata)
+
+
+MISSING = ("zero", "reference-mean")
+"""What cells get for genes of the model that their file lacks."""
+
+
+def aligned_counts(
+    bundle: Bundle,
+    path: Path,
+    *,
+    layer: str | None = None,
+    gene_column: str | None = None,
+    min_overlap: float = 0.5,
+    missing: str = "zero",
+) -> tuple[RnaInput, sparse.csr_matrix, dict[str, Any]]:
+    """A file's counts in the gene order of a model, matched by name; and a report of the overlap.
+
+    Parameters
+    ----------
+    bundle
+        The model.
+    path, layer, gene_column
+        As :func:`load_rna`.
+    min_overlap
+        Smallest share of the model's genes that the file must have.
+    missing
+        ``zero``, or ``reference-mean``: what the reference has on average, scaled to the cell.
+
+    Raises
+    ------
+    InputError
+        As :func:`load_rna`; or too few genes in common, which the message explains.
+    """
+    as_is = bundle.config["model_config"].get("input_scale") == "as-is"
+    if as_is and missing != "zero":
+        raise UsageError(f"--missing {missing} scales counts; this model was trained on normalised values")
+    data = load_rna(path, layer, gene_column, as_is)
+    alignment = align(data.genes, bundle.features)
+    means = bundle.feature_means
+    counts_share = float(means[alignment.index >= 0].sum() / max(float(means.sum()), 1e-300))
+    report = alignment.report() | {"share_of_reference_counts": round(counts_share, 6), "missing_policy": missing}
+    if alignment.share < min_overlap:
+        raise InputError(
+            f"{path} has {alignment.matched} of the model's {len(bundle.features)} genes "
+            f"({alignment.share:.1%}, at least {min_overlap:.0%} are wanted)",
+            _names_hint(data.genes, bundle.features),
+        )
+    if alignment.missing:
+        filled = "zero" if missing == "zero" else "the reference's mean"
+        log.warning(
+            "%d of the model's %d genes are missing (%.1f %% of its counts) and count as %s",
+            alignment.missing,
+            len(bundle.features),
+            100 * (1 - counts_share),
+            filled,
+        )
+    counts = apply(data.counts, alignment)
+    if missing == "reference-mean":
+        counts = fill_missing(counts, alignment, means)
+    return data, counts, report
+
+
+def _names_hint(names: np.ndarray, wanted: np.ndarray) -> str:
+    """Why names may not match."""
+    loose = len({name.upper() for name in names.tolist()} & {name.upper() for name in wanted.tolist()})
+    example = f"the model's genes look like {', '.join(wanted[:3])}, those of the file like {', '.join(names[:3])}"
+    if loose > len(set(names.tolist()) & set(wanted.tolist())):
+        return f"{loose} names would match if upper and lower case were the same; {example}"
+    return f"{example}; name genes alike with --gene-column"
 
 
 def condition_labels(obs: pd.DataFrame, key: str | None, path: Path) -> np.ndarray:

@@ -1,0 +1,271 @@
+"""``scmap map-query``; the defaults are those of ``QUERY_MODEL`` and ``QUERY_TRAIN``, which a test holds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from scmap_cli.cli import options as o
+from scmap_cli.cli.session import begin, finish
+from scmap_cli.cli.settings import given
+
+SUMMARY = "Put a query into the space of a reference, learn what is new, carry labels over."
+EPILOG = """\b
+Example:
+  scmap map-query model query.h5ad -o mapped.h5ad --model-out mapped-model \\
+      --reference rna.h5ad --label-key cell_type
+
+Pitfall: a batch's own parameters can explain what sets its cells apart as a whole. To compare a stimulus or a disease
+with gp-test, map treated and control cells as one batch (--one-batch NAME), not as one batch each.
+"""
+_PROGRAMS, _LABELS = "New programs", "Labels"
+
+
+def verb(
+    ctx: typer.Context,
+    model_dir: Annotated[
+        Path | None,
+        typer.Argument(metavar="MODEL_DIR", show_default=False, help="Reference, from `scmap train expimap`."),
+    ] = None,
+    query: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="QUERY", show_default=False, help="Raw counts; genes are matched by name, never by place."
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "-o",
+            "--output",
+            metavar="FILE.h5ad",
+            help="The query with its embedding in the reference's space; required.",
+            rich_help_panel=o.DATA,
+        ),
+    ] = None,
+    model_out: Annotated[
+        Path | None,
+        typer.Option(
+            "--model-out", metavar="MODEL_DIR", help="Folder of the mapped model; required.", rich_help_panel=o.DATA
+        ),
+    ] = None,
+    batch_key: Annotated[
+        str | None,
+        typer.Option(
+            "--batch-key",
+            metavar="COLUMN",
+            show_default="that of the training, if the query has it",
+            help="Column of obs with the query's batches.",
+            rich_help_panel=o.DATA,
+        ),
+    ] = None,
+    one_batch: Annotated[
+        str | None,
+        typer.Option(
+            "--one-batch", metavar="NAME", help="Take the whole query as one new batch.", rich_help_panel=o.DATA
+        ),
+    ] = None,
+    layer: o.Layer = None,
+    gene_column: o.GeneColumn = None,
+    min_overlap: o.MinOverlap = 0.5,
+    missing: o.Missing = "zero",
+    join: Annotated[
+        Path | None,
+        typer.Option(
+            "--join",
+            metavar="FILE.h5ad",
+            help="Also write reference and query together; needs --reference.",
+            rich_help_panel=o.DATA,
+        ),
+    ] = None,
+    reference: Annotated[
+        Path | None,
+        typer.Option(
+            "--reference",
+            metavar="FILE",
+            help="The cells the reference was trained on.",
+            rich_help_panel=_LABELS,
+        ),
+    ] = None,
+    label_key: Annotated[
+        str | None,
+        typer.Option(
+            "--label-key",
+            metavar="COLUMN",
+            help="Column of the reference's obs with the labels to carry over.",
+            rich_help_panel=_LABELS,
+        ),
+    ] = None,
+    neighbors: Annotated[
+        int,
+        typer.Option(
+            "--neighbors", metavar="N", help="Nearest reference cells that vote for a label.", rich_help_panel=_LABELS
+        ),
+    ] = 15,
+    unknown_below: Annotated[
+        float,
+        typer.Option(
+            "--unknown-below",
+            metavar="SHARE",
+            help="Call a cell unknown if its label's probability is lower.",
+            rich_help_panel=_LABELS,
+        ),
+    ] = 0.5,
+    new_programs: Annotated[
+        int,
+        typer.Option(
+            "--new-programs",
+            metavar="N",
+            help="Unconstrained programs to learn from the query.",
+            rich_help_panel=_PROGRAMS,
+        ),
+    ] = 0,
+    programs: Annotated[
+        Path | None,
+        typer.Option(
+            "--programs",
+            metavar="FILE.npz",
+            help="Further gene programs to learn from the query.",
+            rich_help_panel=_PROGRAMS,
+        ),
+    ] = None,
+    membership: Annotated[
+        Literal["hard", "soft"],
+        typer.Option(
+            "--membership",
+            help="Of --programs. hard: their genes only. soft: others may join against --soft-l1.",
+            rich_help_panel=o.MODEL,
+        ),
+    ] = "hard",
+    soft_l1: Annotated[
+        float,
+        typer.Option(
+            "--soft-l1",
+            metavar="X",
+            help="Weight gamma of the L1 penalty on genes outside a soft program.",
+            rich_help_panel=o.MODEL,
+        ),
+    ] = 0.5,
+    unconstrained_l1: Annotated[
+        float,
+        typer.Option(
+            "--unconstrained-l1",
+            metavar="X",
+            help="Weight of the L1 penalty on --new-programs.",
+            rich_help_panel=o.MODEL,
+        ),
+    ] = 0.7,
+    group_lasso: Annotated[
+        float,
+        typer.Option(
+            "--group-lasso",
+            metavar="X",
+            help="Weight alpha of the group lasso on added programs.",
+            rich_help_panel=o.MODEL,
+        ),
+    ] = 0.0,
+    hsic: Annotated[
+        float,
+        typer.Option(
+            "--hsic",
+            metavar="X",
+            help="Weight of the independence of --new-programs from all others.",
+            rich_help_panel=o.MODEL,
+        ),
+    ] = 1.0,
+    kl_weight: Annotated[
+        float,
+        typer.Option("--kl-weight", metavar="X", help="Final weight beta of the KL term.", rich_help_panel=o.MODEL),
+    ] = 0.1,
+    kl_anneal_epochs: Annotated[
+        float,
+        typer.Option(
+            "--kl-anneal-epochs",
+            metavar="N",
+            help="Epochs over which the KL weight rises from 0.",
+            rich_help_panel=o.MODEL,
+        ),
+    ] = 50.0,
+    l1_anneal_epochs: Annotated[
+        float,
+        typer.Option(
+            "--l1-anneal-epochs",
+            metavar="N",
+            help="Epochs over which the L1 weights rise from 0.",
+            rich_help_panel=o.MODEL,
+        ),
+    ] = 50.0,
+    epochs: Annotated[
+        int, typer.Option("--epochs", metavar="N", help="Most epochs that are trained.", rich_help_panel=o.TRAINING)
+    ] = 400,
+    batch_size: Annotated[
+        int,
+        typer.Option(
+            "--batch-size",
+            metavar="N",
+            help="Cells per step and process; lower it if memory runs out.",
+            rich_help_panel=o.TRAINING,
+        ),
+    ] = 128,
+    lr: Annotated[
+        float, typer.Option("--lr", metavar="X", help="Learning rate of Adam.", rich_help_panel=o.TRAINING)
+    ] = 1e-3,
+    weight_decay: Annotated[
+        float,
+        typer.Option("--weight-decay", metavar="X", help="L2 weight of Adam; 0 is off.", rich_help_panel=o.TRAINING),
+    ] = 0.0,
+    validation_share: Annotated[
+        float,
+        typer.Option(
+            "--validation-share",
+            metavar="SHARE",
+            help="Share of each batch's cells held out to choose the best epoch; 0 keeps the last.",
+            rich_help_panel=o.TRAINING,
+        ),
+    ] = 0.1,
+    patience: Annotated[
+        int,
+        typer.Option(
+            "--patience",
+            metavar="N",
+            help="End after N epochs without a better validation score, counted from the end of annealing; 0 never.",
+            rich_help_panel=o.TRAINING,
+        ),
+    ] = 20,
+    sampling: Annotated[
+        Literal["balanced", "shuffle"],
+        typer.Option(
+            "--sampling",
+            help="balanced draws batches equally often; shuffle visits every cell once an epoch.",
+            rich_help_panel=o.TRAINING,
+        ),
+    ] = "balanced",
+    resume: Annotated[
+        Literal["auto", "never"],
+        typer.Option(
+            "--resume", help="auto goes on from a checkpoint of the same run in --model-out.", rich_help_panel=o.RUN
+        ),
+    ] = "auto",
+    seed: o.Seed = 0,
+    device: o.Device = "auto",
+    threads: o.Threads = None,
+    force: o.Force = False,
+    dry_run: o.DryRun = False,
+    quiet: o.Quiet = False,
+    verbose: o.Verbose = False,
+    config: o.Config = None,
+    print_config: o.PrintConfig = False,
+) -> None:
+    """Map new cells onto a trained reference, which stays as it is to the bit (expiMap, architecture surgery).
+
+    Only parameters of new batches and of added programs train. The mapped model embeds reference and query alike.
+    """
+    everything = begin(ctx, needs=("model_dir", "query", "output", "model_out"))
+    own = {p.name for p in ctx.command.params if getattr(p, "rich_help_panel", None) in (o.MODEL, o.TRAINING)}
+    options = {name: value for name, value in everything.items() if name not in own}
+    from scmap_cli.stages.map_query import map_query
+
+    map_query(**options, model_options=given(ctx, o.MODEL), train_options=given(ctx, o.TRAINING))
+    finish(options, "join")

@@ -1,0 +1,148 @@
+"""Labels of a reference carried over to a query by nearest neighbours, with how sure and how new each cell is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from scmap_cli.errors import InputError
+
+EXACT_REFERENCE = 100_000
+"""Up to this many reference cells neighbours are exact; beyond, pynndescent finds nearly all of them."""
+
+UNKNOWN_LABEL = "unknown"
+"""What a cell is called when its neighbours disagree too much."""
+
+# Distances of the reference among itself come from this many cells, seeded.
+_NOVELTY_CELLS = 10_000
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """Labels of query cells.
+
+    Attributes
+    ----------
+    labels
+        (n,) text: the most probable label, or ``unknown`` below the threshold.
+    best
+        (n,) text: the most probable label whatever its probability.
+    confidence
+        (n,) its probability: its share of the neighbours' weights, 0 to 1.
+    entropy
+        (n,) entropy of the label probabilities over that of equal ones: 0 sure, 1 no idea.
+    novelty
+        (n,) share of reference cells that are nearer to their own neighbours than this cell is to its: near 1 means
+        that the cell is unlike the reference.
+    probability
+        (n, labels) probabilities, columns as ``names``.
+    names
+        The reference's labels, sorted.
+    """
+
+    labels: np.ndarray
+    best: np.ndarray
+    confidence: np.ndarray
+    entropy: np.ndarray
+    novelty: np.ndarray
+    probability: np.ndarray
+    names: list[str]
+
+
+def nearest_in(reference_nz: np.ndarray, query_nz: np.ndarray, k: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """The k nearest reference cells of every query cell by Euclidean distance.
+
+    Returns
+    -------
+    indices, distances
+        (n, k) int64 and float64, nearest first; fewer than k where the reference is smaller.
+    """
+    for name, values in (("reference", reference_nz), ("query", query_nz)):
+        if not np.isfinite(values).all():
+            raise InputError(f"the embedding of the {name} holds values that are not finite")
+    k = min(k, len(reference_nz))
+    if len(reference_nz) <= EXACT_REFERENCE:
+        from sklearn.neighbors import NearestNeighbors
+
+        # Brute force: in hundreds of dimensions trees look at every cell anyway.
+        finder = NearestNeighbors(n_neighbors=k, algorithm="brute").fit(np.asarray(reference_nz, np.float64))
+        distance, index = finder.kneighbors(np.asarray(query_nz, np.float64))
+    else:
+        from pynndescent import NNDescent
+
+        found = NNDescent(np.asarray(reference_nz, np.float32), n_neighbors=max(k, 30), random_state=seed)
+        index, distance = found.query(np.asarray(query_nz, np.float32), k=k)
+    return index.astype(np.int64), distance.astype(np.float64)
+
+
+def transfer_labels(
+    reference_nz: np.ndarray,
+    reference_labels: np.ndarray,
+    query_nz: np.ndarray,
+    *,
+    k: int = 15,
+    threshold: float = 0.5,
+    seed: int = 0,
+) -> Transfer:
+    """Weighted vote of the k nearest reference cells.
+
+    A neighbour at distance d weighs ``exp(-d^2 / 2 s^2)``, with s the root mean square of the cell's k distances.
+
+    Parameters
+    ----------
+    reference_nz, query_nz
+        (m, z) and (n, z) embeddings in the same space.
+    reference_labels
+        (m,) labels; cells whose label is empty text are left out.
+    k
+        Neighbours.
+    threshold
+        A label below this probability becomes ``unknown``.
+    seed
+        Used for sampling, and beyond :data:`EXACT_REFERENCE` cells.
+
+    Raises
+    ------
+    InputError
+        No labelled reference cell, or an embedding that is not finite.
+    """
+    kept = reference_labels != ""
+    if not kept.any():
+        raise InputError("no cell of the reference has a label")
+    reference_nz, reference_labels = reference_nz[kept], reference_labels[kept]
+    names, code_m = np.unique(reference_labels, return_inverse=True)
+    index, distance = nearest_in(reference_nz, query_nz, k, seed)
+    scale = np.sqrt((distance**2).mean(1, keepdims=True))
+    weight = np.exp(-0.5 * (distance / np.where(scale > 0, scale, 1.0)) ** 2)
+    n = len(query_nz)
+    probability = np.zeros((n, len(names)))
+    np.add.at(probability, (np.arange(n)[:, None], code_m[index]), weight)
+    probability /= probability.sum(1, keepdims=True)
+    confidence = probability.max(1)
+    best = names[probability.argmax(1)].astype(object)
+    logs = np.log(probability, out=np.zeros_like(probability), where=probability > 0)
+    entropy = -(probability * logs).sum(1) / np.log(max(len(names), 2))
+    labels = np.where(confidence >= threshold, best, UNKNOWN_LABEL)
+    return Transfer(
+        labels.astype(str),
+        best.astype(str),
+        confidence,
+        np.maximum(entropy, 0.0),
+        _novelty(reference_nz, distance, k, seed),
+        probability,
+        [str(name) for name in names],
+    )
+
+
+def _novelty(reference_nz: np.ndarray, distance: np.ndarray, k: int, seed: int) -> np.ndarray:
+    m = len(reference_nz)
+    if m < 2:
+        return np.zeros(len(distance))
+    pick = np.arange(m)
+    if m > _NOVELTY_CELLS:
+        pick = np.sort(np.random.default_rng(seed).choice(m, _NOVELTY_CELLS, replace=False))
+    # A reference cell is its own nearest neighbour; it is left out.
+    _, own = nearest_in(reference_nz, reference_nz[pick], k + 1, seed)
+    usual = np.sort(own[:, 1:].mean(1))
+    return np.searchsorted(usual, distance.mean(1), side="left") / len(usual)

@@ -1,0 +1,422 @@
+"""``scmap gp-test``: which gene programs differ between groups of cells, by Bayes factors of their posteriors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pandas as pd
+
+from scmap_cli.data.batches import CsrStore
+from scmap_cli.errors import InputError, UsageError
+from scmap_cli.io.atomic import atomic_file, check_output, write_json, write_text
+from scmap_cli.io.bundle import Bundle, load_bundle
+from scmap_cli.metrics.bayes import EXACT_PAIRS, SAMPLED_PAIRS, BayesTest, bayes_factors
+from scmap_cli.metrics.programs import agreement, directions, top_genes
+from scmap_cli.models.expimap import ExpiMap
+from scmap_cli.nn.noise import mixed_seed
+from scmap_cli.plots.draw import program_tests, safely
+from scmap_cli.registry import get_model
+from scmap_cli.runtime import provenance
+from scmap_cli.runtime.logs import log
+from scmap_cli.stages.embed import model_conditions
+from scmap_cli.stages.inputs import MISSING, aligned_counts, plain_records
+from scmap_cli.training.device import memory_errors, resolve_device
+from scmap_cli.training.infer import embed_cells, restore_model
+
+REST = "rest"
+"""Against all other cells."""
+
+# Below this share of weight with one sign it is not said whether a program goes up or down.
+_CLEAR = 0.6
+
+COLUMNS = (
+    *("group", "against", "within", "rank", "program", "active", "log_bf", "p", "se", "passes"),
+    *("direction", "agreement", "effect", "n", "n_against", "top_genes"),
+)
+"""Columns of the table."""
+
+
+@dataclass(frozen=True)
+class _Cells:
+    """All cells of a run: posteriors, and the columns that make groups (empty text where a value is missing)."""
+
+    mean_nz: np.ndarray
+    var_nz: np.ndarray
+    group_n: np.ndarray
+    within_n: np.ndarray
+
+
+@dataclass(frozen=True)
+class _Contrast:
+    """Two sides of one test, bool (n,)."""
+
+    group: str
+    against: str
+    within: str
+    left_n: np.ndarray
+    right_n: np.ndarray
+
+
+def gp_test(
+    model_dir: Path,
+    inputs: Sequence[Path],
+    output: Path,
+    *,
+    groupby: str | None = None,
+    group: Sequence[str] = (),
+    against: str | None = None,
+    within: str | None = None,
+    threshold: float = 2.3,
+    pairs: int = SAMPLED_PAIRS,
+    exact_pairs: int = EXACT_PAIRS,
+    json_output: Path | None = None,
+    plot: Path | None = None,
+    batch_key: str | None = None,
+    layer: str | None = None,
+    gene_column: str | None = None,
+    min_overlap: float = 0.5,
+    missing: str = "zero",
+    batch_size: int = 2048,
+    seed: int = 0,
+    device: str = "auto",
+    force: bool = False,
+    dry_run: bool = False,
+) -> dict[str, Any]:
+    """Test every program of an expiMap model between groups of cells.
+
+    Parameters
+    ----------
+    model_dir
+        Trained or mapped model.
+    inputs
+        One or several files of counts, with conditions that the model knows.
+    output
+        TSV, a row a program and contrast, strongest first; ``-`` gives the text back under ``table``.
+    groupby
+        ``obs`` column of the groups. With several inputs and no column the files are the groups, by their names.
+    group
+        Groups to test, all by default.
+    against
+        The group to compare with; by default (or as ``rest``, where no group has that name) all other cells.
+    within
+        ``obs`` column: test within each of its levels.
+    threshold
+        |log Bayes factor| from which a program passes; 2.3 in the paper.
+    pairs, exact_pairs
+        As ``sampled_pairs`` and ``exact_pairs`` of :func:`~scmap_cli.metrics.bayes.bayes_factors`.
+    json_output
+        Also write the results as JSON.
+    plot
+        Also draw the first contrast.
+    batch_key, layer, gene_column, min_overlap, missing, batch_size, seed, device, force, dry_run
+        As :func:`scmap_cli.stages.embed.embed`.
+
+    Returns
+    -------
+    dict
+        ``contrasts`` with their leading programs, ``skipped`` levels, and ``table`` (the TSV text) for ``-``.
+
+    Raises
+    ------
+    UsageError, InputError, DeviceError, WriteError
+        With exit codes 2, 3, 5 and 6.
+    """
+    model_dir, inputs = Path(model_dir), [Path(path) for path in inputs]
+    to_stdout = str(output) == "-"
+    _check(inputs, groupby, against, within, threshold, pairs, batch_size, min_overlap, missing)
+    for target in (None if to_stdout else output, json_output, plot):
+        if target is not None:
+            check_output(target, force)
+    where = resolve_device(device)
+    parameters = {
+        "groupby": groupby,
+        "group": list(group),
+        "against": against,
+        "within": within,
+        "threshold": threshold,
+        "pairs": pairs,
+        "exact_pairs": exact_pairs,
+        "batch_key": batch_key,
+        "layer": layer,
+        "gene_column": gene_column,
+        "missing": missing,
+    }
+    with (
+        provenance.run(
+            "gp-test",
+            inputs=[model_dir, *inputs],
+            output=None if to_stdout or dry_run else output,
+            parameters=plain_records(parameters),
+            seed=seed,
+        ) as run,
+        memory_errors("--batch-size"),
+    ):
+        bundle = load_bundle(model_dir)
+        kind = get_model(bundle.config["model"]).load()
+        if not issubclass(kind, ExpiMap):
+            raise InputError(
+                f"{model_dir} holds a {bundle.config['model']} model, which has no gene programs",
+                "test with a model of `scmap train expimap`",
+            )
+        network = cast(ExpiMap, restore_model(kind, bundle.config, bundle.tensors, where))
+        cells, stores = _read(bundle, inputs, groupby, within, batch_key, layer, gene_column, min_overlap, missing)
+        contrasts, skipped = _contrasts(cells, group, against, within, groupby or "file")
+        for contrast in contrasts:
+            log.info("%s", _line(contrast))
+        result: dict[str, Any] = {
+            "contrasts": [_described(contrast) for contrast in contrasts],
+            "skipped": skipped,
+            "settings": plain_records(parameters) | {"seed": seed},
+        }
+        if dry_run:
+            return result
+        parts = [embed_cells(network, store.to(where), batch_size) for store in stores]
+        mean_nz, var_nz = (np.concatenate(part) for part in zip(*parts, strict=True))
+        cells = _Cells(mean_nz, var_nz, cells.group_n, cells.within_n)
+        table = _Table(bundle, network.decoder_weights().cpu().numpy(), threshold)
+        tests = []
+        for number, contrast in enumerate(contrasts):
+            tests.append(_test(cells, contrast, table.active, pairs, exact_pairs, mixed_seed(seed, "pairs", number)))
+            result["contrasts"][number] |= table.add(contrast, tests[-1], cells)
+        text = table.text()
+        if to_stdout:
+            result["table"] = text
+        else:
+            write_text(output, text, force)
+        result["history"] = [run.record]
+        if json_output is not None:
+            rows = [dict(zip(COLUMNS, row, strict=True)) for row in table.rows]
+            write_json(json_output, {k: v for k, v in result.items() if k != "table"} | {"tests": rows}, force)
+        if plot is not None:
+            _draw(plot, contrasts[0], tests[0], cells, table, threshold, force)
+    return result
+
+
+def _check(
+    inputs: Sequence[Path],
+    groupby: str | None,
+    against: str | None,
+    within: str | None,
+    threshold: float,
+    pairs: int,
+    batch_size: int,
+    min_overlap: float,
+    missing: str,
+) -> None:
+    if groupby is None and len(inputs) < 2:
+        raise UsageError("nothing to compare", "give --groupby COLUMN, or two files")
+    if within is not None and within == groupby:
+        raise UsageError(f"--within is the column of --groupby, {within!r}", "give another column")
+    if not threshold >= 0:
+        raise UsageError(f"--threshold {threshold} must not be negative")
+    if pairs < 2:
+        raise UsageError(f"--pairs {pairs} must be at least 2")
+    if batch_size < 1:
+        raise UsageError(f"--batch-size {batch_size} must be at least 1")
+    if not 0 <= min_overlap <= 1:
+        raise UsageError(f"--min-overlap {min_overlap} is not in [0, 1]")
+    if missing not in MISSING:
+        raise UsageError(f"--missing is {missing!r}", f"choose one of {', '.join(MISSING)}")
+    if against == "":
+        raise UsageError("--against is empty", "name a group, or leave it out for all other cells")
+
+
+def _column(obs: pd.DataFrame, key: str | None, path: Path) -> np.ndarray:
+    """A column as text; missing values become empty, and so do all without a column."""
+    if key is None:
+        return np.full(len(obs), "")
+    if key not in obs:
+        text = [str(c) for c in obs.columns if not pd.api.types.is_float_dtype(obs[c])]
+        raise InputError(f"{path} has no obs column {key!r}", f"columns: {', '.join(text[:12]) or 'none'}")
+    return np.where(obs[key].isna(), "", obs[key].astype(object).astype(str)).astype(str)
+
+
+def _read(
+    bundle: Bundle,
+    inputs: Sequence[Path],
+    groupby: str | None,
+    within: str | None,
+    batch_key: str | None,
+    layer: str | None,
+    gene_column: str | None,
+    min_overlap: float,
+    missing: str,
+) -> tuple[_Cells, list[CsrStore]]:
+    names = [path.stem for path in inputs]
+    if groupby is None and len(set(names)) < len(names):
+        raise UsageError("two files have the same name", "rename one, or give --groupby COLUMN")
+    stores, groups, levels = [], [], []
+    for path, name in zip(inputs, names, strict=True):
+        data, counts, _ = aligned_counts(
+            bundle, path, layer=layer, gene_column=gene_column, min_overlap=min_overlap, missing=missing
+        )
+        _, codes = model_conditions(bundle, data, batch_key, path)
+        stores.append(CsrStore(counts, codes))
+        obs = data.adata.obs
+        groups.append(_column(obs, groupby, path) if groupby else np.full(len(obs), name))
+        levels.append(_column(obs, within, path))
+    nothing = np.zeros((0, 0), np.float32)
+    return _Cells(nothing, nothing, np.concatenate(groups), np.concatenate(levels)), stores
+
+
+def _contrasts(
+    cells: _Cells, wanted: Sequence[str], against: str | None, within: str | None, column: str
+) -> tuple[list[_Contrast], list[dict[str, str]]]:
+    """The tests to make, and those left out because a side has no cells.
+
+    Raises
+    ------
+    InputError
+        A named group does not exist, or no test is left.
+    """
+    known = [str(name) for name in np.unique(cells.group_n) if name != ""]
+    rest = against is None or (against == REST and REST not in known)
+    for name in (*wanted, *(() if rest or against is None else (against,))):
+        if name not in known:
+            raise InputError(f"no cell has {column} {name!r}", f"groups: {', '.join(map(repr, known[:12])) or 'none'}")
+    if not wanted and against is not None and not rest:
+        wanted = [name for name in known if name != against]
+    groups = list(wanted) or known
+    levels = [""] if within is None else [str(name) for name in np.unique(cells.within_n) if name != ""]
+    contrasts, skipped = [], []
+    for level in levels:
+        inside_n = (cells.group_n != "") & ((cells.within_n == level) if within is not None else True)
+        for name in groups:
+            left_n = inside_n & (cells.group_n == name)
+            right_n = inside_n & ((cells.group_n != name) if rest else (cells.group_n == against))
+            other = REST if rest else str(against)
+            if name == other and not rest:
+                raise UsageError(f"group {name!r} is compared with itself", "give another --against")
+            if left_n.any() and right_n.any():
+                contrasts.append(_Contrast(name, other, level, left_n, right_n))
+                continue
+            empty = name if not left_n.any() else other
+            skipped.append({"group": name, "against": other, "within": level, "reason": f"{empty} has no cells"})
+    if not contrasts:
+        raise InputError(
+            f"no comparison has cells on both sides ({len(skipped)} were tried)",
+            f"groups: {', '.join(map(repr, known[:12])) or 'none'}",
+        )
+    for entry in skipped:
+        where = f" within {entry['within']}" if entry["within"] else ""
+        log.warning("%s against %s%s is left out: %s", entry["group"], entry["against"], where, entry["reason"])
+    return contrasts, skipped
+
+
+def _described(contrast: _Contrast) -> dict[str, Any]:
+    return {
+        "group": contrast.group,
+        "against": contrast.against,
+        "within": contrast.within,
+        "n": int(contrast.left_n.sum()),
+        "n_against": int(contrast.right_n.sum()),
+    }
+
+
+def _line(contrast: _Contrast) -> str:
+    where = f" within {contrast.within}" if contrast.within else ""
+    return (
+        f"{contrast.group} ({contrast.left_n.sum()} cells) against "
+        f"{contrast.against} ({contrast.right_n.sum()} cells){where}"
+    )
+
+
+def _test(
+    cells: _Cells, contrast: _Contrast, active_z: np.ndarray, pairs: int, exact_pairs: int, seed: int
+) -> BayesTest:
+    left, right = contrast.left_n, contrast.right_n
+    return bayes_factors(
+        cells.mean_nz[left][:, active_z],
+        cells.var_nz[left][:, active_z],
+        cells.mean_nz[right][:, active_z],
+        cells.var_nz[right][:, active_z],
+        sampled_pairs=pairs,
+        exact_pairs=exact_pairs,
+        seed=seed,
+    )
+
+
+class _Table:
+    """Rows of the output, contrast by contrast."""
+
+    def __init__(self, bundle: Bundle, w_gk: np.ndarray, threshold: float) -> None:
+        self.names = [str(name) for name in bundle.categories["latent"]]
+        self.active = (w_gk != 0).any(0)
+        self.sign, self.agreement = directions(w_gk, "sum"), agreement(w_gk)
+        self.genes = [top_genes(w_gk[:, k], bundle.features) for k in range(w_gk.shape[1])]
+        self.threshold = threshold
+        self.rows: list[list[Any]] = []
+
+    def add(self, contrast: _Contrast, test: BayesTest, cells: _Cells) -> dict[str, Any]:
+        """Append a contrast's rows, strongest program first and inactive ones last; return its summary."""
+        used = np.flatnonzero(self.active)
+        left, right = cells.mean_nz[contrast.left_n], cells.mean_nz[contrast.right_n]
+        effect_z = left.mean(0, dtype=np.float64) - right.mean(0, dtype=np.float64)
+        n, m = int(contrast.left_n.sum()), int(contrast.right_n.sum())
+        order = np.argsort(-np.abs(test.log_bf), kind="stable")
+        head = [contrast.group, contrast.against, contrast.within]
+        leading = []
+        for rank, i in enumerate(order, 1):
+            k = used[i]
+            clear = self.sign[k] != 0 and self.agreement[k] >= _CLEAR
+            rises = (test.log_bf[i] > 0) == (self.sign[k] > 0)
+            direction = ("up" if rises else "down") if clear else "ambiguous"
+            passes = bool(abs(test.log_bf[i]) >= self.threshold)
+            figures = (test.log_bf[i], test.p[i], test.se[i])
+            self.rows.append(
+                [
+                    *head,
+                    rank,
+                    self.names[k],
+                    1,
+                    *(float(f"{value:.6g}") for value in figures),
+                    int(passes),
+                    direction,
+                    float(f"{self.agreement[k]:.4f}"),
+                    float(f"{effect_z[k] * (self.sign[k] or 1):.6g}"),
+                    n,
+                    m,
+                    self.genes[k],
+                ]
+            )
+            if passes:
+                leading.append({"program": self.names[k], "log_bf": float(f"{figures[0]:.6g}"), "direction": direction})
+        for k in np.flatnonzero(~self.active):
+            self.rows.append([*head, "", self.names[k], 0, "", "", "", "", "inactive", "", "", n, m, ""])
+        return {"pairs": test.pairs, "exact": test.exact, "passing": leading}
+
+    def text(self) -> str:
+        """The table as TSV."""
+        lines = ["\t".join(COLUMNS)]
+        lines += ["\t".join(str(value) for value in row) for row in self.rows]
+        return "\n".join(lines) + "\n"
+
+
+def _draw(
+    path: Path,
+    contrast: _Contrast,
+    test: BayesTest,
+    cells: _Cells,
+    table: _Table,
+    threshold: float,
+    force: bool,
+) -> None:
+    used = np.flatnonzero(table.active)
+    order = np.argsort(-np.abs(test.log_bf), kind="stable")
+    names = [table.names[used[i]] for i in order]
+    top = [used[i] for i in order[:6]]
+    sign = np.where(table.sign == 0, 1, table.sign)
+    sides = {
+        contrast.group: cells.mean_nz[contrast.left_n][:, top] * sign[top],
+        contrast.against: cells.mean_nz[contrast.right_n][:, top] * sign[top],
+    }
+    with atomic_file(path, force) as tmp:
+        drawn = tmp.with_name(tmp.name + path.suffix)
+        if safely("the tests", program_tests, test.log_bf[order], names, sides, threshold, _line(contrast), drawn):
+            drawn.replace(tmp)
+        else:
+            tmp.touch()

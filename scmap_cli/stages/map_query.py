@@ -1,0 +1,407 @@
+"""``scmap map-query``: put a query into the space of a reference, learn what is new in it, carry labels over."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from scipy import sparse
+
+from scmap_cli.config import TrainConfig, as_dict, build
+from scmap_cli.data.batches import CsrStore
+from scmap_cli.data.features import align
+from scmap_cli.data.splits import validation_split
+from scmap_cli.errors import InputError, UsageError
+from scmap_cli.io.atomic import check_output, write_json
+from scmap_cli.io.bundle import Bundle, load_bundle, read_program_sizes, write_table
+from scmap_cli.io.h5ad import write_h5ad
+from scmap_cli.io.programs import load_programs
+from scmap_cli.metrics.programs import OVERLAP_COLUMNS, overlap_rows
+from scmap_cli.metrics.transfer import transfer_labels
+from scmap_cli.models.expimap import ExpiMap, ExpiMapConfig
+from scmap_cli.models.surgery import extend, trained_parameters
+from scmap_cli.nn.noise import mixed_seed
+from scmap_cli.registry import get_model
+from scmap_cli.runtime import provenance
+from scmap_cli.runtime.logs import log
+from scmap_cli.stages.inputs import MISSING, RnaInput, aligned_counts, condition_labels, plain_records
+from scmap_cli.stages.mapped import (
+    Cells,
+    agreement,
+    embed_reference,
+    joined_file,
+    label_line,
+    labels_of,
+    put_labels,
+    query_file,
+)
+from scmap_cli.stages.model_dir import Training, TrainingData, check_target
+from scmap_cli.training.device import memory_errors, resolve_device
+from scmap_cli.training.distributed import ranks_from_environment
+from scmap_cli.training.infer import embed_cells, restore_model
+
+OVERLAP = "overlap.json"
+NEW_PROGRAMS = "new_programs.tsv"
+
+QUERY_MODEL: dict[str, Any] = {"dropout": 0.0, "kl_weight": 0.1, "kl_anneal_epochs": 50.0, "group_lasso": 0.0}
+"""Settings of the model that differ from those of the reference: no dropout and a light KL, as published."""
+
+QUERY_TRAIN: dict[str, Any] = {"patience": 20}
+"""Settings of the training that differ from those of ``scmap train``."""
+
+
+@dataclass(frozen=True)
+class _Query:
+    """A query in the gene order of the model, with its conditions as codes of the extended model."""
+
+    data: RnaInput
+    counts: sparse.csr_matrix
+    labels: np.ndarray
+    codes: np.ndarray
+    conditions: list[str]
+    n_known: int
+    report: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class _Added:
+    """Programs that the query brings: memberships over the model's genes, names, sizes before the overlap."""
+
+    mask_gk: sparse.csc_matrix | None
+    names: list[str]
+    size_before: list[int | None]
+
+
+def map_query(
+    model_dir: Path,
+    query: Path,
+    output: Path,
+    *,
+    model_out: Path,
+    batch_key: str | None = None,
+    one_batch: str | None = None,
+    layer: str | None = None,
+    gene_column: str | None = None,
+    min_overlap: float = 0.5,
+    missing: str = "zero",
+    new_programs: int = 0,
+    programs: Path | None = None,
+    reference: Path | None = None,
+    label_key: str | None = None,
+    neighbors: int = 15,
+    unknown_below: float = 0.5,
+    join: Path | None = None,
+    model_options: Mapping[str, Any] | None = None,
+    train_options: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    resume: str = "auto",
+    force: bool = False,
+    dry_run: bool = False,
+) -> dict[str, Any]:
+    """Map a query onto a trained expiMap reference.
+
+    Parameters
+    ----------
+    model_dir
+        The reference, written by ``scmap train expimap`` or by an earlier mapping. Not changed.
+    query
+        Raw counts; genes are matched by name.
+    output
+        ``.h5ad``: the query with its embedding in the reference's space, labels and novelty.
+    model_out
+        Directory of the mapped model, which embeds reference and query alike.
+    batch_key
+        ``obs`` column of the query's batches; by default the column of the training if the query has it. Batches that
+        the reference knows keep its parameters, others get new ones.
+    one_batch
+        Take all cells as one new batch of this name, whatever columns there are. Without it and without a batch column
+        the name is ``query``.
+    layer, gene_column, min_overlap, missing
+        As :func:`~scmap_cli.stages.inputs.aligned_counts`.
+    new_programs
+        Unconstrained programs to learn from the query.
+    programs
+        ``programs.npz`` with further programs to learn from the query, of the membership in ``model_options``.
+    reference
+        The reference's cells: their labels are carried over, and ``join`` writes them beside the query.
+    label_key
+        ``obs`` column of the labels in ``reference``. Where the query has it too, the agreement is reported.
+    neighbors, unknown_below
+        Neighbours that vote, and the probability below which a cell is called ``unknown``.
+    join
+        ``.h5ad`` with reference and query together.
+    model_options, train_options
+        Fields of :class:`~scmap_cli.models.expimap.ExpiMapConfig` (those of the loss and of added programs) and of
+        :class:`~scmap_cli.config.TrainConfig` that differ from :data:`QUERY_MODEL` and :data:`QUERY_TRAIN`.
+    seed, device, resume, force, dry_run
+        As :func:`scmap_cli.stages.train.train`.
+
+    Returns
+    -------
+    dict
+        Overlap, conditions, numbers trained, label agreement; for a dry run what would be done.
+
+    Raises
+    ------
+    UsageError, OutputExistsError, InputError, DeviceError, DivergedError, StoppedError, WriteError
+        With their exit codes 2, 2, 3, 5, 4, 75 and 6.
+    """
+    model_dir, query, output, model_out = map(Path, (model_dir, query, output, model_out))
+    _check(output, join, reference, label_key, new_programs, neighbors, unknown_below, min_overlap, missing, resume)
+    for target in (output, join):
+        if target is not None:
+            check_output(target, force)
+    check_target(model_out, force, resume)
+    settings = build(TrainConfig, QUERY_TRAIN, train_options or {}, where="[train]")
+    ranks = ranks_from_environment()
+    where = resolve_device(device, ranks.local_rank)
+    parameters = {
+        "batch_key": batch_key,
+        "one_batch": one_batch,
+        "layer": layer,
+        "gene_column": gene_column,
+        "min_overlap": min_overlap,
+        "missing": missing,
+        "new_programs": new_programs,
+        "programs": programs,
+        "reference": reference,
+        "label_key": label_key,
+        "neighbors": neighbors,
+        "unknown_below": unknown_below,
+        "model_config": dict(model_options or {}),
+        "train_config": as_dict(settings),
+    }
+    inputs = [path for path in (model_dir, query, programs, reference) if path is not None]
+    with (
+        provenance.run(
+            "map-query",
+            inputs=inputs,
+            output=output if ranks.first and not dry_run else None,
+            parameters=plain_records(parameters),
+            seed=seed,
+        ) as run,
+        memory_errors("--batch-size"),
+    ):
+        bundle = _reference_model(model_dir)
+        config = build(
+            ExpiMapConfig,
+            bundle.config["model_config"],
+            QUERY_MODEL | {"unconstrained": new_programs, "membership": "hard"},
+            model_options or {},
+            where="[model]",
+        )
+        aligned = _aligned_query(bundle, query, batch_key, one_batch, layer, gene_column, min_overlap, missing)
+        added = _added_programs(bundle, programs, new_programs)
+        known = cast(ExpiMap, restore_model(ExpiMap, bundle.config, bundle.tensors, torch.device("cpu")))
+        network = extend(
+            known, config, len(aligned.conditions) - aligned.n_known, mixed_seed(seed, "init"), added.mask_gk
+        )
+        summary = _plan(aligned, network, added)
+        log.info("%s", _headline(summary))
+        if dry_run:
+            return summary
+        if not len(aligned.data.cells):
+            raise InputError(f"{query} has no cells")
+        training = Training(model_out, config, settings, bundle.config["batch_key"], seed, where, ranks, resume, force)
+        summary["training"] = _train(training, network, bundle, aligned, added, run)
+        if not ranks.first:
+            return summary
+        names = [*bundle.categories["latent"], *added.names]
+        mean_nz, _ = embed_cells(network, CsrStore(aligned.counts, aligned.codes).to(where))
+        mapped = Cells(aligned.data, aligned.counts, mean_nz, aligned.labels)
+        known_cells = None
+        if reference is not None:
+            known_cells = embed_reference(bundle, network, reference, layer, gene_column, where)
+        adata = query_file(mapped, network.name, names)
+        if known_cells is not None and label_key is not None:
+            active = network.active().cpu().numpy()
+            found = transfer_labels(
+                known_cells.mean_nz[:, active],
+                labels_of(known_cells, label_key, reference),
+                mean_nz[:, active],
+                k=neighbors,
+                threshold=unknown_below,
+                seed=seed,
+            )
+            put_labels(adata, found)
+            summary["labels"] = agreement(found, adata.obs, label_key)
+            log.info("%s", label_line(summary["labels"]))
+        if join is not None and known_cells is not None:
+            both = joined_file(known_cells, mapped, adata, bundle.features, network.name, names)
+            run.stamp(both.uns)
+            write_h5ad(both, join, force=force)
+        run.stamp(adata.uns)
+        write_h5ad(adata, output, force=force)
+        log.info("wrote %s: %d cells x %d programs", output, *mean_nz.shape)
+    return summary
+
+
+def _check(
+    output: Path,
+    join: Path | None,
+    reference: Path | None,
+    label_key: str | None,
+    new_programs: int,
+    neighbors: int,
+    unknown_below: float,
+    min_overlap: float,
+    missing: str,
+    resume: str,
+) -> None:
+    for path in (output, join):
+        if path is not None and path.suffix != ".h5ad":
+            raise UsageError(f"the output {path.name} does not end in .h5ad", "name it so")
+    if reference is None and (join is not None or label_key is not None):
+        flag = "--join" if join is not None else "--label-key"
+        raise UsageError(f"{flag} needs the cells of the reference", "give --reference ref.h5ad")
+    if new_programs < 0:
+        raise UsageError(f"--new-programs {new_programs} must not be negative")
+    if neighbors < 1:
+        raise UsageError(f"--neighbors {neighbors} must be at least 1")
+    for flag, value in (("--unknown-below", unknown_below), ("--min-overlap", min_overlap)):
+        if not 0 <= value <= 1:
+            raise UsageError(f"{flag} {value} is not in [0, 1]")
+    if missing not in MISSING:
+        raise UsageError(f"--missing is {missing!r}", f"choose one of {', '.join(MISSING)}")
+    if resume not in ("auto", "never"):
+        raise UsageError(f"--resume is {resume!r}", "choose auto or never")
+
+
+def _reference_model(path: Path) -> Bundle:
+    bundle = load_bundle(path)
+    kind = get_model(bundle.config["model"]).load()
+    if "map_query" not in kind.capabilities or not issubclass(kind, ExpiMap):
+        raise InputError(
+            f"{path} holds a {bundle.config['model']} model, which queries cannot be mapped onto",
+            "map onto a model of `scmap train expimap`",
+        )
+    return bundle
+
+
+def _aligned_query(
+    bundle: Bundle,
+    path: Path,
+    batch_key: str | None,
+    one_batch: str | None,
+    layer: str | None,
+    gene_column: str | None,
+    min_overlap: float,
+    missing: str,
+) -> _Query:
+    data, counts, report = aligned_counts(
+        bundle, path, layer=layer, gene_column=gene_column, min_overlap=min_overlap, missing=missing
+    )
+    usual = bundle.config["batch_key"]
+    key = batch_key or (usual if usual in data.adata.obs else None)
+    if one_batch is not None or key is None:
+        labels = np.full(len(data.cells), one_batch or "query")
+    else:
+        labels = condition_labels(data.adata.obs, key, path)
+    known = bundle.categories["condition"]
+    new = sorted(set(labels.tolist()) - set(known))
+    conditions = [*known, *new]
+    position = {name: i for i, name in enumerate(conditions)}
+    codes = np.array([position[label] for label in labels], dtype=np.int64)
+    return _Query(data, counts, labels, codes, conditions, len(known), report)
+
+
+def _added_programs(bundle: Bundle, path: Path | None, new_programs: int) -> _Added:
+    """Programs of ``path`` over the model's genes, then the unconstrained ones; names that the model does not have."""
+    taken = set(bundle.categories["latent"])
+    names: list[str] = []
+    size_before: list[int | None] = []
+    mask: sparse.csc_matrix | None = None
+    if path is not None:
+        table = load_programs(path)
+        index_g = align(table.genes, bundle.features).index
+        found_g = np.flatnonzero(index_g >= 0)
+        rows = table.mask.tocsr()[index_g[found_g]].tocoo()
+        shape = (len(bundle.features), len(table.programs))
+        mask = sparse.coo_matrix((np.ones(rows.nnz, np.uint8), (found_g[rows.row], rows.col)), shape=shape).tocsc()
+        size_k = np.asarray(mask.sum(0, dtype=np.int64)).ravel()
+        empty = [str(name) for name in table.programs[size_k == 0]]
+        if empty:
+            raise InputError(
+                f"{len(empty)} programs of {path} have none of the model's genes, such as {empty[0]}",
+                "make the file anew with --genes of the model's data and --min-genes",
+            )
+        for name, size in zip(table.programs, table.size_before, strict=True):
+            names.append(_fresh(str(name), taken))
+            size_before.append(int(size))
+    for number in range(1, new_programs + 1):
+        names.append(_fresh(f"new_{number}", taken))
+        size_before.append(None)
+    return _Added(mask, names, size_before)
+
+
+def _fresh(name: str, taken: set[str]) -> str:
+    """The name, with a number behind it if the model has it already."""
+    found, number = name, 1
+    while found in taken:
+        number += 1
+        found = f"{name}_{number}"
+    taken.add(found)
+    return found
+
+
+def _plan(aligned: _Query, network: ExpiMap, added: _Added) -> dict[str, Any]:
+    names, counts = np.unique(aligned.labels, return_counts=True)
+    return {
+        "cells": len(aligned.codes),
+        "genes": aligned.report,
+        "conditions": {
+            str(name): {"cells": int(count), "new": str(name) not in aligned.conditions[: aligned.n_known]}
+            for name, count in zip(names, counts, strict=True)
+        },
+        "added_programs": added.names,
+        "parameters": sum(p.numel() for p in network.parameters()),
+        "trained_parameters": trained_parameters(network),
+    }
+
+
+def _headline(plan: dict[str, Any]) -> str:
+    new = sum(condition["new"] for condition in plan["conditions"].values())
+    genes = plan["genes"]
+    return (
+        f"{plan['cells']} cells in {len(plan['conditions'])} batches, {new} of them new; "
+        f"{genes['matched']} of the model's {genes['reference']} genes "
+        f"({genes['share_of_reference_counts']:.1%} of the reference's counts), {genes['extra']} others left out; "
+        f"{plan['trained_parameters']} of {plan['parameters']} parameters train"
+    )
+
+
+def _train(
+    training: Training, network: ExpiMap, bundle: Bundle, aligned: _Query, added: _Added, run: provenance.Run
+) -> dict[str, Any]:
+    before = read_program_sizes(bundle.path)
+    held = validation_split(aligned.codes, training.settings.validation_share, training.seed)
+    if not trained_parameters(network):
+        log.info("the reference knows all batches and no programs are added: nothing has to be trained")
+        training = dataclasses.replace(training, settings=dataclasses.replace(training.settings, epochs=1, patience=0))
+    data = TrainingData(
+        counts=aligned.counts,
+        genes=bundle.features,
+        cells=aligned.data.cells,
+        codes=aligned.codes,
+        conditions=aligned.conditions,
+        held=held,
+        names=[*bundle.categories["latent"], *added.names],
+        size_before=[*before, *added.size_before],
+        means=bundle.feature_means,
+        source=aligned.data.source,
+    )
+
+    def more(folder: Path) -> None:
+        write_json(folder / OVERLAP, aligned.report)
+        if added.names:
+            w_gk, mask_gk = network.decoder_weights().cpu().numpy(), network.membership().cpu().numpy()
+            rows = overlap_rows(w_gk, mask_gk, bundle.features, data.names, len(added.names))
+            write_table(folder / NEW_PROGRAMS, OVERLAP_COLUMNS, rows)
+
+    return training.fit(network, data, run, {"reference": bundle.config["digests"]}, more)

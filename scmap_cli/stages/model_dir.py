@@ -1,0 +1,247 @@
+"""What the training stages share: the data of a run, its training with checkpoints, and the directory it leaves."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from scipy import sparse
+
+from scmap_cli.config import TrainConfig, as_dict
+from scmap_cli.data.batches import CsrStore
+from scmap_cli.errors import InputError, OutputExistsError, UsageError
+from scmap_cli.io import bundle as files
+from scmap_cli.io.atomic import atomic_dir, check_output
+from scmap_cli.keys import embedding_key
+from scmap_cli.metrics.programs import PROGRAM_COLUMNS, program_rows
+from scmap_cli.models.expimap import ExpiMap, ExpiMapConfig
+from scmap_cli.plots.draw import loss_curves, safely
+from scmap_cli.runtime import provenance
+from scmap_cli.runtime.logs import log
+from scmap_cli.training.checkpoint import Checkpoint
+from scmap_cli.training.distributed import Ranks, process_group
+from scmap_cli.training.loop import FitResult, Trainer
+
+
+@dataclass
+class TrainingData:
+    """What a run trains on, counts and names in the order of the model.
+
+    Attributes
+    ----------
+    counts, genes, cells
+        CSR (n, g) and its names.
+    codes, conditions
+        Condition code of each cell, and the names of all conditions of the model.
+    held
+        Cells held out for model selection, bool (n,).
+    names, size_before
+        Latent dimensions, and the genes that each program had in its source (None for unconstrained ones).
+    means
+        (g,) mean counts that ``features.tsv`` keeps.
+    source
+        Where the counts were found.
+    """
+
+    counts: sparse.csr_matrix
+    genes: np.ndarray
+    cells: np.ndarray
+    codes: np.ndarray
+    conditions: list[str]
+    held: np.ndarray
+    names: list[str]
+    size_before: list[int | None]
+    means: np.ndarray
+    source: str
+
+
+@dataclass(frozen=True)
+class Training:
+    """How a run trains, and where its directory goes."""
+
+    output: Path
+    config: ExpiMapConfig
+    settings: TrainConfig
+    batch_key: str | None
+    seed: int
+    device: torch.device
+    ranks: Ranks
+    resume: str
+    force: bool
+
+    def fit(
+        self,
+        network: ExpiMap,
+        data: TrainingData,
+        run: provenance.Run,
+        identity: dict[str, Any],
+        more: Callable[[Path], None] | None = None,
+    ) -> dict[str, Any]:
+        """Train, or go on from a checkpoint, and publish the model directory.
+
+        Parameters
+        ----------
+        network
+            Freshly made, on the CPU; ends on the device with its best weights.
+        data
+            Its counts are let go of once they are on the device.
+        run
+            The record that the directory keeps.
+        identity
+            What else must be the same for a checkpoint to be of this run.
+        more
+            Writes further files into the folder before it is published.
+
+        Returns
+        -------
+        dict
+            The contents of ``metrics.json``.
+        """
+        full = identity | {
+            "schema_version": files.SCHEMA_VERSION,
+            "seed": self.seed,
+            "inputs": {path["name"]: path["digest"] for path in run.record["inputs"]},
+            "features": files.features_digest(data.genes),
+            "batch_key": self.batch_key,
+            "model_config": as_dict(self.config),
+            "train_config": as_dict(self.settings) | {"checkpoint_minutes": None},
+        }
+        checkpoint = Checkpoint(self.output / files.CHECKPOINTS, full)
+        go_on = self.resume == "auto" and checkpoint.exists() and _same_run(checkpoint, self.force)
+        network.to(self.device)
+        store = CsrStore(data.counts, data.codes).to(self.device)
+        data.counts = sparse.csr_matrix((0, 0))
+        with process_group(self.ranks, self.device):
+            rows = (np.flatnonzero(~data.held), np.flatnonzero(data.held))
+            trainer = Trainer(
+                network, store, *rows, self.settings, seed=self.seed, ranks=self.ranks, checkpoint=checkpoint
+            )
+            result = trainer.fit(resume=go_on)
+        seconds = [round(s, 4) for s in result.epoch_seconds]
+        run.note(
+            epoch_seconds=seconds,
+            cells_per_epoch=result.cells_per_epoch,
+            device=str(self.device),
+            processes=self.ranks.world,
+        )
+        if result.epoch_seconds:
+            speed = result.cells_per_epoch / float(np.median(result.epoch_seconds))
+            run.note(cells_per_second=round(speed, 1))
+            log.info("%.0f cells a second (median epoch)", speed)
+        summary = _metrics(network, result, data)
+        if self.ranks.first:
+            self._publish(network, result, data, run, summary, more)
+            log.info("wrote %s: %d of %d programs active", self.output, summary["active_programs"], summary["programs"])
+        return summary
+
+    def _publish(
+        self,
+        network: ExpiMap,
+        result: FitResult,
+        data: TrainingData,
+        run: provenance.Run,
+        summary: dict[str, Any],
+        more: Callable[[Path], None] | None,
+    ) -> None:
+        """Write the directory beside its place and swap it in; checkpoints go with the old folder."""
+        tensors = {key: value.detach().cpu().numpy() for key, value in network.state_dict().items()}
+        held = np.where(data.held, "valid", "train")
+        described = {
+            "model": network.name,
+            "capabilities": sorted(network.capabilities),
+            "embedding": embedding_key(network.name),
+            "batch_key": self.batch_key,
+            "model_config": as_dict(self.config),
+            "train_config": as_dict(self.settings),
+            "structure": network.structure,
+            "history": [run.record],
+        }
+        with atomic_dir(self.output, force=True) as folder:
+            files.write_bundle(
+                folder,
+                config=described,
+                tensors=tensors,
+                features=data.genes,
+                feature_means=data.means,
+                categories={"condition": data.conditions, "latent": data.names},
+                history=result.history,
+                metrics=summary,
+                split=list(zip(data.cells.tolist(), held.tolist(), strict=True)),
+            )
+            w_gk, mask_gk = network.decoder_weights().cpu().numpy(), network.membership().cpu().numpy()
+            rows = program_rows(w_gk, mask_gk, data.genes, data.names, data.size_before)
+            files.write_table(folder / files.PROGRAMS, PROGRAM_COLUMNS, rows)
+            (folder / files.CARD).write_text(_card(summary, described, data), encoding="utf-8")
+            safely("the loss curve", loss_curves, result.history, folder / files.LOSS, best=result.best_epoch)
+            if more is not None:
+                more(folder)
+        # Nothing is lost if this fails: the checkpoint of a finished run is not read again.
+        shutil.rmtree(self.output / files.CHECKPOINTS, ignore_errors=True)
+
+
+def check_target(output: Path, force: bool, resume: str) -> None:
+    """Refuse to replace a model unasked, and any folder that is not a model at all."""
+    if not output.exists():
+        check_output(output)
+        return
+    if not output.is_dir():
+        raise UsageError(f"{output} is a file; a model is written as a folder", "choose another output")
+    foreign = [p.name for p in output.iterdir() if p.name != files.CHECKPOINTS]
+    if foreign and not files.is_bundle(output):
+        raise OutputExistsError(
+            f"{output} exists and holds other files ({', '.join(sorted(foreign)[:3])})", "choose another output"
+        )
+    waiting = (output / files.CHECKPOINTS).is_dir()
+    if not force and ((files.is_bundle(output) and not waiting) or (waiting and resume == "never")):
+        raise OutputExistsError(f"{output} already exists", "give --force to replace it, or choose another name")
+
+
+def _same_run(checkpoint: Checkpoint, force: bool) -> bool:
+    """Whether to go on from the checkpoint; with ``force`` one of another run is dropped."""
+    try:
+        checkpoint.load()
+    except (UsageError, InputError) as error:
+        if not force:
+            raise
+        log.warning("starting anew: %s", error)
+        return False
+    return True
+
+
+def _metrics(network: ExpiMap, result: FitResult, data: TrainingData) -> dict[str, Any]:
+    best = result.history[result.best_epoch - 1] if result.history else {}
+    active = network.active().cpu().numpy()
+    return {
+        "model": network.name,
+        "cells": len(data.cells),
+        "genes": len(data.genes),
+        "programs": len(data.names),
+        "active_programs": int(active.sum()),
+        "outside_share_inactive": network.outside_share_inactive(),
+        "epochs": len(result.history),
+        "best_epoch": result.best_epoch,
+        "stopped_early": result.stopped_early,
+        "validation_cells": int(data.held.sum()),
+        **{key: value for key, value in best.items() if key != "epoch"},
+    }
+
+
+def _card(summary: dict[str, Any], described: dict[str, Any], data: TrainingData) -> str:
+    conditions = ", ".join(data.conditions[:8]) + (", ..." if len(data.conditions) > 8 else "")
+    record = described["history"][0]
+    inputs = ", ".join(f"`{i['name']}` ({i['digest'][:19]})" for i in record["inputs"])
+    score = f"{summary['valid_loss']:.4g}" if "valid_loss" in summary else "none"
+    return (
+        f"# {described['model']} model\n\n"
+        f"Trained by scmap {record['version']} on {summary['cells']} cells x {summary['genes']} genes from {inputs}, "
+        f"seed {record['seed']}.\n\n"
+        f"- conditions (`{described['batch_key'] or 'no batch column'}`): {conditions}\n"
+        f"- programs: {summary['programs']}, of which {summary['active_programs']} active (`programs.tsv`)\n"
+        f"- epochs: {summary['epochs']}, weights of epoch {summary['best_epoch']}; validation score {score}\n\n"
+        "Use it with `scmap embed MODEL_DIR data.h5ad -o out.h5ad`; genes are matched by name with `features.tsv`.\n"
+    )
