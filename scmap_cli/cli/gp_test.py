@@ -45,7 +45,9 @@ def verb(
     ] = None,
     json_output: Annotated[
         Path | None,
-        typer.Option("--json", metavar="FILE.json", help="Also write everything as JSON.", rich_help_panel=o.DATA),
+        typer.Option(
+            "--json-output", metavar="FILE.json", help="Also write everything as JSON.", rich_help_panel=o.DATA
+        ),
     ] = None,
     plot: Annotated[
         Path | None,

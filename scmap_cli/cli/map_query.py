@@ -14,8 +14,7 @@ from scmap_cli.cli.settings import given
 SUMMARY = "Put a query into the space of a reference, learn what is new, carry labels over."
 EPILOG = """\b
 Example:
-  scmap map-query model query.h5ad -o mapped.h5ad --model-out mapped-model \\
-      --reference rna.h5ad --label-key cell_type
+  scmap map-query model q.h5ad -o mapped.h5ad --model-out mapped --reference rna.h5ad --label-key cell_type
 
 Pitfall: a batch's own parameters can explain what sets its cells apart as a whole. To compare a stimulus or a disease
 with gp-test, map treated and control cells as one batch (--one-batch NAME), not as one batch each.
@@ -98,6 +97,14 @@ def verb(
             rich_help_panel=_LABELS,
         ),
     ] = None,
+    space: Annotated[
+        Literal["decoder", "latent"],
+        typer.Option(
+            "--space",
+            help="Where neighbours are looked for: by expression as decoded, or in the embedding as it is.",
+            rich_help_panel=_LABELS,
+        ),
+    ] = "decoder",
     neighbors: Annotated[
         int,
         typer.Option(

@@ -118,7 +118,7 @@ def verb(
     kl_weight: Annotated[
         float,
         typer.Option("--kl-weight", metavar="X", help="Final weight beta of the KL term.", rich_help_panel=o.MODEL),
-    ] = 0.5,
+    ] = 0.1,
     kl_anneal_epochs: Annotated[
         float,
         typer.Option(

@@ -103,16 +103,23 @@ def bayes_factors(
         if not exact:
             square += p_mz.square_().sum(0, dtype=torch.float64)
     p = above / pairs
-    q = 1.0 - p
-    log_p, log_q = p.log(), q.log()
+    log_p, log_q = p.log(), (1.0 - p).log()
+    # Relative variance of the rarer side over the pairs; the standard error of the log Bayes factor follows from it.
+    rare = torch.minimum(p, 1.0 - p)
+    spread = (square / pairs - p * p).clamp_min(0.0) / rare.square().clamp_min(torch.finfo(torch.float64).tiny)
     # What rounding would spoil is summed again in log space: a small 1 - p, and a p where every pair underflows.
     floor = 1e-8 if exact else 1e-4
-    for logs, weak, sign in ((log_q, q < floor, -1.0), (log_p, p < 1e-30, 1.0)):
+    for logs, weak, sign in ((log_q, 1.0 - p < floor, -1.0), (log_p, p < 1e-30, 1.0)):
         if weak.any():
-            sums = [torch.special.log_ndtr(sign * x_mz.double()).logsumexp(0) for x_mz in tiles(weak.numpy())]
-            logs[weak] = torch.stack(sums).logsumexp(0) - np.log(pairs)
-    variance = ((square - pairs * p * p) / (pairs - 1)).clamp_min(0.0) / pairs if not exact else torch.zeros(z)
-    se = variance.sqrt() / (p * log_q.exp()).clamp_min(torch.finfo(torch.float64).tiny)
+            parts = [torch.special.log_ndtr(sign * x_mz.double()) for x_mz in tiles(weak.numpy())]
+            first_moment, second_moment = (
+                torch.stack([(power * part).logsumexp(0) for part in parts]).logsumexp(0) - np.log(pairs)
+                for power in (1.0, 2.0)
+            )
+            logs[weak] = first_moment
+            spread[weak] = torch.expm1(second_moment - 2.0 * first_moment).clamp_min(0.0)
+    common = torch.maximum(log_p, log_q).exp()
+    se = torch.zeros(z, dtype=torch.float64) if exact else (spread / (pairs - 1)).sqrt() / common
     return BayesTest((log_p - log_q).numpy(), p.numpy(), se.numpy(), pairs, exact)
 
 

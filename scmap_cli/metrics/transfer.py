@@ -76,6 +76,29 @@ def nearest_in(reference_nz: np.ndarray, query_nz: np.ndarray, k: int, seed: int
     return index.astype(np.int64), distance.astype(np.float64)
 
 
+def decoder_space(mean_nz: np.ndarray, w_gk: np.ndarray) -> np.ndarray:
+    """Coordinates in which Euclidean distance is that of the decoder's outputs.
+
+    Latent dimensions weigh alike in their own space, also those that hardly change the expression of any gene; here a
+    step counts as much as it changes log expression (up to a cell's normalisation).
+
+    Parameters
+    ----------
+    mean_nz
+        (n, z) latent positions.
+    w_gk
+        (g, z) weights of a linear decoder.
+
+    Returns
+    -------
+    ndarray
+        (n, z) float64: ``mean_nz`` times a root of the Gram matrix of the weights, centred over the genes.
+    """
+    centred_gk = w_gk.astype(np.float64) - w_gk.mean(0, dtype=np.float64)
+    value_z, vector_zz = np.linalg.eigh(centred_gk.T @ centred_gk)
+    return mean_nz.astype(np.float64) @ (vector_zz * np.sqrt(np.maximum(value_z, 0.0)))
+
+
 def transfer_labels(
     reference_nz: np.ndarray,
     reference_labels: np.ndarray,

@@ -22,7 +22,7 @@ from scmap_cli.io.bundle import Bundle, load_bundle, read_program_sizes, write_t
 from scmap_cli.io.h5ad import write_h5ad
 from scmap_cli.io.programs import load_programs
 from scmap_cli.metrics.programs import OVERLAP_COLUMNS, overlap_rows
-from scmap_cli.metrics.transfer import transfer_labels
+from scmap_cli.metrics.transfer import decoder_space, transfer_labels
 from scmap_cli.models.expimap import ExpiMap, ExpiMapConfig
 from scmap_cli.models.surgery import extend, trained_parameters
 from scmap_cli.nn.noise import mixed_seed
@@ -47,6 +47,9 @@ from scmap_cli.training.infer import embed_cells, restore_model
 
 OVERLAP = "overlap.json"
 NEW_PROGRAMS = "new_programs.tsv"
+
+SPACES = ("decoder", "latent")
+"""Where neighbours for labels are looked for."""
 
 QUERY_MODEL: dict[str, Any] = {"dropout": 0.0, "kl_weight": 0.1, "kl_anneal_epochs": 50.0, "group_lasso": 0.0}
 """Settings of the model that differ from those of the reference: no dropout and a light KL, as published."""
@@ -93,6 +96,7 @@ def map_query(
     programs: Path | None = None,
     reference: Path | None = None,
     label_key: str | None = None,
+    space: str = "decoder",
     neighbors: int = 15,
     unknown_below: float = 0.5,
     join: Path | None = None,
@@ -132,6 +136,9 @@ def map_query(
         The reference's cells: their labels are carried over, and ``join`` writes them beside the query.
     label_key
         ``obs`` column of the labels in ``reference``. Where the query has it too, the agreement is reported.
+    space
+        Where neighbours are looked for: ``decoder``, by what distinguishes cells in expression
+        (:func:`~scmap_cli.metrics.transfer.decoder_space`), or ``latent``, the embedding as it is.
     neighbors, unknown_below
         Neighbours that vote, and the probability below which a cell is called ``unknown``.
     join
@@ -153,7 +160,9 @@ def map_query(
         With their exit codes 2, 2, 3, 5, 4, 75 and 6.
     """
     model_dir, query, output, model_out = map(Path, (model_dir, query, output, model_out))
-    _check(output, join, reference, label_key, new_programs, neighbors, unknown_below, min_overlap, missing, resume)
+    _check(
+        output, join, reference, label_key, new_programs, space, neighbors, unknown_below, min_overlap, missing, resume
+    )
     for target in (output, join):
         if target is not None:
             check_output(target, force)
@@ -172,6 +181,7 @@ def map_query(
         "programs": programs,
         "reference": reference,
         "label_key": label_key,
+        "space": space,
         "neighbors": neighbors,
         "unknown_below": unknown_below,
         "model_config": dict(model_options or {}),
@@ -220,11 +230,12 @@ def map_query(
             known_cells = embed_reference(bundle, network, reference, layer, gene_column, where)
         adata = query_file(mapped, network.name, names)
         if known_cells is not None and label_key is not None:
-            active = network.active().cpu().numpy()
+            w_gk = network.decoder_weights().cpu().numpy()
+            spaces = [decoder_space(z, w_gk) if space == "decoder" else z for z in (known_cells.mean_nz, mean_nz)]
             found = transfer_labels(
-                known_cells.mean_nz[:, active],
+                spaces[0],
                 labels_of(known_cells, label_key, reference),
-                mean_nz[:, active],
+                spaces[1],
                 k=neighbors,
                 threshold=unknown_below,
                 seed=seed,
@@ -248,6 +259,7 @@ def _check(
     reference: Path | None,
     label_key: str | None,
     new_programs: int,
+    space: str,
     neighbors: int,
     unknown_below: float,
     min_overlap: float,
@@ -262,6 +274,8 @@ def _check(
         raise UsageError(f"{flag} needs the cells of the reference", "give --reference ref.h5ad")
     if new_programs < 0:
         raise UsageError(f"--new-programs {new_programs} must not be negative")
+    if space not in SPACES:
+        raise UsageError(f"--space is {space!r}", f"choose one of {', '.join(SPACES)}")
     if neighbors < 1:
         raise UsageError(f"--neighbors {neighbors} must be at least 1")
     for flag, value in (("--unknown-below", unknown_below), ("--min-overlap", min_overlap)):

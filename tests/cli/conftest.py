@@ -120,6 +120,11 @@ COMMANDS = {
         *("--epochs", "1", "--hidden", "8", "--device", "cpu"),
     ),
     "embed": ("{shelf}/model", "{shelf}/data.h5ad", "-o", "out.h5ad", "--device", "cpu"),
+    "map-query": (
+        *("{shelf}/model", "{shelf}/data.h5ad", "-o", "out.h5ad", "--model-out", "out-model"),
+        *("--one-batch", "new", "--epochs", "1", "--device", "cpu"),
+    ),
+    "gp-test": ("{shelf}/model", "{shelf}/data.h5ad", "-o", "out.tsv", "--groupby", "cell_type", "--device", "cpu"),
     "evaluate clustering": (
         *("{shelf}/embedded.h5ad", "--label-key", "cell_type", "-o", "out.json"),
         *("-k", "10", "--resolutions", "1"),

@@ -22,13 +22,15 @@ STAGES = {
     "simulate rna": "scmap_cli.stages.simulate:simulate_rna",
     "train expimap": "scmap_cli.stages.train:train",
     "embed": "scmap_cli.stages.embed:embed",
+    "map-query": "scmap_cli.stages.map_query:map_query",
+    "gp-test": "scmap_cli.stages.gp_test:gp_test",
     "evaluate clustering": "scmap_cli.stages.evaluate:evaluate_clustering",
     "info": "scmap_cli.stages.info:info",
 }
 PROCESS = {"threads", "quiet", "verbose", "config", "print_config"}
 EVERY_VERB = ["--force", "--threads", "--quiet", "--verbose", "--dry-run", "--help"]
 EVERY_RUN = ["--seed", "--config", "--print-config"]
-SAME_MEANING = [*EVERY_VERB, *EVERY_RUN, "--device", "--layer", "--gene-column", "--label-key", "--cluster-backend"]
+SAME_MEANING = [*EVERY_VERB, *EVERY_RUN, "--device", "--layer", "--gene-column", "--cluster-backend"]
 
 
 def leaves(command=None, path=()):
@@ -64,7 +66,7 @@ def test_every_verb_has_the_shared_flags(verb):
     assert flags.issuperset({*EVERY_VERB, "-h", "-t", "-q", "-v", "-o", "--output"})
     if verb != "info":
         assert flags.issuperset(EVERY_RUN)
-    assert ("--device" in flags) == (verb in ("train expimap", "embed"))
+    assert ("--device" in flags) == (verb in ("train expimap", "embed", "map-query", "gp-test"))
 
 
 @pytest.mark.parametrize("verb", LEAVES)
@@ -95,9 +97,9 @@ def test_parameters_are_those_of_the_stage(verb):
     stage = inspect.signature(getattr(import_module(module), name)).parameters
     ours = parameters(verb)
     names = set(ours) - PROCESS
-    if verb == "train expimap":
+    if verb in ("train expimap", "map-query"):
         own = {n for n, p in ours.items() if getattr(p, "rich_help_panel", None) in (options.MODEL, options.TRAINING)}
-        names = (names - own) | {"model", "model_options", "train_options"}
+        names = (names - own) | {"model_options", "train_options"} | ({"model"} if verb == "train expimap" else set())
     assert names == set(stage)
     for name in names & set(ours):
         default = stage[name].default
@@ -124,6 +126,19 @@ def test_defaults_of_training_are_those_of_the_configs():
         assert declared == real
 
 
+def test_defaults_of_mapping_are_those_of_the_stage():
+    from scmap_cli.config import TrainConfig, build
+    from scmap_cli.models.expimap import ExpiMapConfig
+    from scmap_cli.stages.map_query import QUERY_MODEL, QUERY_TRAIN
+
+    real = dataclasses.asdict(build(ExpiMapConfig, QUERY_MODEL, where="")) | dataclasses.asdict(
+        build(TrainConfig, QUERY_TRAIN, where="")
+    )
+    ours = [p for p in LEAVES["map-query"].params if p.rich_help_panel in (options.MODEL, options.TRAINING)]
+    assert len(ours) > 10
+    assert {key_of(p): p.default for p in ours} == {key_of(p): real[key_of(p)] for p in ours}
+
+
 def test_defaults_of_the_simulation_are_those_of_its_presets():
     from scmap_cli.data.simulation import PRESETS
 
@@ -140,6 +155,8 @@ def test_choices_are_those_of_the_code():
     from scmap_cli.io.gmt import FORMS
     from scmap_cli.metrics.graph import BACKENDS, METHODS
     from scmap_cli.nn.distributions import LINKS
+    from scmap_cli.stages.inputs import MISSING
+    from scmap_cli.stages.map_query import SPACES
     from scmap_cli.stages.preprocess_programs import CASES
 
     expected = {
@@ -150,6 +167,8 @@ def test_choices_are_those_of_the_code():
         ("train expimap", "mean"): LINKS,
         ("embed", "cluster_method"): METHODS,
         ("embed", "cluster_backend"): BACKENDS,
+        ("embed", "missing"): MISSING,
+        ("map-query", "space"): SPACES,
         ("evaluate clustering", "cluster_method"): METHODS,
         ("evaluate clustering", "leiden_backend"): BACKENDS,
     }
