@@ -72,7 +72,9 @@ def verb(
     join: Annotated[
         Literal["inner", "outer"],
         typer.Option(
-            "--join", help="Genes that all inputs have, or any (zeros where one lacks them).", rich_help_panel=o.DATA
+            "--gene-join",
+            help="Genes that all inputs have, or any (zeros where one lacks them).",
+            rich_help_panel=o.DATA,
         ),
     ] = "inner",
     min_genes: Annotated[

@@ -51,7 +51,7 @@ def _check_options(
     join: str, hvg: int | None, hvg_flavor: str, hvg_batch_key: str | None, batch_key: str, limits: dict[str, Any]
 ) -> None:
     if join not in get_args(Join):
-        raise UsageError(f"--join must be inner or outer, not {join!r}")
+        raise UsageError(f"--gene-join must be inner or outer, not {join!r}")
     if hvg_flavor not in FLAVORS:
         raise UsageError(f"--hvg-flavor must be one of {', '.join(FLAVORS)}, not {hvg_flavor!r}")
     if hvg is not None and hvg < 1:

@@ -15,8 +15,6 @@ from typing import Any
 import pytest
 from safetensors.numpy import load_file
 
-pytestmark = pytest.mark.slow
-
 SAME = ("model.safetensors", "history.csv", "features.tsv", "config.json", "metrics.json", "split.tsv", "programs.tsv")
 
 
