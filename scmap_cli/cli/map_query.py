@@ -249,6 +249,12 @@ def verb(
             rich_help_panel=o.TRAINING,
         ),
     ] = "balanced",
+    checkpoint_minutes: Annotated[
+        float,
+        typer.Option(
+            "--checkpoint-minutes", metavar="X", help="Minutes between checkpoints.", rich_help_panel=o.TRAINING
+        ),
+    ] = 7.0,
     resume: Annotated[
         Literal["auto", "never"],
         typer.Option(

@@ -222,3 +222,23 @@ def test_a_file_size_limit_is_exit_6_and_leaves_nothing(scmap: Any, sample: Any,
         assert "could not write" in said
         assert "Traceback" not in said
         assert os.listdir(scmap.folder) == []
+
+
+def mapping(sample: Any, straight: Path, output: str, *more: object) -> list[str]:
+    """Words of a mapping of the training's own cells as one new batch."""
+    words = ["map-query", straight / "model", sample.data, "-o", f"{output}.h5ad", "--model-out", output]
+    words += ["--one-batch", "new", "--new-programs", 1, "--epochs", 40, "--patience", 0, "--batch-size", 16]
+    words += ["--checkpoint-minutes", 0]
+    return [str(word) for word in [*words, "--device", "cpu", "-t", 1, *more]]
+
+
+def test_a_stopped_mapping_goes_on_to_the_same_bytes(scmap: Any, sample: Any, straight: Path) -> None:
+    scmap.run(*mapping(sample, straight, "whole"))
+    command = scmap.start(*mapping(sample, straight, "model"))
+    command.wait_for(checkpoint(scmap.folder))
+    command.send(signal.SIGTERM)
+    assert command.wait() == 75, command.said()
+    assert not (scmap.folder / "model.h5ad").exists()
+    assert "resumed in epoch" in scmap.run(*mapping(sample, straight, "model"))
+    for file in ("model.safetensors", "history.csv", "new_programs.tsv", "overlap.json"):
+        assert (scmap.folder / "model" / file).read_bytes() == (scmap.folder / "whole" / file).read_bytes(), file
