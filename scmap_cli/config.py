@@ -31,16 +31,17 @@ class TrainConfig:
     batch_size
         Cells per step and process.
     lr, adam_eps, weight_decay
-        Adam's learning rate, epsilon and L2 weight (0 is off: with it, zeros of a frozen or sparse part would drift).
+        Adam's learning rate, epsilon and L2 weight; 0 is off.
     validation_share
         Share of every condition's cells held out for model selection; 0 trains on all and keeps the last weights.
     patience
         Epochs without a better validation score before training ends; 0 never ends early. Counted from the end of the
-        annealing on.
+        annealing on, as epochs before it cannot be the best.
     lr_patience, lr_factor
         Epochs without a better score before the learning rate is multiplied by the factor; 0 never.
     sampling
-        ``balanced`` draws conditions equally often, ``shuffle`` visits every cell once an epoch.
+        ``balanced`` draws conditions equally often, with replacement; ``shuffle`` draws cells without replacement. An
+        epoch is as many whole batches as the cells fill.
     precision
         ``fp32``, or ``bf16`` for the matrix products.
     grad_clip

@@ -46,7 +46,7 @@ def verb(
     layer: o.Layer = None,
     gene_column: o.GeneColumn = None,
     min_overlap: o.MinOverlap = 0.5,
-    missing: o.Missing = "zero",
+    missing: o.Missing = None,
     variance: Annotated[
         bool, typer.Option("--variance", help="Also write posterior variances.", rich_help_panel=o.DATA)
     ] = False,

@@ -16,7 +16,7 @@ Example:
   scmap gp-test mapped-model mapped.h5ad -o - --groupby stim --group STIM --against CTRL | head -5
 
 Pitfall: p is the posterior probability that a cell of the group has the larger value; it is no significance value, and
-no correction for many tests is made or needed.
+no correction for many tests is made. se is the error of sampling pairs of cells alone.
 """
 _CONTRAST = "Comparison"
 
@@ -71,7 +71,7 @@ def verb(
     layer: o.Layer = None,
     gene_column: o.GeneColumn = None,
     min_overlap: o.MinOverlap = 0.5,
-    missing: o.Missing = "zero",
+    missing: o.Missing = None,
     groupby: Annotated[
         str | None,
         typer.Option(

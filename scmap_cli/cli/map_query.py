@@ -69,7 +69,14 @@ def verb(
     layer: o.Layer = None,
     gene_column: o.GeneColumn = None,
     min_overlap: o.MinOverlap = 0.5,
-    missing: o.Missing = "zero",
+    missing: Annotated[
+        Literal["zero", "reference-mean"],
+        typer.Option(
+            "--missing",
+            help="What cells get for genes the input lacks: zero, or what the reference has on average.",
+            rich_help_panel=o.DATA,
+        ),
+    ] = "zero",
     join: Annotated[
         Path | None,
         typer.Option(
@@ -245,7 +252,7 @@ def verb(
         Literal["balanced", "shuffle"],
         typer.Option(
             "--sampling",
-            help="balanced draws batches equally often; shuffle visits every cell once an epoch.",
+            help="balanced draws batches equally often; shuffle draws cells without replacement.",
             rich_help_panel=o.TRAINING,
         ),
     ] = "balanced",

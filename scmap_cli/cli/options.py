@@ -60,9 +60,10 @@ MinOverlap = Annotated[
     ),
 ]
 Missing = Annotated[
-    Literal["zero", "reference-mean"],
+    Literal["zero", "reference-mean"] | None,
     typer.Option(
         "--missing",
+        show_default="what the mapping took, else zero",
         help="What cells get for genes the input lacks: zero, or what the reference has on average.",
         rich_help_panel=DATA,
     ),

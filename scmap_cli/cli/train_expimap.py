@@ -217,7 +217,7 @@ def verb(
         Literal["balanced", "shuffle"],
         typer.Option(
             "--sampling",
-            help="balanced draws batches equally often; shuffle visits every cell once an epoch.",
+            help="balanced draws batches equally often; shuffle draws cells without replacement.",
             rich_help_panel=o.TRAINING,
         ),
     ] = "balanced",

@@ -1,4 +1,4 @@
-r"""Bayes factors of gene programs between two groups of cells (expiMap, Methods, "Bayes test").
+r"""Bayes factors of gene programs between two groups of cells (expiMap, Methods, "Differential testing for GPs").
 
 For a program and cells :math:`a, b` of two groups with Gaussian posteriors,
 :math:`P(z_a > z_b) = \Phi\bigl((\mu_a-\mu_b)/\sqrt{\sigma_a^2+\sigma_b^2}\bigr)`; :math:`p(H_0)` is its mean over pairs
@@ -85,6 +85,9 @@ def bayes_factors(
     a, b = len(mean_az), len(mean_bz)
     if not a or not b:
         raise InputError(f"a comparison needs cells on both sides, not {a} and {b}")
+    if not mean_az.shape[1]:
+        nothing = np.zeros(0)
+        return BayesTest(nothing, nothing, nothing, 0, True)
     exact = a * b <= exact_pairs
     pairs = a * b if exact else max(2, sampled_pairs)
     first = second = None

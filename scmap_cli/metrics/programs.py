@@ -135,15 +135,8 @@ def top_genes(column_g: np.ndarray, genes: np.ndarray, top: int = 10, member_g: 
 
 
 OVERLAP_COLUMNS = (
-    "program",
-    "kind",
-    "active",
-    "genes_nonzero",
-    "rank",
-    "known_program",
-    "shared",
-    "share",
-    "top_genes",
+    *("program", "kind", "active", "genes_nonzero", "rank"),
+    *("known_program", "known_size", "shared", "share", "top_genes"),
 )
 
 
@@ -170,8 +163,8 @@ def overlap_rows(
     compared
         A new program is compared by its most important genes, at most this many (paper, Fig. 4c).
     top_programs
-        Known programs listed for each, by the genes they share; ``share`` is of the compared genes. A new program
-        without weights has one row without a known program.
+        Known programs listed for each, by the genes they share (large programs share more by their size alone);
+        ``share`` is of the compared genes. A new program that shares nothing has one row without a known program.
     """
     n_known = w_gk.shape[1] - n_new
     member_gk = mask_gk[:, :n_known] != 0
@@ -186,8 +179,17 @@ def overlap_rows(
         order = np.argsort(-shared_k, kind="stable")[: top_programs if len(best) else 0]
         told = [programs[k], kind, int(len(used) > 0), len(used)]
         found = [
-            [*told, rank, programs[known], int(shared_k[known]), f"{shared_k[known] / len(best):.4f}", listed]
-            for rank, known in enumerate(order, 1)
+            [
+                *told,
+                rank,
+                programs[m],
+                int(member_gk[:, m].sum()),
+                int(shared_k[m]),
+                f"{shared_k[m] / len(best):.4f}",
+                listed,
+            ]
+            for rank, m in enumerate(order, 1)
+            if shared_k[m]
         ]
-        rows += found or [[*told, 1, "", 0, f"{0:.4f}", listed]]
+        rows += found or [[*told, 1, "", "", 0, f"{0:.4f}", listed]]
     return rows

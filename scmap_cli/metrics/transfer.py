@@ -33,8 +33,8 @@ class Transfer:
     entropy
         (n,) entropy of the label probabilities over that of equal ones: 0 sure, 1 no idea.
     novelty
-        (n,) share of reference cells that are nearer to their own neighbours than this cell is to its: near 1 means
-        that the cell is unlike the reference.
+        (n,) share of reference cells, labelled or not, that are nearer to their reference neighbours than this cell is:
+        near 1 means that the cell is unlike the reference, or that its batch is not well mixed in.
     probability
         (n, labels) probabilities, columns as ``names``.
     names
@@ -76,11 +76,11 @@ def nearest_in(reference_nz: np.ndarray, query_nz: np.ndarray, k: int, seed: int
     return index.astype(np.int64), distance.astype(np.float64)
 
 
-def decoder_space(mean_nz: np.ndarray, w_gk: np.ndarray) -> np.ndarray:
+def decoder_space(mean_nz: np.ndarray, w_gk: np.ndarray, shift_free: bool = True) -> np.ndarray:
     """Coordinates in which Euclidean distance is that of the decoder's outputs.
 
     Latent dimensions weigh alike in their own space, also those that hardly change the expression of any gene; here a
-    step counts as much as it changes log expression (up to a cell's normalisation).
+    step counts as much as it changes what is decoded, for a softmax or exp mean the log expression.
 
     Parameters
     ----------
@@ -88,14 +88,18 @@ def decoder_space(mean_nz: np.ndarray, w_gk: np.ndarray) -> np.ndarray:
         (n, z) latent positions.
     w_gk
         (g, z) weights of a linear decoder.
+    shift_free
+        The same shift of all genes means nothing (softmax) and is left out.
 
     Returns
     -------
     ndarray
-        (n, z) float64: ``mean_nz`` times a root of the Gram matrix of the weights, centred over the genes.
+        (n, z) float64: ``mean_nz`` times a root of the Gram matrix of the weights.
     """
-    centred_gk = w_gk.astype(np.float64) - w_gk.mean(0, dtype=np.float64)
-    value_z, vector_zz = np.linalg.eigh(centred_gk.T @ centred_gk)
+    w_gk = w_gk.astype(np.float64)
+    if shift_free:
+        w_gk = w_gk - w_gk.mean(0)
+    value_z, vector_zz = np.linalg.eigh(w_gk.T @ w_gk)
     return mean_nz.astype(np.float64) @ (vector_zz * np.sqrt(np.maximum(value_z, 0.0)))
 
 
@@ -117,7 +121,7 @@ def transfer_labels(
     reference_nz, query_nz
         (m, z) and (n, z) embeddings in the same space.
     reference_labels
-        (m,) labels; cells whose label is empty text are left out.
+        (m,) labels; cells without one (empty text, or ``unknown``) do not vote.
     k
         Neighbours.
     threshold
@@ -130,9 +134,10 @@ def transfer_labels(
     InputError
         No labelled reference cell, or an embedding that is not finite.
     """
-    kept = reference_labels != ""
+    kept = (reference_labels != "") & (reference_labels != UNKNOWN_LABEL)
     if not kept.any():
         raise InputError("no cell of the reference has a label")
+    novelty = _novelty(reference_nz, query_nz, k, seed)
     reference_nz, reference_labels = reference_nz[kept], reference_labels[kept]
     names, code_m = np.unique(reference_labels, return_inverse=True)
     index, distance = nearest_in(reference_nz, query_nz, k, seed)
@@ -152,16 +157,17 @@ def transfer_labels(
         best.astype(str),
         confidence,
         np.maximum(entropy, 0.0),
-        _novelty(reference_nz, distance, k, seed),
+        novelty,
         probability,
         [str(name) for name in names],
     )
 
 
-def _novelty(reference_nz: np.ndarray, distance: np.ndarray, k: int, seed: int) -> np.ndarray:
+def _novelty(reference_nz: np.ndarray, query_nz: np.ndarray, k: int, seed: int) -> np.ndarray:
     m = len(reference_nz)
     if m < 2:
-        return np.zeros(len(distance))
+        return np.zeros(len(query_nz))
+    _, distance = nearest_in(reference_nz, query_nz, k, seed)
     pick = np.arange(m)
     if m > _NOVELTY_CELLS:
         pick = np.sort(np.random.default_rng(seed).choice(m, _NOVELTY_CELLS, replace=False))

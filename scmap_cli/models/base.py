@@ -21,8 +21,8 @@ class LossOutput:
     total
         What is minimised: a scalar, mean over the cells of the batch.
     score
-        What model selection looks at: the objective with all weights at their final values, so that epochs before and
-        after the end of an annealing can be compared.
+        What model selection looks at: the objective with all weights at their final values, without the penalties that
+        a proximal step applies.
     parts
         Named scalars for the history (means over cells, unweighted).
     """

@@ -9,8 +9,8 @@ atlases", Nature Cell Biology 25 (2023), doi:10.1038/s41556-022-01072-x. Impleme
 * equation 4, hard membership (entries outside a program do not exist) and soft membership (they start free and are
   pulled to zero by an L1 penalty, equation 5); all-free "unconstrained" programs, which are columns with
   :math:`B_{:,k}=0`;
-* equation 7, the loss: reconstruction + :math:`\beta` KL (annealed) + :math:`\nu` HSIC of each unconstrained program
-  against all other programs;
+* equation 7, the loss: reconstruction + :math:`\beta` KL (annealed) + :math:`\nu` root of the HSIC of each
+  unconstrained program against all other programs (the released code takes the root, too);
 * equations 8-19, group lasso over programs and L1 as an exact proximal step after every optimiser step.
 
 Where the released code differs, and what is done here:
@@ -27,11 +27,11 @@ Where the released code differs, and what is done here:
   encoder's output for it means nothing. The released code reports that output.
 * Optimal programs are the ones of the best validation epoch; there the "best" state was an alias of the last one.
 
-Defaults and their sources: hidden 3 x 256, dropout 0.05, group lasso 0.7, annealing over 100 epochs are those of the
-paper's reference training ("Choice of hyperparameters"); the KL weight is the 0.1 of the paper's integration benchmark
-(Fig. 3c and Extended Data 6) rather than the 0.5 of its Kang model: it keeps rare types and mixes batches better
-(README, "How good is it?"). Soft L1 0.5 and unconstrained L1 0.7 annealed over 50 epochs, and HSIC weight 1, are those
-of the authors' tutorials.
+Defaults and their sources: group lasso 0.7 is the paper's advice for 300 to 500 programs ("Choice of hyperparameters");
+hidden 3 x 256, dropout 0.05, KL annealing over 100 epochs, soft L1 0.5 and unconstrained L1 0.7 annealed over 50 epochs
+are those of the authors' tutorials and published Kang model, HSIC weight 1 that of the released code. The KL weight is
+the 0.1 of the authors' integration benchmark (Fig. 3c, its notebooks). The paper advises 0.5 "in most cases", with
+which rare types were told apart less well and batches mixed less (CHANGELOG).
 """
 
 from __future__ import annotations
@@ -54,6 +54,8 @@ from scmap_cli.nn.hsic import hsic_one_against_rest
 from scmap_cli.nn.programs import ProgramBlock
 
 _MIN_VARIANCE = 1e-4
+# Beyond it the distribution is Poisson's for any count met in practice, and float32 could not tell the difference.
+_MAX_LOG_THETA = 10.0
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,7 @@ class ExpiMapConfig:
     membership
         ``hard``: a program holds its genes only. ``soft``: other genes may join against an L1 penalty.
     group_lasso
-        Weight alpha of the group lasso that de-activates programs (equation 8).
+        Weight alpha of the group lasso that de-activates programs (R_alpha, equation 11).
     soft_l1
         Weight gamma of the L1 penalty on genes outside a soft program (equation 5).
     kl_weight, kl_anneal_epochs
@@ -296,7 +298,9 @@ class ExpiMap(ScmapModel):
         for i in range(self.first_trained, len(self.blocks)):
             self.programs(i).shrink_(lr * config.group_lasso, rise * config.soft_l1, rise * config.unconstrained_l1)
         for name, held in self.held.items():
-            self.get_parameter(name)[: len(held)] = held.to(self.get_parameter(name).device)
+            self.get_parameter(name)[: len(held)] = held
+        if config.likelihood == "nb":
+            self.log_theta_bg.clamp_(max=_MAX_LOG_THETA)
 
     def membership(self) -> Tensor:
         """The program matrix B, (genes, latent), 0 for unconstrained programs, in the dtype of the model."""
@@ -314,11 +318,12 @@ class ExpiMap(ScmapModel):
         return (self.decoder_weights() != 0).any(0)
 
     def outside_share_inactive(self) -> float | None:
-        """Share of soft-membership weights outside their program that are zero; None for hard membership.
+        """Share of trained soft-membership weights outside their program that are zero; None if there are none.
 
         The authors advise to raise ``soft_l1`` when it ends below 0.9.
         """
-        soft = [b for b in map(self.programs, range(len(self.blocks))) if b.soft and b.n_programs]
+        trained = range(self.first_trained, len(self.blocks))
+        soft = [b for b in map(self.programs, trained) if b.soft and (b.membership() == 0).any()]
         if not soft:
             return None
         return float(torch.cat([(b.soft_gk.detach()[b.membership() == 0] == 0) for b in soft]).double().mean())

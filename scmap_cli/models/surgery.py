@@ -1,4 +1,4 @@
-"""Architecture surgery: a trained expiMap made ready for a query (Methods, "Query to reference mapping").
+"""Architecture surgery: a trained expiMap made ready for a query (Methods, "Reference mapping").
 
 What trains is a new row in each table of conditions (encoder, decoder shift, dispersion), and head and decoder columns
 of added programs. Everything else is frozen to the bit: it takes no gradient, and the old rows of the tables are put

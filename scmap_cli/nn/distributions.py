@@ -148,10 +148,12 @@ def _dense_part(
     sum_ng = torch.add(mu_ng, theta_ng, out=slope_ng)
     share_ng = torch.div(mu_ng, sum_ng, out=grad_ng)
     torch.index_select(share_ng.view(-1), 0, flat_m, out=share_m)
-    log_sum_ng = sum_ng.log_()
-    torch.sub(log_mu_m, log_sum_ng.view(-1).index_select(0, flat_m), out=log_ratio_m)
+    # log(1 + mu / theta), not a difference of logarithms: those cancel where theta is large.
+    excess_ng = torch.div(mu_ng, theta_ng, out=slope_ng).log1p_()
+    log_sum_m = excess_ng.view(-1).index_select(0, flat_m).add_(log_theta_ng.view(-1).index_select(0, flat_m))
+    torch.sub(log_mu_m, log_sum_m, out=log_ratio_m)
 
-    excess_ng = log_sum_ng.sub_(log_theta_ng).mul_(theta_ng)
+    excess_ng = excess_ng.mul_(theta_ng)
     torch.sum(excess_ng, 1, out=nll_n)
     # d nll / d log mu and d nll / d log theta share theta mu / (theta + mu); then the first goes through the link.
     grad_ng.mul_(theta_ng)

@@ -88,16 +88,19 @@ class _SparseProduct(torch.autograd.Function):
         z_nk, w_e = ctx.saved_tensors
         pattern: SparsePattern = ctx.pattern
         shape_gk = (pattern.n_genes, pattern.n_programs)
+        grad_w = None
         if grad_ng.device.type == "cpu":
             grad_gn = grad_ng.T.contiguous()
             order_e = pattern.transposed_e
             w_kg = _csr(pattern.crow_k, pattern.gene_e[order_e], w_e[order_e], shape_gk[::-1])
             grad_z = (w_kg @ grad_gn).T.contiguous()
-            w_gk = _csr(pattern.crow_g, pattern.program_e, w_e, shape_gk)
-            grad_w = torch.sparse.sampled_addmm(w_gk, grad_gn, z_nk, beta=0.0).values()
+            if ctx.needs_input_grad[1]:
+                w_gk = _csr(pattern.crow_g, pattern.program_e, w_e, shape_gk)
+                grad_w = torch.sparse.sampled_addmm(w_gk, grad_gn, z_nk, beta=0.0).values()
         else:
             grad_z = grad_ng @ pattern.dense(w_e)
-            grad_w = (grad_ng.T @ z_nk)[pattern.gene_e, pattern.program_e]
+            if ctx.needs_input_grad[1]:
+                grad_w = (grad_ng.T @ z_nk)[pattern.gene_e, pattern.program_e]
         return grad_z, grad_w, None
 
 

@@ -60,7 +60,7 @@ def embed(
     color: str | None = None,
     batch_size: int = 2048,
     min_overlap: float = 0.5,
-    missing: str = "zero",
+    missing: str | None = None,
     seed: int = 0,
     device: str = "auto",
     force: bool = False,
@@ -99,7 +99,7 @@ def embed(
     min_overlap
         Smallest share of the model's genes that the input must have.
     missing
-        What cells get for genes that the input lacks: ``zero``, or ``reference-mean``.
+        What cells get for genes that the input lacks: ``zero``, or ``reference-mean``; by default what a mapping took.
 
     Returns
     -------
@@ -200,7 +200,7 @@ def _check_options(
     batch_size: int,
     min_overlap: float,
     groupby: str | None,
-    missing: str,
+    missing: str | None,
 ) -> None:
     if output.suffix not in (".h5ad", ".npz"):
         raise UsageError(f"the output {output.name} ends neither in .h5ad nor in .npz", "choose one of the two")
@@ -215,22 +215,28 @@ def _check_options(
             raise UsageError(f"{flag} {value} must be at least 1")
     if not 0 <= min_overlap <= 1:
         raise UsageError(f"--min-overlap {min_overlap} is not in [0, 1]")
-    if missing not in MISSING:
+    if missing is not None and missing not in MISSING:
         raise UsageError(f"--missing is {missing!r}", f"choose one of {', '.join(MISSING)}")
     if groupby == "clusters" and method is None:
         raise UsageError("--groupby clusters needs clusters", "give --cluster leiden")
 
 
 def model_conditions(
-    bundle: Bundle, data: RnaInput, batch_key: str | None, path: Path
+    bundle: Bundle, data: RnaInput, batch_key: str | None, path: Path, reference: bool = False
 ) -> tuple[np.ndarray, np.ndarray]:
     """Each cell's condition by name and by the model's code.
 
-    The column is ``batch_key``, else the one that ``scmap map-query`` wrote, else that of the training.
+    The column is ``batch_key``, else the one that ``scmap map-query`` wrote, else that of the training; ``reference``
+    means that a file without any is of the cells that the model was first trained on.
     """
     known = bundle.categories["condition"]
-    written = BATCH if BATCH in data.adata.obs else bundle.config["batch_key"]
-    key = None if known == [SINGLE] else batch_key or written
+    written = BATCH if BATCH in data.adata.obs and known != [SINGLE] else bundle.config["batch_key"]
+    key = batch_key or written
+    if key is None and len(known) > 1 and not reference:
+        raise InputError(
+            f"which of the model's batches {path} is of cannot be told: it has no column {BATCH}",
+            f"give --batch-key COLUMN with {', '.join(map(repr, known[:4]))}, or the file that `scmap map-query` wrote",
+        )
     labels = condition_labels(data.adata.obs, key, path)
     return labels, condition_codes(labels, known, path)[0]
 

@@ -37,7 +37,8 @@ COLUMNS = (
     *("group", "against", "within", "rank", "program", "active", "log_bf", "p", "se", "passes"),
     *("direction", "agreement", "effect", "n", "n_against", "top_genes"),
 )
-"""Columns of the table."""
+"""Columns of the table. ``log_bf`` and ``effect`` (difference of mean posterior means) have the sign of the latent
+values; ``direction`` says what that means for the expression of the program's genes."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ def gp_test(
     layer: str | None = None,
     gene_column: str | None = None,
     min_overlap: float = 0.5,
-    missing: str = "zero",
+    missing: str | None = None,
     batch_size: int = 2048,
     seed: int = 0,
     device: str = "auto",
@@ -205,7 +206,7 @@ def _check(
     pairs: int,
     batch_size: int,
     min_overlap: float,
-    missing: str,
+    missing: str | None,
 ) -> None:
     if groupby is None and len(inputs) < 2:
         raise UsageError("nothing to compare", "give --groupby COLUMN, or two files")
@@ -219,7 +220,7 @@ def _check(
         raise UsageError(f"--batch-size {batch_size} must be at least 1")
     if not 0 <= min_overlap <= 1:
         raise UsageError(f"--min-overlap {min_overlap} is not in [0, 1]")
-    if missing not in MISSING:
+    if missing is not None and missing not in MISSING:
         raise UsageError(f"--missing is {missing!r}", f"choose one of {', '.join(MISSING)}")
     if against == "":
         raise UsageError("--against is empty", "name a group, or leave it out for all other cells")
@@ -244,7 +245,7 @@ def _read(
     layer: str | None,
     gene_column: str | None,
     min_overlap: float,
-    missing: str,
+    missing: str | None,
 ) -> tuple[_Cells, list[CsrStore]]:
     names = [path.stem for path in inputs]
     if groupby is None and len(set(names)) < len(names):
@@ -288,7 +289,7 @@ def _contrasts(
         for name in groups:
             left_n = inside_n & (cells.group_n == name)
             right_n = inside_n & ((cells.group_n != name) if rest else (cells.group_n == against))
-            other = REST if rest else str(against)
+            other = ("all others" if REST in known else REST) if rest else str(against)
             if name == other and not rest:
                 raise UsageError(f"group {name!r} is compared with itself", "give another --against")
             if left_n.any() and right_n.any():
@@ -362,7 +363,7 @@ class _Table:
         leading = []
         for rank, i in enumerate(order, 1):
             k = used[i]
-            clear = self.sign[k] != 0 and self.agreement[k] >= _CLEAR
+            clear = self.sign[k] != 0 and self.agreement[k] >= _CLEAR and test.log_bf[i] != 0
             rises = (test.log_bf[i] > 0) == (self.sign[k] > 0)
             direction = ("up" if rises else "down") if clear else "ambiguous"
             passes = bool(abs(test.log_bf[i]) >= self.threshold)
@@ -377,7 +378,7 @@ class _Table:
                     int(passes),
                     direction,
                     float(f"{self.agreement[k]:.4f}"),
-                    float(f"{effect_z[k] * (self.sign[k] or 1):.6g}"),
+                    float(f"{effect_z[k]:.6g}"),
                     n,
                     m,
                     self.genes[k],

@@ -71,7 +71,7 @@ def aligned_counts(
     layer: str | None = None,
     gene_column: str | None = None,
     min_overlap: float = 0.5,
-    missing: str = "zero",
+    missing: str | None = None,
 ) -> tuple[RnaInput, sparse.csr_matrix, dict[str, Any]]:
     """A file's counts in the gene order of a model, matched by name; and a report of the overlap.
 
@@ -84,13 +84,15 @@ def aligned_counts(
     min_overlap
         Smallest share of the model's genes that the file must have.
     missing
-        ``zero``, or ``reference-mean``: what the reference has on average, scaled to the cell.
+        ``zero``, or ``reference-mean``: what the reference has on average, scaled to the cell. By default what the
+        mapping of the model took, else zero.
 
     Raises
     ------
     InputError
         As :func:`load_rna`; or too few genes in common, which the message explains.
     """
+    missing = missing or bundle.config.get("missing", "zero")
     as_is = bundle.config["model_config"].get("input_scale") == "as-is"
     if as_is and missing != "zero":
         raise UsageError(f"--missing {missing} scales counts; this model was trained on normalised values")

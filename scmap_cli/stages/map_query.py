@@ -40,7 +40,7 @@ from scmap_cli.stages.mapped import (
     put_labels,
     query_file,
 )
-from scmap_cli.stages.model_dir import Training, TrainingData, check_target
+from scmap_cli.stages.model_dir import Training, TrainingData, check_target, quiet_followers
 from scmap_cli.training.device import memory_errors, resolve_device
 from scmap_cli.training.distributed import ranks_from_environment
 from scmap_cli.training.infer import embed_cells, restore_model
@@ -51,8 +51,20 @@ NEW_PROGRAMS = "new_programs.tsv"
 SPACES = ("decoder", "latent")
 """Where neighbours for labels are looked for."""
 
-QUERY_MODEL: dict[str, Any] = {"dropout": 0.0, "kl_weight": 0.1, "kl_anneal_epochs": 50.0, "group_lasso": 0.0}
-"""Settings of the model that differ from those of the reference: no dropout and a light KL, as published."""
+QUERY_MODEL: dict[str, Any] = {
+    "dropout": 0.0,
+    "kl_weight": 0.1,
+    "kl_anneal_epochs": 50.0,
+    "group_lasso": 0.0,
+    "soft_l1": 0.5,
+    "unconstrained_l1": 0.7,
+    "l1_anneal_epochs": 50.0,
+    "hsic": 1.0,
+}
+"""Settings of a mapping, whatever those of the reference: no dropout and KL weight 0.1 as in the authors' notebooks; no
+group lasso on added programs, as in the released code; the rest as for ``scmap train``."""
+
+_FROZEN = ("hidden", "likelihood", "mean", "input_scale")
 
 QUERY_TRAIN: dict[str, Any] = {"patience": 20}
 """Settings of the training that differ from those of ``scmap train``."""
@@ -160,6 +172,8 @@ def map_query(
         With their exit codes 2, 2, 3, 5, 4, 75 and 6.
     """
     model_dir, query, output, model_out = map(Path, (model_dir, query, output, model_out))
+    if batch_key is not None and one_batch is not None:
+        raise UsageError("--batch-key and --one-batch contradict each other", "give one of them")
     _check(
         output, join, reference, label_key, new_programs, space, neighbors, unknown_below, min_overlap, missing, resume
     )
@@ -169,6 +183,7 @@ def map_query(
     check_target(model_out, force, resume)
     settings = build(TrainConfig, QUERY_TRAIN, train_options or {}, where="[train]")
     ranks = ranks_from_environment()
+    quiet_followers(ranks)
     where = resolve_device(device, ranks.local_rank)
     parameters = {
         "batch_key": batch_key,
@@ -199,6 +214,9 @@ def map_query(
         memory_errors("--batch-size"),
     ):
         bundle = _reference_model(model_dir)
+        frozen = [key for key in _FROZEN if key in (model_options or {})]
+        if frozen:
+            raise UsageError(f"{frozen[0]} is that of the reference and cannot be changed in a mapping")
         config = build(
             ExpiMapConfig,
             bundle.config["model_config"],
@@ -218,7 +236,19 @@ def map_query(
             return summary
         if not len(aligned.data.cells):
             raise InputError(f"{query} has no cells")
-        training = Training(model_out, config, settings, bundle.config["batch_key"], seed, where, ranks, resume, force)
+        training = Training(
+            model_out,
+            config,
+            settings,
+            bundle.config["batch_key"],
+            seed,
+            where,
+            ranks,
+            resume,
+            force,
+            missing=missing,
+            history=tuple(bundle.config.get("history", ())),
+        )
         summary["training"] = _train(training, network, bundle, aligned, added, run)
         if not ranks.first:
             return summary
@@ -227,11 +257,16 @@ def map_query(
         mapped = Cells(aligned.data, aligned.counts, mean_nz, aligned.labels)
         known_cells = None
         if reference is not None:
-            known_cells = embed_reference(bundle, network, reference, layer, gene_column, where)
+            known_cells = embed_reference(bundle, network, reference, where)
         adata = query_file(mapped, network.name, names)
         if known_cells is not None and label_key is not None:
             w_gk = network.decoder_weights().cpu().numpy()
-            spaces = [decoder_space(z, w_gk) if space == "decoder" else z for z in (known_cells.mean_nz, mean_nz)]
+            if not w_gk.any():
+                raise InputError(f"no program of {model_dir} is active, so cells cannot be told apart")
+            shift_free = config.likelihood == "nb" and config.mean == "softmax"
+            spaces = [known_cells.mean_nz, mean_nz]
+            if space == "decoder":
+                spaces = [decoder_space(z, w_gk, shift_free) for z in spaces]
             found = transfer_labels(
                 spaces[0],
                 labels_of(known_cells, label_key, reference),
@@ -313,12 +348,18 @@ def _aligned_query(
     )
     usual = bundle.config["batch_key"]
     key = batch_key or (usual if usual in data.adata.obs else None)
+    known = bundle.categories["condition"]
+    if one_batch in known:
+        raise UsageError(f"the reference has a batch {one_batch!r} already", "give --one-batch another name")
     if one_batch is not None or key is None:
-        labels = np.full(len(data.cells), one_batch or "query")
+        labels = np.full(len(data.cells), one_batch or _fresh("query", set(known)))
     else:
         labels = condition_labels(data.adata.obs, key, path)
-    known = bundle.categories["condition"]
-    new = sorted(set(labels.tolist()) - set(known))
+    present = set(labels.tolist())
+    new = sorted(present - set(known))
+    if present & set(known):
+        shared = ", ".join(map(repr, sorted(present & set(known))[:5]))
+        log.warning("taken for batches of the reference, by their names in %r: %s", key, shared)
     conditions = [*known, *new]
     position = {name: i for i, name in enumerate(conditions)}
     codes = np.array([position[label] for label in labels], dtype=np.int64)

@@ -35,18 +35,18 @@ class Cells:
     conditions: np.ndarray
 
 
-def embed_reference(
-    bundle: Bundle, network: ScmapModel, path: Path, layer: str | None, gene_column: str | None, device: torch.device
-) -> Cells:
+def embed_reference(bundle: Bundle, network: ScmapModel, path: Path, device: torch.device) -> Cells:
     """The reference's cells by the mapped model; the bits are those of the reference model.
+
+    Counts and gene names are looked for in the usual places, wherever the query has its own.
 
     Raises
     ------
     InputError
         The file has genes or conditions that are not those of the reference.
     """
-    data, counts, _ = aligned_counts(bundle, path, layer=layer, gene_column=gene_column, min_overlap=1.0)
-    labels, codes = model_conditions(bundle, data, None, path)
+    data, counts, _ = aligned_counts(bundle, path, min_overlap=1.0)
+    labels, codes = model_conditions(bundle, data, None, path, reference=True)
     mean_nz, _ = embed_cells(network, CsrStore(counts, codes).to(device))
     return Cells(data, counts, mean_nz, labels)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import logging
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -62,7 +64,11 @@ class TrainingData:
 
 @dataclass(frozen=True)
 class Training:
-    """How a run trains, and where its directory goes."""
+    """How a run trains, and where its directory goes.
+
+    ``missing`` and ``history`` are what a mapping adds: what cells got for genes that the query lacks, and the records
+    of the reference.
+    """
 
     output: Path
     config: ExpiMapConfig
@@ -73,6 +79,8 @@ class Training:
     ranks: Ranks
     resume: str
     force: bool
+    missing: str = "zero"
+    history: tuple[Any, ...] = ()
 
     def fit(
         self,
@@ -105,7 +113,9 @@ class Training:
         full = identity | {
             "schema_version": files.SCHEMA_VERSION,
             "seed": self.seed,
-            "inputs": {path["name"]: path["digest"] for path in run.record["inputs"]},
+            "inputs": [f"{path['name']} {path['digest']}" for path in run.record["inputs"]],
+            "cells": _cells_digest(data),
+            "conditions": data.conditions,
             "features": files.features_digest(data.genes),
             "batch_key": self.batch_key,
             "model_config": as_dict(self.config),
@@ -114,6 +124,7 @@ class Training:
         checkpoint = Checkpoint(self.output / files.CHECKPOINTS, full)
         go_on = self.resume == "auto" and checkpoint.exists() and _same_run(checkpoint, self.force)
         network.to(self.device)
+        network.held = {name: tensor.to(self.device) for name, tensor in network.held.items()}
         store = CsrStore(data.counts, data.codes).to(self.device)
         data.counts = sparse.csr_matrix((0, 0))
         with process_group(self.ranks, self.device):
@@ -156,10 +167,11 @@ class Training:
             "capabilities": sorted(network.capabilities),
             "embedding": embedding_key(network.name),
             "batch_key": self.batch_key,
+            "missing": self.missing,
             "model_config": as_dict(self.config),
             "train_config": as_dict(self.settings),
             "structure": network.structure,
-            "history": [run.record],
+            "history": [*self.history, run.record],
         }
         with atomic_dir(self.output, force=True) as folder:
             files.write_bundle(
@@ -182,6 +194,21 @@ class Training:
                 more(folder)
         # Nothing is lost if this fails: the checkpoint of a finished run is not read again.
         shutil.rmtree(self.output / files.CHECKPOINTS, ignore_errors=True)
+
+
+def quiet_followers(ranks: Ranks) -> None:
+    """One rank tells; the others speak up only when something is wrong."""
+    if not ranks.first:
+        log.setLevel(max(log.level, logging.WARNING))
+
+
+def _cells_digest(data: TrainingData) -> str:
+    """SHA-256 of counts, conditions and names as they are trained on."""
+    total = hashlib.sha256()
+    for part in (data.counts.indptr, data.counts.indices, data.counts.data, data.codes):
+        total.update(np.ascontiguousarray(part).data)
+    total.update("\n".join(data.cells.tolist()).encode())
+    return f"sha256:{total.hexdigest()}"
 
 
 def check_target(output: Path, force: bool, resume: str) -> None:
@@ -233,7 +260,7 @@ def _metrics(network: ExpiMap, result: FitResult, data: TrainingData) -> dict[st
 
 def _card(summary: dict[str, Any], described: dict[str, Any], data: TrainingData) -> str:
     conditions = ", ".join(data.conditions[:8]) + (", ..." if len(data.conditions) > 8 else "")
-    record = described["history"][0]
+    record = described["history"][-1]
     inputs = ", ".join(f"`{i['name']}` ({i['digest'][:19]})" for i in record["inputs"])
     score = f"{summary['valid_loss']:.4g}" if "valid_loss" in summary else "none"
     return (

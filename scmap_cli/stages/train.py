@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +24,7 @@ from scmap_cli.registry import get_model
 from scmap_cli.runtime import provenance
 from scmap_cli.runtime.logs import log
 from scmap_cli.stages.inputs import RnaInput, condition_codes, condition_labels, load_rna, plain_records
-from scmap_cli.stages.model_dir import Training, TrainingData, check_target
+from scmap_cli.stages.model_dir import Training, TrainingData, check_target, quiet_followers
 from scmap_cli.training.device import memory_errors, resolve_device
 from scmap_cli.training.distributed import ranks_from_environment
 
@@ -102,9 +101,7 @@ def train(
     if metrics is not None:
         check_output(metrics, force)
     ranks = ranks_from_environment()
-    if not ranks.first:
-        # One rank tells; the others speak up only when something is wrong.
-        log.setLevel(max(log.level, logging.WARNING))
+    quiet_followers(ranks)
     target = resolve_device(device, ranks.local_rank)
 
     parameters = {

@@ -1,7 +1,8 @@
 """One process or many: ranks from torchrun's or srun's environment, and the few collective calls the loop needs.
 
 ``torchrun --nproc-per-node N -m scmap_cli train ...`` and ``srun scmap train ...`` both work. Every rank takes its
-rows of one seeded global order, so batch B on two ranks is batch 2B on one.
+rows of one seeded global order, so batch B on two ranks is batch 2B on one (but for a loss that is no mean over
+cells, as the independence of unconstrained programs).
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from scmap_cli.config import TrainConfig
 from scmap_cli.data.batches import CsrStore, epoch_order
-from scmap_cli.errors import DivergedError, StoppedError
+from scmap_cli.errors import DivergedError, StoppedError, UsageError
 from scmap_cli.models.base import LossOutput, ScmapModel
 from scmap_cli.nn.noise import Noise, mixed_seed
 from scmap_cli.runtime.logs import log, progress
@@ -95,6 +95,8 @@ class Trainer:
         self.ranks = ranks or Ranks()
         self.checkpoint = checkpoint
         self.device = next(model.parameters()).device
+        if len(train_rows) < self.ranks.world:
+            raise UsageError(f"{len(train_rows)} training cells are too few for {self.ranks.world} processes")
         self.batch_size = max(1, min(config.batch_size, len(train_rows) // self.ranks.world))
         self.steps = max(1, len(train_rows) // (self.batch_size * self.ranks.world))
         model.shorten_annealing(config.epochs)
@@ -247,11 +249,14 @@ class Trainer:
         self.safe = self._copy()
         if not len(self.valid_rows):
             return
+        # Until the annealing ends the penalties are weak: an epoch of then would not be the model that was asked for.
+        if state.epoch <= self.model.anneal_epochs:
+            return
         if row["valid_loss"] < state.best_score:
             state.best_score, state.best_epoch = row["valid_loss"], state.epoch
             state.bad_epochs = state.bad_since_cut = 0
             self.best = self.safe
-        elif state.epoch > self.model.anneal_epochs:
+        else:
             state.bad_epochs += 1
             state.bad_since_cut += 1
         if config.patience and state.bad_epochs >= config.patience:
