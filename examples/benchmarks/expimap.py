@@ -54,7 +54,7 @@ def run_scmap(args: argparse.Namespace, data: dict[str, Any], work: Path, batch_
     """One training by scmap, from CSR."""
     model = work / "model"
     common = flags(epochs=args.epochs, batch_size=batch_size, seed=args.seed, threads=args.threads, device=args.device)
-    options = flags(o=model, programs=data["programs"], batch_key=args.batch_key, force=True)
+    options = flags(o=model, programs=data["programs"], batch_key=args.batch_key, kl_weight=0.5, force=True)
     more = shlex.split(args.train_options)
     run = measured([*args.scmap, "train", "expimap", data["csr"], *options, *common, *more], args.threads)
     told = measure.training_facts(model)

@@ -88,7 +88,7 @@ def program_tests(
     Parameters
     ----------
     log_bf, names
-        Programs, strongest first.
+        Programs, strongest first; factors above 0 (more expression in the first group) are drawn in its colour.
     sides
         Two groups by name: (cells, programs) signed scores of the first programs, in the same order.
     threshold

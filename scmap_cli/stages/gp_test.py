@@ -411,13 +411,14 @@ def _draw(
     names = [table.names[used[i]] for i in order]
     top = [used[i] for i in order[:6]]
     sign = np.where(table.sign == 0, 1, table.sign)
+    directed = test.log_bf * sign[used]
     sides = {
         contrast.group: cells.mean_nz[contrast.left_n][:, top] * sign[top],
         contrast.against: cells.mean_nz[contrast.right_n][:, top] * sign[top],
     }
     with atomic_file(path, force) as tmp:
         drawn = tmp.with_name(tmp.name + path.suffix)
-        if safely("the tests", program_tests, test.log_bf[order], names, sides, threshold, _line(contrast), drawn):
+        if safely("the tests", program_tests, directed[order], names, sides, threshold, _line(contrast), drawn):
             drawn.replace(tmp)
         else:
             tmp.touch()
