@@ -32,12 +32,17 @@ _CACHED_ENTRIES = 1 << 17
 def _rising_factorial(value_m: Tensor, theta_bg: Tensor, entry_m: Tensor) -> tuple[Tensor, Tensor]:
     """``log(Gamma(x + theta) / Gamma(theta))`` of the non-zeros, and its derivative in ``log theta``.
 
-    A count of 1 gives exactly ``log theta`` and 1, and most counts are 1, so log-gamma and digamma are left to the
-    rest.
+    A count of 1 gives exactly ``log theta`` and 1, a count of 2 adds ``log(theta + 1)`` and ``theta / (theta + 1)``;
+    most counts are one of these, so log-gamma and digamma are left to the rest.
     """
     theta_m = theta_bg.view(-1).index_select(0, entry_m)
     gamma_m, slope_m = theta_m.log(), torch.ones_like(theta_m)
-    more_m = (value_m != 1.0).nonzero()[:, 0]
+    two_m = (value_m == 2.0).nonzero()[:, 0]
+    theta_r = theta_m.index_select(0, two_m)
+    next_r = theta_r + 1.0
+    gamma_m.index_copy_(0, two_m, (theta_r * next_r).log_())
+    slope_m.index_copy_(0, two_m, (theta_r / next_r).add_(1.0))
+    more_m = ((value_m != 1.0) & (value_m != 2.0)).nonzero()[:, 0]
     theta_r = theta_m.index_select(0, more_m)
     shifted_r = value_m.index_select(0, more_m) + theta_r
     gamma_m.index_copy_(0, more_m, torch.lgamma(shifted_r) - torch.lgamma(theta_r))
