@@ -67,3 +67,8 @@ def test_an_empty_group_is_refused() -> None:
     a, b = posteriors(3, 2), posteriors(0, 2)
     with pytest.raises(InputError, match="not 3 and 0"):
         bayes_factors(*a, *b)
+
+
+def test_no_programs_give_no_factors() -> None:
+    found = bayes_factors(*posteriors(3, 0), *posteriors(4, 0))
+    assert found.log_bf.shape == found.p.shape == found.se.shape == (0,)

@@ -22,6 +22,7 @@ from scmap_cli.stages.embed import embed
 from scmap_cli.stages.gp_test import gp_test
 from scmap_cli.stages.map_query import map_query
 from scmap_cli.stages.simulate import simulate_rna
+from scmap_cli.stages.train import train
 
 SHORT: dict[str, Any] = {"epochs": 3, "batch_size": 64}
 
@@ -237,3 +238,55 @@ def test_groups_of_the_mapped_file_are_tested(trained: Any, query: Path, tmp_pat
     )
     assert result["contrasts"][0]["n"] == 120
     assert result["contrasts"][0]["n_against"] == 300
+
+
+def test_a_second_query_gets_parameters_of_its_own(trained: Any, query: Path, tmp_path: Path) -> None:
+    data = anndata.read_h5ad(query)
+    del data.obs["batch"]
+    write_h5ad(data, tmp_path / "q.h5ad")
+    run(trained, tmp_path / "q.h5ad", tmp_path, one_batch=None)
+    (tmp_path / "b").mkdir()
+    again = map_query(
+        tmp_path / "mapped", tmp_path / "q.h5ad", tmp_path / "b" / "m.h5ad", model_out=tmp_path / "b" / "mapped",
+        train_options=SHORT,
+    )  # fmt: skip
+    assert again["conditions"] == {"query_2": {"cells": 120, "new": True}}
+    with pytest.raises(UsageError, match="has a batch 'query' already"):
+        map_query(
+            tmp_path / "mapped", tmp_path / "q.h5ad", tmp_path / "c.h5ad", model_out=tmp_path / "c", one_batch="query"
+        )
+
+
+def test_a_file_whose_batch_cannot_be_told_is_refused(query: Path, tmp_path: Path, trained: Any) -> None:
+    """A reference without batches and a query: a file without the column could be of either."""
+    data = anndata.read_h5ad(trained.data)
+    del data.obs["batch"]
+    write_h5ad(data, tmp_path / "plain.h5ad")
+    train(
+        "expimap", tmp_path / "plain.h5ad", tmp_path / "ref", programs=trained.programs,
+        train_options={"epochs": 2}, model_options={"hidden": [8]},
+    )  # fmt: skip
+    map_query(
+        tmp_path / "ref", query, tmp_path / "m.h5ad", model_out=tmp_path / "mapped", one_batch="new",
+        reference=tmp_path / "plain.h5ad", label_key="cell_type", train_options=SHORT,
+    )  # fmt: skip
+    with pytest.raises(InputError, match="cannot be told: it has no column scmap_batch"):
+        embed(tmp_path / "mapped", tmp_path / "plain.h5ad", tmp_path / "e.npz")
+    embed(tmp_path / "mapped", tmp_path / "m.h5ad", tmp_path / "e.npz")
+    found = read_npz(tmp_path / "e.npz")[1]["embedding"]
+    np.testing.assert_array_equal(found, anndata.read_h5ad(tmp_path / "m.h5ad").obsm["X_expimap"])
+
+
+def test_the_policy_for_missing_genes_is_remembered(trained: Any, query: Path, tmp_path: Path) -> None:
+    write_h5ad(anndata.read_h5ad(query)[:, :120].copy(), tmp_path / "q.h5ad")
+    run(trained, tmp_path / "q.h5ad", tmp_path, missing="reference-mean")
+    embed(tmp_path / "mapped", tmp_path / "m.h5ad", tmp_path / "e.npz")
+    found = read_npz(tmp_path / "e.npz")[1]["embedding"]
+    np.testing.assert_array_equal(found, anndata.read_h5ad(tmp_path / "m.h5ad").obsm["X_expimap"])
+
+
+def test_what_is_frozen_cannot_be_changed(trained: Any, query: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="mean is that of the reference"):
+        run(trained, query, tmp_path, model_options={"mean": "exp"})
+    with pytest.raises(UsageError, match="contradict"):
+        run(trained, query, tmp_path, batch_key="lane")
