@@ -187,3 +187,12 @@ def test_training_without_validation_keeps_the_last_weights(case) -> None:
     result = trainer.fit()
     assert result.best_epoch == 2
     assert "valid_loss" not in result.history[0]
+
+
+def test_no_epoch_of_the_annealing_is_the_best(case) -> None:
+    """While the penalties rise, the model is not yet the one that was asked for."""
+    trainer = case.trainer(epochs=8)
+    told = iter([1.0, 2.0, 3.0, 4.0, 7.0, 6.0, 5.0, 8.0])
+    trainer.validate = lambda: {"valid_loss": next(told)}  # type: ignore[method-assign]
+    assert trainer.model.anneal_epochs == 4
+    assert trainer.fit().best_epoch == 7
