@@ -123,13 +123,19 @@ def program_rows(
     return rows
 
 
+def _by_importance(column_g: np.ndarray) -> np.ndarray:
+    """Genes with a weight, the largest absolute one first."""
+    used = np.flatnonzero(column_g)
+    ordered: np.ndarray = used[np.argsort(-np.abs(column_g[used]), kind="stable")]
+    return ordered
+
+
 def top_genes(column_g: np.ndarray, genes: np.ndarray, top: int = 10, member_g: np.ndarray | None = None) -> str:
     """The most important genes of one program as ``GENE(+0.123)``, comma-separated.
 
     With ``member_g`` (bool) a gene outside the program has ``*`` behind it.
     """
-    used = np.flatnonzero(column_g)
-    order = used[np.argsort(-np.abs(column_g[used]), kind="stable")][:top]
+    order = _by_importance(column_g)[:top]
     marks = ["" if member_g is None or member_g[g] else "*" for g in order]
     return ",".join(f"{genes[g]}({column_g[g]:+.3f}){mark}" for g, mark in zip(order, marks, strict=True))
 
@@ -171,8 +177,8 @@ def overlap_rows(
     rows: list[list[Any]] = []
     for k in range(n_known, w_gk.shape[1]):
         column = w_gk[:, k]
-        used = np.flatnonzero(column)
-        best = used[np.argsort(-np.abs(column[used]), kind="stable")][:compared]
+        used = _by_importance(column)
+        best = used[:compared]
         kind = "program" if mask_gk[:, k].any() else "unconstrained"
         listed = top_genes(column, genes)
         shared_k = member_gk[best].sum(0)

@@ -137,10 +137,11 @@ def transfer_labels(
     kept = (reference_labels != "") & (reference_labels != UNKNOWN_LABEL)
     if not kept.any():
         raise InputError("no cell of the reference has a label")
-    novelty = _novelty(reference_nz, query_nz, k, seed)
-    reference_nz, reference_labels = reference_nz[kept], reference_labels[kept]
-    names, code_m = np.unique(reference_labels, return_inverse=True)
     index, distance = nearest_in(reference_nz, query_nz, k, seed)
+    novelty = _novelty(reference_nz, distance, k, seed)
+    if not kept.all():
+        index, distance = nearest_in(reference_nz[kept], query_nz, k, seed)
+    names, code_m = np.unique(reference_labels[kept], return_inverse=True)
     scale = np.sqrt((distance**2).mean(1, keepdims=True))
     weight = np.exp(-0.5 * (distance / np.where(scale > 0, scale, 1.0)) ** 2)
     n = len(query_nz)
@@ -163,11 +164,10 @@ def transfer_labels(
     )
 
 
-def _novelty(reference_nz: np.ndarray, query_nz: np.ndarray, k: int, seed: int) -> np.ndarray:
+def _novelty(reference_nz: np.ndarray, distance: np.ndarray, k: int, seed: int) -> np.ndarray:
     m = len(reference_nz)
     if m < 2:
-        return np.zeros(len(query_nz))
-    _, distance = nearest_in(reference_nz, query_nz, k, seed)
+        return np.zeros(len(distance))
     pick = np.arange(m)
     if m > _NOVELTY_CELLS:
         pick = np.sort(np.random.default_rng(seed).choice(m, _NOVELTY_CELLS, replace=False))

@@ -199,12 +199,16 @@ class ExpiMap(ScmapModel):
 
     def programs(self, block: int) -> ProgramBlock:
         """A block of programs."""
-        return cast(ProgramBlock, self.blocks[block])
+        return self.all_programs()[block]
+
+    def all_programs(self) -> list[ProgramBlock]:
+        """All blocks, in the order of the latent dimensions."""
+        return cast(list[ProgramBlock], list(self.blocks))
 
     def loaded(self) -> None:
         """Rebuild the derived patterns after loading."""
-        for i in range(len(self.blocks)):
-            self.programs(i).pattern.refresh()
+        for block in self.all_programs():
+            block.pattern.refresh()
 
     @property
     def anneal_epochs(self) -> float:
@@ -230,7 +234,7 @@ class ExpiMap(ScmapModel):
     def _posterior(self, batch: Batch) -> Posterior:
         h_nh = self.encoder(self._input(batch), batch.condition_n, batch.noise)
         # Under mixed precision only the encoder's products are rough; the rest is in the dtype of the model.
-        halves = [self.programs(i).head(h_nh).to(self.dtype).chunk(2, dim=1) for i in range(len(self.blocks))]
+        halves = [block.head(h_nh).to(self.dtype).chunk(2, dim=1) for block in self.all_programs()]
         mean_nz, log_var_nz = (_joined(list(parts)) for parts in zip(*halves, strict=True))
         return Posterior(mean_nz, log_var_nz.exp() + _MIN_VARIANCE)
 
@@ -238,8 +242,7 @@ class ExpiMap(ScmapModel):
         """Output of the linear decoder before the mean function, (n, g)."""
         logits_ng = nn.functional.embedding(condition_n, self.condition_bg)
         start = 0
-        for i in range(len(self.blocks)):
-            block = self.programs(i)
+        for block in self.all_programs():
             logits_ng = block.decode(z_nz[:, start : start + block.n_latent]) + logits_ng
             start += block.n_latent
         return logits_ng
@@ -283,8 +286,7 @@ class ExpiMap(ScmapModel):
         """Latent dimensions of the unconstrained programs that train."""
         found: list[int] = []
         start = 0
-        for i in range(len(self.blocks)):
-            block = self.programs(i)
+        for i, block in enumerate(self.all_programs()):
             if i >= self.first_trained:
                 found += range(start + block.n_programs, start + block.n_latent)
             start += block.n_latent
@@ -295,8 +297,8 @@ class ExpiMap(ScmapModel):
         """The proximal step of equations 8-19 with step size ``lr``; rows of known conditions of a query stay."""
         config = self.config
         rise = lr * min(1.0, progress / max(self.l1_anneal_epochs, 1e-9))
-        for i in range(self.first_trained, len(self.blocks)):
-            self.programs(i).shrink_(lr * config.group_lasso, rise * config.soft_l1, rise * config.unconstrained_l1)
+        for block in self.all_programs()[self.first_trained :]:
+            block.shrink_(lr * config.group_lasso, rise * config.soft_l1, rise * config.unconstrained_l1)
         for name, held in self.held.items():
             self.get_parameter(name)[: len(held)] = held
         if config.likelihood == "nb":
@@ -304,13 +306,12 @@ class ExpiMap(ScmapModel):
 
     def membership(self) -> Tensor:
         """The program matrix B, (genes, latent), 0 for unconstrained programs, in the dtype of the model."""
-        blocks = [self.programs(i) for i in range(len(self.blocks))]
-        return _joined([nn.functional.pad(block.membership(), (0, block.n_free)) for block in blocks])
+        return _joined([nn.functional.pad(block.membership(), (0, block.n_free)) for block in self.all_programs()])
 
     @torch.no_grad()
     def decoder_weights(self) -> Tensor:
         """W, (genes, latent)."""
-        return _joined([self.programs(i).weights() for i in range(len(self.blocks))])
+        return _joined([block.weights() for block in self.all_programs()])
 
     @torch.no_grad()
     def active(self) -> Tensor:
@@ -322,8 +323,8 @@ class ExpiMap(ScmapModel):
 
         The authors advise to raise ``soft_l1`` when it ends below 0.9.
         """
-        trained = range(self.first_trained, len(self.blocks))
-        soft = [b for b in map(self.programs, trained) if b.soft and (b.membership() == 0).any()]
+        trained = self.all_programs()[self.first_trained :]
+        soft = [b for b in trained if b.soft and (b.membership() == 0).any()]
         if not soft:
             return None
         return float(torch.cat([(b.soft_gk.detach()[b.membership() == 0] == 0) for b in soft]).double().mean())

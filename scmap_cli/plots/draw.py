@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 
+from scmap_cli.io.atomic import atomic_file
 from scmap_cli.runtime.logs import log
 
 #: Okabe and Ito's colours, told apart with every common colour blindness, then a longer qualitative list
@@ -23,6 +25,21 @@ def safely(what: str, draw: Callable[..., None], *args: Any, **options: Any) -> 
         log.debug("reason", exc_info=True)
         return False
     return True
+
+
+def publish(path: Path, force: bool, what: str, draw: Callable[..., None], *args: Any) -> None:
+    """Draw into ``path`` as a whole or not at all; ``draw`` takes ``args`` and then the path.
+
+    Raises
+    ------
+    OutputExistsError, WriteError
+        As :func:`~scmap_cli.io.atomic.atomic_file`. A figure that cannot be drawn is only warned of.
+    """
+    with TemporaryDirectory(prefix="scmap-") as folder:
+        drawn = Path(folder) / f"figure{path.suffix}"
+        if safely(what, draw, *args, drawn):
+            with atomic_file(path, force) as tmp:
+                tmp.write_bytes(drawn.read_bytes())
 
 
 def _save(figure: Any, path: Path) -> None:

@@ -21,7 +21,7 @@ from scmap_cli.metrics.graph import BACKENDS, METHODS, cluster, knn, to_igraph
 from scmap_cli.metrics.programs import directions
 from scmap_cli.models.base import ScmapModel
 from scmap_cli.plots.draw import embedding as draw_embedding
-from scmap_cli.plots.draw import safely
+from scmap_cli.plots.draw import publish
 from scmap_cli.registry import get_model
 from scmap_cli.runtime import provenance
 from scmap_cli.runtime.logs import log
@@ -166,12 +166,7 @@ def embed(
             _write_scores(program_scores, result, data, groupby, force)
         if plot is not None and result.umap is not None:
             columns = _plot_columns(result, data.adata.obs, labels, color)
-            with atomic_file(plot, force) as tmp:
-                drawn = tmp.with_name(tmp.name + plot.suffix)
-                if safely("the UMAP", draw_embedding, result.umap, columns, drawn):
-                    drawn.replace(tmp)
-                else:
-                    tmp.touch()
+            publish(plot, force, "the UMAP", draw_embedding, result.umap, columns)
         _write(output, result, data, variance, run, force)
         log.info("wrote %s: %d cells x %d programs, %d active", output, *mean_nz.shape, summary["active"])
     return summary

@@ -8,22 +8,21 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-import pandas as pd
 
 from scmap_cli.data.batches import CsrStore
 from scmap_cli.errors import InputError, UsageError
-from scmap_cli.io.atomic import atomic_file, check_output, write_json, write_text
+from scmap_cli.io.atomic import check_output, write_json, write_text
 from scmap_cli.io.bundle import Bundle, load_bundle
 from scmap_cli.metrics.bayes import EXACT_PAIRS, SAMPLED_PAIRS, BayesTest, bayes_factors
 from scmap_cli.metrics.programs import agreement, directions, top_genes
 from scmap_cli.models.expimap import ExpiMap
 from scmap_cli.nn.noise import mixed_seed
-from scmap_cli.plots.draw import program_tests, safely
+from scmap_cli.plots.draw import program_tests, publish
 from scmap_cli.registry import get_model
 from scmap_cli.runtime import provenance
 from scmap_cli.runtime.logs import log
 from scmap_cli.stages.embed import model_conditions
-from scmap_cli.stages.inputs import MISSING, aligned_counts, plain_records
+from scmap_cli.stages.inputs import MISSING, aligned_counts, plain_records, text_column
 from scmap_cli.training.device import memory_errors, resolve_device
 from scmap_cli.training.infer import embed_cells, restore_model
 
@@ -226,16 +225,6 @@ def _check(
         raise UsageError("--against is empty", "name a group, or leave it out for all other cells")
 
 
-def _column(obs: pd.DataFrame, key: str | None, path: Path) -> np.ndarray:
-    """A column as text; missing values become empty, and so do all without a column."""
-    if key is None:
-        return np.full(len(obs), "")
-    if key not in obs:
-        text = [str(c) for c in obs.columns if not pd.api.types.is_float_dtype(obs[c])]
-        raise InputError(f"{path} has no obs column {key!r}", f"columns: {', '.join(text[:12]) or 'none'}")
-    return np.where(obs[key].isna(), "", obs[key].astype(object).astype(str)).astype(str)
-
-
 def _read(
     bundle: Bundle,
     inputs: Sequence[Path],
@@ -258,8 +247,8 @@ def _read(
         _, codes = model_conditions(bundle, data, batch_key, path)
         stores.append(CsrStore(counts, codes))
         obs = data.adata.obs
-        groups.append(_column(obs, groupby, path) if groupby else np.full(len(obs), name))
-        levels.append(_column(obs, within, path))
+        groups.append(text_column(obs, groupby, path) if groupby else np.full(len(obs), name))
+        levels.append(text_column(obs, within, path) if within else np.full(len(obs), ""))
     nothing = np.zeros((0, 0), np.float32)
     return _Cells(nothing, nothing, np.concatenate(groups), np.concatenate(levels)), stores
 
@@ -416,9 +405,4 @@ def _draw(
         contrast.group: cells.mean_nz[contrast.left_n][:, top] * sign[top],
         contrast.against: cells.mean_nz[contrast.right_n][:, top] * sign[top],
     }
-    with atomic_file(path, force) as tmp:
-        drawn = tmp.with_name(tmp.name + path.suffix)
-        if safely("the tests", program_tests, directed[order], names, sides, threshold, _line(contrast), drawn):
-            drawn.replace(tmp)
-        else:
-            tmp.touch()
+    publish(path, force, "the tests", program_tests, directed[order], names, sides, threshold, _line(contrast))

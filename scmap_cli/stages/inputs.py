@@ -15,6 +15,7 @@ from scmap_cli.data.features import align, apply, fill_missing
 from scmap_cli.data.matrices import find_counts
 from scmap_cli.errors import InputError, UsageError
 from scmap_cli.io.bundle import Bundle
+from scmap_cli.io.programs import Programs
 from scmap_cli.io.rna import read_rna
 from scmap_cli.runtime.logs import log
 
@@ -131,6 +132,30 @@ def _names_hint(names: np.ndarray, wanted: np.ndarray) -> str:
     return f"{example}; name genes alike with --gene-column"
 
 
+def text_column(obs: pd.DataFrame, key: str, path: Path | None, missing: str = "") -> np.ndarray:
+    """A column as text, ``missing`` where it has no value.
+
+    Raises
+    ------
+    InputError
+        There is no such column; the message names the columns that could be meant.
+    """
+    if key not in obs:
+        text = [str(c) for c in obs.columns if not pd.api.types.is_float_dtype(obs[c])]
+        raise InputError(f"{path} has no obs column {key!r}", f"columns: {', '.join(text[:12]) or 'none'}")
+    column = obs[key]
+    return np.where(column.isna(), missing, column.astype(object).astype(str).to_numpy()).astype(str)
+
+
+def programs_over(table: Programs, genes: np.ndarray) -> sparse.csc_matrix:
+    """Membership of ``genes``, matched by name, in the programs of a table: genes x programs, uint8."""
+    index_g = align(table.genes, genes).index
+    found_g = np.flatnonzero(index_g >= 0)
+    taken = table.mask.tocsr()[index_g[found_g]].tocoo()
+    shape = (len(genes), len(table.programs))
+    return sparse.coo_matrix((np.ones(taken.nnz, np.uint8), (found_g[taken.row], taken.col)), shape=shape).tocsc()
+
+
 def condition_labels(obs: pd.DataFrame, key: str | None, path: Path) -> np.ndarray:
     """Each cell's condition as text; missing values become ``unknown``, no key gives one condition for all.
 
@@ -141,14 +166,11 @@ def condition_labels(obs: pd.DataFrame, key: str | None, path: Path) -> np.ndarr
     """
     if key is None:
         return np.full(len(obs), SINGLE)
-    if key not in obs:
-        text = [str(c) for c in obs.columns if not pd.api.types.is_float_dtype(obs[c])]
-        raise InputError(f"{path} has no obs column {key!r}", f"columns: {', '.join(text[:12]) or 'none'}")
-    column = obs[key]
-    missing = column.isna().to_numpy()
-    if missing.any():
-        log.warning("%d cells have no %s; they become the condition %r", missing.sum(), key, UNKNOWN)
-    return np.where(missing, UNKNOWN, column.astype(object).astype(str).to_numpy())
+    labels = text_column(obs, key, path, UNKNOWN)
+    missing = int(obs[key].isna().sum())
+    if missing:
+        log.warning("%d cells have no %s; they become the condition %r", missing, key, UNKNOWN)
+    return labels
 
 
 def condition_codes(labels: np.ndarray, known: list[str] | None, path: Path) -> tuple[np.ndarray, list[str]]:

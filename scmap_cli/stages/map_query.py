@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,11 +15,10 @@ from scipy import sparse
 
 from scmap_cli.config import TrainConfig, as_dict, build
 from scmap_cli.data.batches import CsrStore
-from scmap_cli.data.features import align
 from scmap_cli.data.splits import validation_split
 from scmap_cli.errors import InputError, UsageError
 from scmap_cli.io.atomic import check_output, write_json
-from scmap_cli.io.bundle import Bundle, load_bundle, read_program_sizes, write_table
+from scmap_cli.io.bundle import Bundle, is_bundle, load_bundle, read_program_sizes, write_table
 from scmap_cli.io.h5ad import write_h5ad
 from scmap_cli.io.programs import load_programs
 from scmap_cli.metrics.programs import OVERLAP_COLUMNS, overlap_rows
@@ -29,16 +29,15 @@ from scmap_cli.nn.noise import mixed_seed
 from scmap_cli.registry import get_model
 from scmap_cli.runtime import provenance
 from scmap_cli.runtime.logs import log
-from scmap_cli.stages.inputs import MISSING, RnaInput, aligned_counts, condition_labels, plain_records
+from scmap_cli.stages.inputs import MISSING, RnaInput, aligned_counts, condition_labels, plain_records, programs_over
 from scmap_cli.stages.mapped import (
     Cells,
     agreement,
-    embed_reference,
     joined_file,
     label_line,
-    labels_of,
     put_labels,
     query_file,
+    read_reference,
 )
 from scmap_cli.stages.model_dir import Training, TrainingData, check_target, quiet_followers
 from scmap_cli.training.device import memory_errors, resolve_device
@@ -180,7 +179,6 @@ def map_query(
     for target in (output, join):
         if target is not None:
             check_output(target, force)
-    check_target(model_out, force, resume)
     settings = build(TrainConfig, QUERY_TRAIN, train_options or {}, where="[train]")
     ranks = ranks_from_environment()
     quiet_followers(ranks)
@@ -226,6 +224,8 @@ def map_query(
         )
         aligned = _aligned_query(bundle, query, batch_key, one_batch, layer, gene_column, min_overlap, missing)
         added = _added_programs(bundle, programs, new_programs)
+        # Before training, so that a wrong file or column does not cost a finished run.
+        known_cells = read_reference(bundle, reference, label_key) if reference is not None else None
         known = cast(ExpiMap, restore_model(ExpiMap, bundle.config, bundle.tensors, torch.device("cpu")))
         network = extend(
             known, config, len(aligned.conditions) - aligned.n_known, mixed_seed(seed, "init"), added.mask_gk
@@ -249,17 +249,23 @@ def map_query(
             missing=missing,
             history=tuple(bundle.config.get("history", ())),
         )
-        summary["training"] = _train(training, network, bundle, aligned, added, run)
+        finished = _finished(model_out, run.record) if resume == "auto" else None
+        if finished is None:
+            check_target(model_out, force, resume)
+            summary["training"] = _train(training, network, bundle, aligned, added, run)
+        else:
+            log.info("%s is the model of this very run; what is left to do is embedding", model_out)
+            network.load_state_dict({name: torch.from_numpy(array) for name, array in finished.tensors.items()})
+            network.to(where)
         if not ranks.first:
             return summary
         names = [*bundle.categories["latent"], *added.names]
         mean_nz, _ = embed_cells(network, CsrStore(aligned.counts, aligned.codes).to(where))
-        mapped = Cells(aligned.data, aligned.counts, mean_nz, aligned.labels)
-        known_cells = None
-        if reference is not None:
-            known_cells = embed_reference(bundle, network, reference, where)
+        mapped = Cells(aligned.data, aligned.counts, aligned.labels, aligned.codes, mean_nz)
+        if known_cells is not None:
+            known_cells.mean_nz, _ = embed_cells(network, CsrStore(known_cells.counts, known_cells.codes).to(where))
         adata = query_file(mapped, network.name, names)
-        if known_cells is not None and label_key is not None:
+        if known_cells is not None and known_cells.labels is not None and label_key is not None:
             w_gk = network.decoder_weights().cpu().numpy()
             if not w_gk.any():
                 raise InputError(f"no program of {model_dir} is active, so cells cannot be told apart")
@@ -269,7 +275,7 @@ def map_query(
                 spaces = [decoder_space(z, w_gk, shift_free) for z in spaces]
             found = transfer_labels(
                 spaces[0],
-                labels_of(known_cells, label_key, reference),
+                known_cells.labels,
                 spaces[1],
                 k=neighbors,
                 threshold=unknown_below,
@@ -320,6 +326,14 @@ def _check(
         raise UsageError(f"--missing is {missing!r}", f"choose one of {', '.join(MISSING)}")
     if resume not in ("auto", "never"):
         raise UsageError(f"--resume is {resume!r}", "choose auto or never")
+
+
+def _finished(model_out: Path, record: dict[str, Any]) -> Bundle | None:
+    """The model that this very run has published, if it was stopped between that and its other outputs."""
+    if not is_bundle(model_out):
+        return None
+    found = load_bundle(model_out)
+    return found if found.config.get("history", [None])[-1] == json.loads(json.dumps(record)) else None
 
 
 def _reference_model(path: Path) -> Bundle:
@@ -374,11 +388,7 @@ def _added_programs(bundle: Bundle, path: Path | None, new_programs: int) -> _Ad
     mask: sparse.csc_matrix | None = None
     if path is not None:
         table = load_programs(path)
-        index_g = align(table.genes, bundle.features).index
-        found_g = np.flatnonzero(index_g >= 0)
-        rows = table.mask.tocsr()[index_g[found_g]].tocoo()
-        shape = (len(bundle.features), len(table.programs))
-        mask = sparse.coo_matrix((np.ones(rows.nnz, np.uint8), (found_g[rows.row], rows.col)), shape=shape).tocsc()
+        mask = programs_over(table, bundle.features)
         size_k = np.asarray(mask.sum(0, dtype=np.int64)).ravel()
         empty = [str(name) for name in table.programs[size_k == 0]]
         if empty:

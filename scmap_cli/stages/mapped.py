@@ -8,47 +8,44 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from anndata import AnnData
 from scipy import sparse
 from sklearn.metrics import recall_score
 
 from scmap_cli import keys
-from scmap_cli.data.batches import CsrStore
-from scmap_cli.errors import InputError
 from scmap_cli.io.bundle import Bundle
 from scmap_cli.io.h5ad import new_adata
 from scmap_cli.metrics.transfer import UNKNOWN_LABEL, Transfer
-from scmap_cli.models.base import ScmapModel
 from scmap_cli.stages.embed import model_conditions
-from scmap_cli.stages.inputs import RnaInput, aligned_counts
-from scmap_cli.training.infer import embed_cells
+from scmap_cli.stages.inputs import RnaInput, aligned_counts, text_column
 
 
-@dataclass(frozen=True)
+@dataclass
 class Cells:
-    """Cells of one file: what was read, counts in the model's gene order, embedding and conditions."""
+    """Cells of one file: what was read, counts in the model's gene order, conditions, labels, and the embedding."""
 
     data: RnaInput
     counts: sparse.csr_matrix
-    mean_nz: np.ndarray
     conditions: np.ndarray
+    codes: np.ndarray
+    mean_nz: np.ndarray
+    labels: np.ndarray | None = None
 
 
-def embed_reference(bundle: Bundle, network: ScmapModel, path: Path, device: torch.device) -> Cells:
-    """The reference's cells by the mapped model; the bits are those of the reference model.
+def read_reference(bundle: Bundle, path: Path, label_key: str | None) -> Cells:
+    """The reference's cells, not embedded yet, with their labels as text (empty where missing).
 
     Counts and gene names are looked for in the usual places, wherever the query has its own.
 
     Raises
     ------
     InputError
-        The file has genes or conditions that are not those of the reference.
+        The file has genes or conditions that are not those of the reference, or no column of labels.
     """
     data, counts, _ = aligned_counts(bundle, path, min_overlap=1.0)
-    labels, codes = model_conditions(bundle, data, None, path, reference=True)
-    mean_nz, _ = embed_cells(network, CsrStore(counts, codes).to(device))
-    return Cells(data, counts, mean_nz, labels)
+    conditions, codes = model_conditions(bundle, data, None, path, reference=True)
+    labels = text_column(data.adata.obs, label_key, path) if label_key is not None else None
+    return Cells(data, counts, conditions, codes, np.zeros((0, 0), np.float32), labels)
 
 
 def query_file(cells: Cells, model: str, names: list[str]) -> AnnData:
@@ -58,15 +55,6 @@ def query_file(cells: Cells, model: str, names: list[str]) -> AnnData:
     adata.uns[keys.latent_names_key(model)] = np.array(names, dtype=object)
     adata.obs[keys.BATCH] = pd.Categorical(cells.conditions)
     return adata
-
-
-def labels_of(cells: Cells, key: str, path: Path | None) -> np.ndarray:
-    """Labels as text, empty where missing."""
-    obs = cells.data.adata.obs
-    if key not in obs:
-        text = [str(c) for c in obs.columns if not pd.api.types.is_float_dtype(obs[c])]
-        raise InputError(f"{path} has no obs column {key!r}", f"columns: {', '.join(text[:12]) or 'none'}")
-    return np.where(obs[key].isna(), "", obs[key].astype(object).astype(str).to_numpy()).astype(str)
 
 
 def put_labels(adata: AnnData, found: Transfer) -> None:
@@ -92,7 +80,7 @@ def agreement(found: Transfer, obs: pd.DataFrame, key: str) -> dict[str, Any]:
     }
     if key not in obs:
         return report
-    truth = np.where(obs[key].isna(), "", obs[key].astype(object).astype(str).to_numpy()).astype(str)
+    truth = text_column(obs, key, None)
     shared = np.isin(truth, found.names)
     report["true_labels"] = {"cells": int((truth != "").sum()), "known_to_reference": int(shared.sum())}
     if shared.any():

@@ -12,7 +12,6 @@ import torch
 from scipy import sparse
 
 from scmap_cli.config import TrainConfig, as_dict, build
-from scmap_cli.data.features import align
 from scmap_cli.data.splits import validation_split
 from scmap_cli.errors import InputError, UsageError
 from scmap_cli.io.atomic import check_output, write_json
@@ -23,7 +22,7 @@ from scmap_cli.nn.noise import mixed_seed
 from scmap_cli.registry import get_model
 from scmap_cli.runtime import provenance
 from scmap_cli.runtime.logs import log
-from scmap_cli.stages.inputs import RnaInput, condition_codes, condition_labels, load_rna, plain_records
+from scmap_cli.stages.inputs import RnaInput, condition_codes, condition_labels, load_rna, plain_records, programs_over
 from scmap_cli.stages.model_dir import Training, TrainingData, check_target, quiet_followers
 from scmap_cli.training.device import memory_errors, resolve_device
 from scmap_cli.training.distributed import ranks_from_environment
@@ -187,13 +186,7 @@ def _prepare(
     n_cells, n_genes = data.counts.shape
     if n_cells < 2 or n_genes < 2:
         raise InputError(f"{path} has {n_cells} cells and {n_genes} genes; training needs at least two of each")
-    index_g = align(table.genes, data.genes).index
-    rows = table.mask.tocsr()
-    found_g = np.flatnonzero(index_g >= 0)
-    taken = rows[index_g[found_g]].tocoo()
-    mask_gk = sparse.coo_matrix(
-        (np.ones(taken.nnz, np.uint8), (found_g[taken.row], taken.col)), shape=(n_genes, rows.shape[1])
-    ).tocsc()
+    mask_gk = programs_over(table, data.genes)
     size_k = np.asarray(mask_gk.sum(0, dtype=np.int64)).ravel()
     kept_k = np.flatnonzero(size_k)
     if len(kept_k) == 0 and config.unconstrained == 0:

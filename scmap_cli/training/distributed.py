@@ -61,11 +61,6 @@ class Ranks:
             return values[self.rank]
         return sum(values) if self.first else 0.0
 
-    def barrier(self) -> None:
-        """Wait for all ranks."""
-        if self.world > 1:
-            dist.barrier()
-
 
 def ranks_from_environment() -> Ranks:
     """Read torchrun's variables, else those of a SLURM step with several tasks; one process if there are none."""

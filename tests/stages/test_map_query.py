@@ -290,3 +290,27 @@ def test_what_is_frozen_cannot_be_changed(trained: Any, query: Path, tmp_path: P
         run(trained, query, tmp_path, model_options={"mean": "exp"})
     with pytest.raises(UsageError, match="contradict"):
         run(trained, query, tmp_path, batch_key="lane")
+
+
+def test_a_run_stopped_after_its_model_goes_on_without_training(
+    trained: Any, query: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "whole").mkdir()
+    run(trained, query, tmp_path / "whole")
+    with monkeypatch.context() as broken:
+        broken.setattr("scmap_cli.stages.map_query.embed_cells", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            run(trained, query, tmp_path)
+    assert (tmp_path / "mapped" / "config.json").exists()
+    assert not (tmp_path / "m.h5ad").exists()
+    summary = run(trained, query, tmp_path)
+    assert "training" not in summary
+    assert (tmp_path / "m.h5ad").read_bytes() == (tmp_path / "whole" / "m.h5ad").read_bytes()
+    with pytest.raises(OutputExistsError):
+        map_query(trained.model, query, tmp_path / "n.h5ad", model_out=tmp_path / "mapped", one_batch="other")
+
+
+def test_a_wrong_reference_is_found_before_training(trained: Any, query: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no obs column 'typo'"):
+        run(trained, query, tmp_path, reference=trained.data, label_key="typo")
+    assert list(tmp_path.iterdir()) == []
