@@ -1,0 +1,272 @@
+"""Two parts of a training step in one pass over their entries, compiled for CPUs: float32, one thread a share of rows.
+
+As separate tensor operations the negative binomial and its gradient read and write a cells x genes matrix some twenty
+times, and a sparse product transposes it twice each way: together more than a third of a step. Here a row, or a tile
+of rows, stays in the cache. The loops are plain enough for the compiler to vectorise; numba's own exp and log1p are
+calls to scalar functions, which is why their polynomials stand below. ``examples/benchmarks/expimap.py`` measures it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import torch
+from numba import njit
+from torch import Tensor
+
+f32, i32 = np.float32, np.int32
+
+# Reordering sums is what lets the compiler vectorise them; the two functions below must keep their order.
+_EXACT = {"nsz", "contract"}
+_LOOSE = {*_EXACT, "reassoc"}
+# Rows below which another thread costs more than it brings.
+_SHARE = 256
+# Rows and genes that a sparse product treats at a time, so that a tile of both stays in the first-level cache.
+_TILE, _GENES = 64, 16
+# Up to this count the ratio of two gamma functions is a product of as many factors.
+_PRODUCT = 16
+
+
+@njit(fastmath=_EXACT, error_model="numpy")
+def _exp(x: Any) -> Any:
+    """``exp`` of a float32 in [-87, 88] to 3e-7, relative: a power of two, and a polynomial of the rest."""
+    k = np.floor(x * f32(1.44269504) + f32(0.5))
+    # log(2) in two parts, so that the remainder keeps all of its bits.
+    r = x - k * f32(0.693359375) - k * f32(-2.12194440e-4)
+    p = f32(1.9875691500e-4)
+    p = p * r + f32(1.3981999507e-3)
+    p = p * r + f32(8.3334519073e-3)
+    p = p * r + f32(4.1665795894e-2)
+    p = p * r + f32(1.6666665459e-1)
+    p = p * r + f32(5.0000001201e-1)
+    return (p * r * r + r + f32(1.0)) * i32((i32(k) + i32(127)) << i32(23)).view(f32)
+
+
+@njit(fastmath=_EXACT, error_model="numpy")
+def _log1p(t: Any) -> Any:
+    """``log(1 + t)`` of a finite float32 ``t >= 0`` to 2e-7, relative: exponent, and a polynomial of the mantissa."""
+    u = f32(1.0) + t
+    lost = t - (u - f32(1.0))
+    bits = f32(u).view(i32)
+    k = (bits - i32(0x3F3504F3)) >> i32(23)
+    x = i32(bits - (k << i32(23))).view(f32) - f32(1.0)
+    p = f32(7.0376836292e-2)
+    p = p * x + f32(-1.1514610310e-1)
+    p = p * x + f32(1.1676998740e-1)
+    p = p * x + f32(-1.2420140846e-1)
+    p = p * x + f32(1.4249322787e-1)
+    p = p * x + f32(-1.6668057665e-1)
+    p = p * x + f32(2.0000714765e-1)
+    p = p * x + f32(-2.4999993993e-1)
+    p = p * x + f32(3.3333331174e-1)
+    z = x * x
+    y = p * x * z + f32(k) * f32(-2.12194440e-4) - f32(0.5) * z
+    return x + y + f32(k) * f32(0.693359375) + lost / u
+
+
+@njit(error_model="numpy")
+def _digamma(x: float) -> float:
+    """Digamma of a positive number: recurrence up to 8, then the asymptotic series."""
+    total = 0.0
+    while x < 8.0:
+        total -= 1.0 / x
+        x += 1.0
+    s = 1.0 / (x * x)
+    return total + math.log(x) - 0.5 / x - s * (1 / 12 - s * (1 / 120 - s * (1 / 252 - s * (1 / 240 - s * (1 / 132)))))
+
+
+@njit(error_model="numpy")
+def _rising_factorial(x: float, theta: float, log_theta: float) -> tuple[float, float]:
+    """``log(Gamma(x + theta) / Gamma(theta))`` and its derivative in ``log theta``, for a count ``x >= 1``."""
+    if x == 1.0:
+        return log_theta, 1.0
+    if x > _PRODUCT or x != math.floor(x):
+        return math.lgamma(x + theta) - math.lgamma(theta), theta * (_digamma(x + theta) - _digamma(theta))
+    product, slope = 1.0, 1.0
+    for i in range(1, int(x)):
+        product *= theta + i
+        slope += theta / (theta + i)
+    return log_theta + math.log(product), slope
+
+
+@cache
+def _pool() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(thread_name_prefix="scmap-kernel")
+
+
+def _in_shares(n: int, work: Callable[[int, int], Any]) -> list[Any]:
+    """``work(first, last)`` on equal shares of ``n`` rows, as many at once as torch may use threads."""
+    shares = max(1, min(torch.get_num_threads(), n // _SHARE))
+    edges = [n * i // shares for i in range(shares + 1)]
+    others = [_pool().submit(work, *edge) for edge in list(pairwise(edges))[1:]]
+    return [work(edges[0], edges[1]), *(other.result() for other in others)]
+
+
+@njit(nogil=True, cache=True, fastmath=_LOOSE, error_model="numpy")
+def _softmax_rows(
+    logits_ng: Any,
+    top_n: Any,
+    log_theta_bg: Any,
+    size_n: Any,
+    condition_n: Any,
+    flat_m: Any,
+    value_m: Any,
+    nll_n: Any,
+    grad_ng: Any,
+    slope_ng: Any,
+    first: int,
+    last: int,
+) -> None:
+    g = logits_ng.shape[1]
+    theta_bg = np.exp(log_theta_bg)
+    reverse_bg = f32(1.0) / theta_bg
+    p_g = np.empty(g, f32)
+    m = np.searchsorted(flat_m, first * g)
+    for i in range(first, last):
+        b = condition_n[i]
+        total = f32(0.0)
+        for j in range(g):
+            p_g[j] = _exp(max(logits_ng[i, j] - top_n[i], f32(-87.0)))
+            total += p_g[j]
+        scale = size_n[i] / total
+        nll, mass = f32(0.0), f32(0.0)
+        for j in range(g):
+            theta = theta_bg[b, j]
+            ratio = p_g[j] * scale * reverse_bg[b, j]
+            excess = _log1p(ratio) * theta
+            slope = theta * ratio / (f32(1.0) + ratio)
+            grad_ng[i, j] = slope
+            slope_ng[i, j] = excess - slope
+            nll += excess
+            mass += slope
+        # The non-zeros are few: in float64.
+        offset = math.log(scale) - float(top_n[i])
+        nonzero = 0.0
+        while m < len(flat_m) and flat_m[m] < (i + 1) * g:
+            j, x = flat_m[m] - i * g, float(value_m[m])
+            log_theta = float(log_theta_bg[b, j])
+            log_rise, rise = _rising_factorial(x, float(theta_bg[b, j]), log_theta)
+            ratio = p_g[j] * scale * reverse_bg[b, j]
+            nonzero += log_rise + x * (logits_ng[i, j] + offset - _log1p(ratio) - log_theta)
+            unexplained = value_m[m] / (f32(1.0) + ratio)
+            grad_ng[i, j] -= unexplained
+            slope_ng[i, j] += unexplained - f32(rise)
+            mass -= unexplained
+            m += 1
+        nll_n[i] = nll - nonzero
+        through_softmax = mass / total
+        for j in range(g):
+            grad_ng[i, j] -= p_g[j] * through_softmax
+
+
+def softmax_negative_binomial(
+    logits_ng: Tensor, log_theta_bg: Tensor, size_n: Tensor, condition_n: Tensor, flat_m: Tensor, value_m: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Negative log-likelihood without ``sum log(x!)`` under the softmax mean, and its derivatives.
+
+    Parameters
+    ----------
+    logits_ng, log_theta_bg, size_n, condition_n, flat_m, value_m
+        As in :func:`scmap_cli.nn.distributions.negative_binomial_nll`: float32 (positions and conditions int64) on the
+        CPU, contiguous.
+
+    Returns
+    -------
+    tuple of Tensor
+        The likelihood, (n,); its derivative in the logits and that in the log inverse dispersion, both (n, g).
+    """
+    nll_n, grad_ng, slope_ng = torch.empty_like(size_n), torch.empty_like(logits_ng), torch.empty_like(logits_ng)
+    top_n = logits_ng.amax(1)
+    tensors = (logits_ng, top_n, log_theta_bg, size_n, condition_n, flat_m, value_m, nll_n, grad_ng, slope_ng)
+    arrays = [tensor.detach().numpy() for tensor in tensors]
+    _in_shares(len(nll_n), lambda first, last: _softmax_rows(*arrays, first, last))
+    return nll_n, grad_ng, slope_ng
+
+
+@njit(nogil=True, cache=True, fastmath=_LOOSE, error_model="numpy")
+def _product_rows(z_nk: Any, w_e: Any, crow_g: Any, column_e: Any, out_ng: Any, first: int, last: int) -> None:
+    k, g = z_nk.shape[1], out_ng.shape[1]
+    z_kt, out_gt = np.zeros((k, _TILE), f32), np.empty((_GENES, _TILE), f32)
+    for start in range(first, last, _TILE):
+        rows = min(_TILE, last - start)
+        for t in range(rows):
+            for p in range(k):
+                z_kt[p, t] = z_nk[start + t, p]
+        for gene in range(0, g, _GENES):
+            genes = min(_GENES, g - gene)
+            out_gt[:] = f32(0.0)
+            for j in range(genes):
+                for e in range(crow_g[gene + j], crow_g[gene + j + 1]):
+                    p, w = column_e[e], w_e[e]
+                    for t in range(_TILE):
+                        out_gt[j, t] += w * z_kt[p, t]
+            for t in range(rows):
+                for j in range(genes):
+                    out_ng[start + t, gene + j] = out_gt[j, t]
+
+
+@njit(nogil=True, cache=True, fastmath=_LOOSE, error_model="numpy")
+def _product_gradient_rows(
+    grad_ng: Any, z_nk: Any, w_e: Any, crow_g: Any, column_e: Any, grad_nk: Any, grad_e: Any, first: int, last: int
+) -> None:
+    k, g = z_nk.shape[1], grad_ng.shape[1]
+    z_kt, grad_kt, grad_gt = np.zeros((k, _TILE), f32), np.empty((k, _TILE), f32), np.zeros((_GENES, _TILE), f32)
+    for start in range(first, last, _TILE):
+        rows = min(_TILE, last - start)
+        grad_kt[:] = f32(0.0)
+        grad_gt[:] = f32(0.0)
+        for t in range(rows):
+            for p in range(k):
+                z_kt[p, t] = z_nk[start + t, p]
+        for gene in range(0, g, _GENES):
+            genes = min(_GENES, g - gene)
+            for t in range(rows):
+                for j in range(genes):
+                    grad_gt[j, t] = grad_ng[start + t, gene + j]
+            for j in range(genes):
+                for e in range(crow_g[gene + j], crow_g[gene + j + 1]):
+                    p, w, total = column_e[e], w_e[e], f32(0.0)
+                    for t in range(_TILE):
+                        total += grad_gt[j, t] * z_kt[p, t]
+                        grad_kt[p, t] += w * grad_gt[j, t]
+                    grad_e[e] += total
+        for t in range(rows):
+            for p in range(k):
+                grad_nk[start + t, p] = grad_kt[p, t]
+
+
+def sparse_product(z_nk: Tensor, w_e: Tensor, crow_g: Tensor, column_e: Tensor) -> Tensor:
+    """``z_nk @ W.T`` for a genes x programs matrix W in CSR form, (n, g).
+
+    Parameters
+    ----------
+    z_nk
+        float32 on the CPU, (n, k).
+    w_e, crow_g, column_e
+        Values (float32), row pointers and columns (int64) of W.
+    """
+    out_ng = torch.empty(len(z_nk), len(crow_g) - 1)
+    arrays = [tensor.detach().numpy() for tensor in (z_nk, w_e, crow_g, column_e, out_ng)]
+    _in_shares(len(z_nk), lambda first, last: _product_rows(*arrays, first, last))
+    return out_ng
+
+
+def sparse_product_gradient(
+    grad_ng: Tensor, z_nk: Tensor, w_e: Tensor, crow_g: Tensor, column_e: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Gradients of :func:`sparse_product` in ``z_nk`` and in ``w_e``."""
+    grad_nk = torch.empty_like(z_nk, memory_format=torch.contiguous_format)
+    arrays = [tensor.detach().numpy() for tensor in (grad_ng.contiguous(), z_nk, w_e, crow_g, column_e, grad_nk)]
+
+    def share(first: int, last: int) -> np.ndarray:
+        grad_e = np.zeros(len(w_e), f32)
+        _product_gradient_rows(*arrays, grad_e, first, last)
+        return grad_e
+
+    return grad_nk, torch.from_numpy(np.sum(_in_shares(len(z_nk), share), axis=0, dtype=f32))
