@@ -99,24 +99,38 @@ class CsrStore:
     def batch(self, rows: Tensor, noise: Noise | None = None, progress: float = float("inf")) -> Batch:
         """Gather ``rows`` (int64, in any order, repeats allowed)."""
         rows = rows.to(self.indptr.device)
-        start_n = self.indptr.index_select(0, rows)
-        length_n = self.indptr.index_select(0, rows + 1) - start_n
-        end_n = length_n.cumsum(0)
-        cell_m = torch.repeat_interleave(length_n)
-        position_m = torch.arange(len(cell_m), device=rows.device)
-        stored_m = position_m + (start_n - end_n + length_n).index_select(0, cell_m)
-        flat_m = cell_m * self.g + self.indices.index_select(0, stored_m)
+        flat_m, value_m = self._stored(rows)
         return Batch(
             n=len(rows),
             g=self.g,
             flat_m=flat_m.to(self.device),
-            value_m=self.values.index_select(0, stored_m).to(self.device, self.dtype),
+            value_m=value_m.to(self.device),
             size_n=self.size_n[rows].to(self.device),
             constant_n=self.constant_n[rows].to(self.device),
             condition_n=self.condition_n[rows].to(self.device),
             noise=noise,
             progress=progress,
         )
+
+    def _stored(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Flat positions and values of the stored counts of ``rows``, where the data are."""
+        start_n = self.indptr.index_select(0, rows)
+        length_n = self.indptr.index_select(0, rows + 1) - start_n
+        if rows.device.type == "cpu":
+            # numba takes half a second to import, which data on a GPU need not wait for
+            from scmap_cli.data.gather import gather_rows
+
+            size = int(length_n.sum())
+            flat_m, value_m = torch.empty(size, dtype=torch.int64), torch.empty(size, dtype=self.dtype)
+            arrays = [t.numpy() for t in (self.indptr, self.indices, self.values, rows)]
+            gather_rows(*arrays, self.g, flat_m.numpy(), value_m.numpy())
+            return flat_m, value_m
+        end_n = length_n.cumsum(0)
+        cell_m = torch.repeat_interleave(length_n)
+        position_m = torch.arange(len(cell_m), device=rows.device)
+        stored_m = position_m + (start_n - end_n + length_n).index_select(0, cell_m)
+        flat_m = cell_m * self.g + self.indices.index_select(0, stored_m)
+        return flat_m, self.values.index_select(0, stored_m).to(self.dtype)
 
 
 def _log_factorials(counts: sparse.csr_matrix, block: int = 1 << 16) -> Tensor:

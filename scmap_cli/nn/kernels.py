@@ -29,8 +29,8 @@ _LOOSE = {*_EXACT, "reassoc"}
 _SHARE = 256
 # Rows and genes that a sparse product treats at a time, so that a tile of both stays in the first-level cache.
 _TILE, _GENES = 64, 16
-# Up to this count the ratio of two gamma functions is a product of as many factors.
-_PRODUCT = 16
+# Up to this count the ratio of two gamma functions is a product of as many factors; the series holds from here on.
+_PRODUCT = 16.0
 
 
 @njit(fastmath=_EXACT, error_model="numpy")
@@ -71,28 +71,32 @@ def _log1p(t: Any) -> Any:
 
 
 @njit(error_model="numpy")
-def _digamma(x: float) -> float:
-    """Digamma of a positive number: recurrence up to 8, then the asymptotic series."""
-    total = 0.0
-    while x < 8.0:
-        total -= 1.0 / x
-        x += 1.0
-    s = 1.0 / (x * x)
-    return total + math.log(x) - 0.5 / x - s * (1 / 12 - s * (1 / 120 - s * (1 / 252 - s * (1 / 240 - s * (1 / 132)))))
-
-
-@njit(error_model="numpy")
 def _rising_factorial(x: float, theta: float, log_theta: float) -> tuple[float, float]:
-    """``log(Gamma(x + theta) / Gamma(theta))`` and its derivative in ``log theta``, for a count ``x >= 1``."""
+    """``log(Gamma(x + theta) / Gamma(theta))`` and its derivative in ``log theta``, for a whole number ``x >= 1``.
+
+    A product of up to sixteen factors; what is beyond comes from the asymptotic series of both functions, in float64.
+    """
     if x == 1.0:
         return log_theta, 1.0
-    if x > _PRODUCT or x != math.floor(x):
-        return math.lgamma(x + theta) - math.lgamma(theta), theta * (_digamma(x + theta) - _digamma(theta))
     product, slope = 1.0, 1.0
-    for i in range(1, int(x)):
+    for i in range(1, int(min(x, _PRODUCT))):
         product *= theta + i
         slope += theta / (theta + i)
-    return log_theta + math.log(product), slope
+    rise = log_theta + math.log(product)
+    if x > _PRODUCT:
+        a, b = theta + _PRODUCT, theta + x
+        log_a, log_b = math.log(a), math.log(b)
+        ra, rb = 1.0 / a, 1.0 / b
+        rise += (
+            (b - 0.5) * log_b
+            - b
+            + rb / 12 * (1 - rb * rb / 30)
+            - ((a - 0.5) * log_a - a + ra / 12 * (1 - ra * ra / 30))
+        )
+        slope += theta * (
+            log_b - log_a - 0.5 * (rb - ra) - (rb * rb * (1 - rb * rb / 10) - ra * ra * (1 - ra * ra / 10)) / 12
+        )
+    return rise, slope
 
 
 @cache
@@ -145,21 +149,27 @@ def _softmax_rows(
             slope_ng[i, j] = excess - slope
             nll += excess
             mass += slope
-        # The non-zeros are few: in float64.
-        offset = math.log(scale) - float(top_n[i])
-        nonzero = 0.0
+        # The non-zeros are few; what needs no branch first.
+        start = m
         while m < len(flat_m) and flat_m[m] < (i + 1) * g:
-            j, x = flat_m[m] - i * g, float(value_m[m])
-            log_theta = float(log_theta_bg[b, j])
-            log_rise, rise = _rising_factorial(x, float(theta_bg[b, j]), log_theta)
-            ratio = p_g[j] * scale * reverse_bg[b, j]
-            nonzero += log_rise + x * (logits_ng[i, j] + offset - _log1p(ratio) - log_theta)
-            unexplained = value_m[m] / (f32(1.0) + ratio)
-            grad_ng[i, j] -= unexplained
-            slope_ng[i, j] += unexplained - f32(rise)
-            mass -= unexplained
             m += 1
-        nll_n[i] = nll - nonzero
+        offset = f32(math.log(scale)) - top_n[i]
+        nonzero = f32(0.0)
+        for r in range(start, m):
+            j, x = flat_m[r] - i * g, value_m[r]
+            ratio = p_g[j] * scale * reverse_bg[b, j]
+            nonzero += x * (logits_ng[i, j] + offset - _log1p(ratio) - log_theta_bg[b, j])
+            unexplained = x / (f32(1.0) + ratio)
+            grad_ng[i, j] -= unexplained
+            slope_ng[i, j] += unexplained
+            mass -= unexplained
+        risen = 0.0
+        for r in range(start, m):
+            j = flat_m[r] - i * g
+            log_rise, rise = _rising_factorial(float(value_m[r]), float(theta_bg[b, j]), float(log_theta_bg[b, j]))
+            risen += log_rise
+            slope_ng[i, j] -= f32(rise)
+        nll_n[i] = float(nll) - float(nonzero) - risen
         through_softmax = mass / total
         for j in range(g):
             grad_ng[i, j] -= p_g[j] * through_softmax
