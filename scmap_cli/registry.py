@@ -44,6 +44,12 @@ MODELS: dict[str, ModelSpec] = {
     spec.name: spec
     for spec in (
         ModelSpec(
+            "sailer",
+            "embedding of scATAC peaks free of depth and batch; imputed accessibility",
+            "scmap_cli.models.sailer:Sailer",
+            "atac",
+        ),
+        ModelSpec(
             "expimap",
             "interpretable reference of gene programs from scRNA counts",
             "scmap_cli.models.expimap:ExpiMap",

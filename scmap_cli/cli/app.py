@@ -18,12 +18,14 @@ from scmap_cli.cli import (
     embed,
     evaluate_clustering,
     gp_test,
+    impute,
     info,
     map_query,
     preprocess_programs,
     preprocess_rna,
     simulate_rna,
     train_expimap,
+    train_sailer,
 )
 from scmap_cli.cli.command import USAGE_ERROR, Verb, Verbs, usage_text
 from scmap_cli.cli.session import PIPE_CLOSED, emit, silence_stdout
@@ -43,8 +45,10 @@ VERBS: dict[str, ModuleType] = {
     "preprocess rna": preprocess_rna,
     "preprocess programs": preprocess_programs,
     "simulate rna": simulate_rna,
+    "train sailer": train_sailer,
     "train expimap": train_expimap,
     "embed": embed,
+    "impute": impute,
     "map-query": map_query,
     "gp-test": gp_test,
     "evaluate clustering": evaluate_clustering,

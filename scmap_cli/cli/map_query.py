@@ -211,57 +211,16 @@ def verb(
             rich_help_panel=o.MODEL,
         ),
     ] = 50.0,
-    epochs: Annotated[
-        int, typer.Option("--epochs", metavar="N", help="Most epochs that are trained.", rich_help_panel=o.TRAINING)
-    ] = 400,
-    batch_size: Annotated[
-        int,
-        typer.Option(
-            "--batch-size",
-            metavar="N",
-            help="Cells per step and process; lower it if memory runs out.",
-            rich_help_panel=o.TRAINING,
-        ),
-    ] = 128,
+    epochs: o.Epochs = 400,
+    batch_size: o.BatchSize = 128,
     lr: Annotated[
         float, typer.Option("--lr", metavar="X", help="Learning rate of Adam.", rich_help_panel=o.TRAINING)
     ] = 1e-3,
-    weight_decay: Annotated[
-        float,
-        typer.Option("--weight-decay", metavar="X", help="L2 weight of Adam; 0 is off.", rich_help_panel=o.TRAINING),
-    ] = 0.0,
-    validation_share: Annotated[
-        float,
-        typer.Option(
-            "--validation-share",
-            metavar="SHARE",
-            help="Share of each batch's cells held out to choose the best epoch; 0 keeps the last.",
-            rich_help_panel=o.TRAINING,
-        ),
-    ] = 0.1,
-    patience: Annotated[
-        int,
-        typer.Option(
-            "--patience",
-            metavar="N",
-            help="End after N epochs without a better validation score, counted from the end of annealing; 0 never.",
-            rich_help_panel=o.TRAINING,
-        ),
-    ] = 20,
-    sampling: Annotated[
-        Literal["balanced", "shuffle"],
-        typer.Option(
-            "--sampling",
-            help="balanced draws batches equally often; shuffle draws cells without replacement.",
-            rich_help_panel=o.TRAINING,
-        ),
-    ] = "balanced",
-    checkpoint_minutes: Annotated[
-        float,
-        typer.Option(
-            "--checkpoint-minutes", metavar="X", help="Minutes between checkpoints.", rich_help_panel=o.TRAINING
-        ),
-    ] = 7.0,
+    weight_decay: o.WeightDecay = 0.0,
+    validation_share: o.ValidationShare = 0.1,
+    patience: o.Patience = 20,
+    sampling: o.Sampling = "balanced",
+    checkpoint_minutes: o.CheckpointMinutes = 7.0,
     resume: Annotated[
         Literal["auto", "never"],
         typer.Option(

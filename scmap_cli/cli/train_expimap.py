@@ -29,10 +29,7 @@ def verb(
             metavar="INPUT", show_default=False, help="Raw counts: h5ad, 10x .h5, 10x matrix folder, TSV or CSV."
         ),
     ] = None,
-    output: Annotated[
-        Path | None,
-        typer.Option("-o", "--output", metavar="MODEL_DIR", help="Folder to write; required.", rich_help_panel=o.DATA),
-    ] = None,
+    output: o.ModelOutput = None,
     programs: Annotated[
         Path | None,
         typer.Option(
@@ -56,12 +53,7 @@ def verb(
     batch_key: o.BatchKey = None,
     layer: o.Layer = None,
     gene_column: o.GeneColumn = None,
-    metrics: Annotated[
-        Path | None,
-        typer.Option(
-            "--metrics", metavar="FILE.json", help="Also write the scores of the training here.", rich_help_panel=o.DATA
-        ),
-    ] = None,
+    metrics: o.Metrics = None,
     membership: Annotated[
         Literal["hard", "soft"],
         typer.Option(
@@ -158,89 +150,20 @@ def verb(
             rich_help_panel=o.MODEL,
         ),
     ] = 1.0,
-    epochs: Annotated[
-        int, typer.Option("--epochs", metavar="N", help="Most epochs that are trained.", rich_help_panel=o.TRAINING)
-    ] = 400,
-    batch_size: Annotated[
-        int,
-        typer.Option(
-            "--batch-size",
-            metavar="N",
-            help="Cells per step and process; lower it if memory runs out.",
-            rich_help_panel=o.TRAINING,
-        ),
-    ] = 128,
-    lr: Annotated[
-        float, typer.Option("--lr", metavar="X", help="Learning rate of Adam.", rich_help_panel=o.TRAINING)
-    ] = 1e-3,
-    adam_eps: Annotated[
-        float, typer.Option("--adam-eps", metavar="X", help="Epsilon of Adam.", rich_help_panel=o.TRAINING)
-    ] = 0.01,
-    weight_decay: Annotated[
-        float,
-        typer.Option("--weight-decay", metavar="X", help="L2 weight of Adam; 0 is off.", rich_help_panel=o.TRAINING),
-    ] = 0.0,
-    validation_share: Annotated[
-        float,
-        typer.Option(
-            "--validation-share",
-            metavar="SHARE",
-            help="Share of each batch's cells held out to choose the best epoch; 0 keeps the last.",
-            rich_help_panel=o.TRAINING,
-        ),
-    ] = 0.1,
-    patience: Annotated[
-        int,
-        typer.Option(
-            "--patience",
-            metavar="N",
-            help="End after N epochs without a better validation score, counted from the end of annealing; 0 never.",
-            rich_help_panel=o.TRAINING,
-        ),
-    ] = 50,
-    lr_patience: Annotated[
-        int,
-        typer.Option(
-            "--lr-patience",
-            metavar="N",
-            help="Lower the learning rate after N epochs without a better score; 0 never.",
-            rich_help_panel=o.TRAINING,
-        ),
-    ] = 13,
-    lr_factor: Annotated[
-        float,
-        typer.Option(
-            "--lr-factor", metavar="X", help="What the learning rate is then multiplied by.", rich_help_panel=o.TRAINING
-        ),
-    ] = 0.1,
-    sampling: Annotated[
-        Literal["balanced", "shuffle"],
-        typer.Option(
-            "--sampling",
-            help="balanced draws batches equally often; shuffle draws cells without replacement.",
-            rich_help_panel=o.TRAINING,
-        ),
-    ] = "balanced",
-    precision: Annotated[
-        Literal["fp32", "bf16"],
-        typer.Option("--precision", help="Number type of the matrix products.", rich_help_panel=o.TRAINING),
-    ] = "fp32",
-    grad_clip: Annotated[
-        float,
-        typer.Option("--grad-clip", metavar="X", help="Largest gradient norm; 0 is off.", rich_help_panel=o.TRAINING),
-    ] = 0.0,
-    checkpoint_minutes: Annotated[
-        float,
-        typer.Option(
-            "--checkpoint-minutes", metavar="X", help="Minutes between checkpoints.", rich_help_panel=o.TRAINING
-        ),
-    ] = 7.0,
-    resume: Annotated[
-        Literal["auto", "never"],
-        typer.Option(
-            "--resume", help="auto goes on from a checkpoint of the same run in MODEL_DIR.", rich_help_panel=o.RUN
-        ),
-    ] = "auto",
+    epochs: o.Epochs = 400,
+    batch_size: o.BatchSize = 128,
+    lr: o.Lr = 1e-3,
+    adam_eps: o.AdamEps = 0.01,
+    weight_decay: o.WeightDecay = 0.0,
+    validation_share: o.ValidationShare = 0.1,
+    patience: o.Patience = 50,
+    lr_patience: o.LrPatience = 13,
+    lr_factor: o.LrFactor = 0.1,
+    sampling: o.Sampling = "balanced",
+    precision: o.Precision = "fp32",
+    grad_clip: o.GradClip = 0.0,
+    checkpoint_minutes: o.CheckpointMinutes = 7.0,
+    resume: o.Resume = "auto",
     seed: o.Seed = 0,
     device: o.Device = "auto",
     threads: o.Threads = None,

@@ -16,6 +16,8 @@ from torch import Tensor
 
 from scmap_cli.nn.noise import Noise
 
+_HELD = ("indptr", "indices", "values", "condition_n", "size_n", "constant_n", "covariate_nc")
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -35,6 +37,8 @@ class Batch:
         Sum of ``log(x!)`` of each cell's counts, the part of a count likelihood that no parameter changes.
     condition_n
         Condition of each cell, int64.
+    covariate_nc
+        Further numbers that a model is told of each cell, (n, c); c is 0 for most.
     noise
         The step's random numbers, None for deterministic inference.
     progress
@@ -48,6 +52,7 @@ class Batch:
     size_n: Tensor
     constant_n: Tensor
     condition_n: Tensor
+    covariate_nc: Tensor
     noise: Noise | None = None
     progress: float = float("inf")
 
@@ -69,9 +74,17 @@ class CsrStore:
         Condition code of each cell.
     dtype
         Floating type of the batches.
+    covariates
+        (n, c) further numbers of each cell, or None.
     """
 
-    def __init__(self, counts: sparse.csr_matrix, condition_n: np.ndarray, dtype: torch.dtype = torch.float32) -> None:
+    def __init__(
+        self,
+        counts: sparse.csr_matrix,
+        condition_n: np.ndarray,
+        dtype: torch.dtype = torch.float32,
+        covariates: np.ndarray | None = None,
+    ) -> None:
         self.n, self.g = counts.shape
         self.dtype = dtype
         self.indptr = torch.from_numpy(counts.indptr.astype(np.int64))
@@ -80,19 +93,20 @@ class CsrStore:
         self.condition_n = torch.from_numpy(np.asarray(condition_n, dtype=np.int64))
         self.size_n = torch.from_numpy(np.asarray(counts.sum(axis=1, dtype=np.float64)).ravel()).to(dtype)
         self.constant_n = _log_factorials(counts).to(dtype)
+        self.covariate_nc = torch.from_numpy(np.zeros((self.n, 0)) if covariates is None else covariates).to(dtype)
         self.device = torch.device("cpu")
 
     @property
     def nbytes(self) -> int:
         """Bytes held."""
-        tensors = (self.indptr, self.indices, self.values, self.condition_n, self.size_n, self.constant_n)
+        tensors = [getattr(self, name) for name in _HELD]
         return sum(t.numel() * t.element_size() for t in tensors)
 
     def to(self, device: torch.device) -> CsrStore:
         """Move the data to ``device`` when it fits into half of the free memory there; batches always go there."""
         self.device = device
         if device.type == "cuda" and self.nbytes < torch.cuda.mem_get_info(device)[0] // 2:
-            for name in ("indptr", "indices", "values", "condition_n", "size_n", "constant_n"):
+            for name in _HELD:
                 setattr(self, name, getattr(self, name).to(device))
         return self
 
@@ -108,6 +122,7 @@ class CsrStore:
             size_n=self.size_n[rows].to(self.device),
             constant_n=self.constant_n[rows].to(self.device),
             condition_n=self.condition_n[rows].to(self.device),
+            covariate_nc=self.covariate_nc[rows].to(self.device),
             noise=noise,
             progress=progress,
         )

@@ -1,4 +1,4 @@
-"""Rows of a CSR matrix on the CPU as flat positions and values, compiled: one pass where tensor operations take eight."""
+"""Rows of a CSR matrix as flat positions and values, and their transpose: compiled passes for the CPU."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def gather_rows(indptr: Any, indices: Any, values: Any, rows: Any, g: int, flat_
     g
         Columns of the matrix.
     flat_m, value_m
-        Filled with ``place in rows * g + column`` (int64) and the values in the dtype of ``value_m``; as long as the rows
-        have entries together.
+        Filled with ``place in rows * g + column`` (int64) and the values in the dtype of ``value_m``; their
+        length is the number of entries of all rows.
     """
     m = 0
     for place in range(len(rows)):
@@ -31,3 +31,30 @@ def gather_rows(indptr: Any, indices: Any, values: Any, rows: Any, g: int, flat_
             flat_m[m] = base + indices[stored]
             value_m[m] = values[stored]
             m += 1
+
+
+@njit(nogil=True, cache=True)
+def by_column(flat_m: Any, g: int, ccol_g: Any, row_m: Any) -> None:
+    """Order entries by column, then row: a counting sort.
+
+    Parameters
+    ----------
+    flat_m
+        Positions ``row * g + column``, ordered by row.
+    g
+        Columns.
+    ccol_g
+        Filled with where each column starts in ``row_m``, int64 (g + 1,).
+    row_m
+        Filled with the rows, int64.
+    """
+    ccol_g[:] = 0
+    for m in range(len(flat_m)):
+        ccol_g[flat_m[m] % g + 1] += 1
+    for j in range(g):
+        ccol_g[j + 1] += ccol_g[j]
+    place_g = ccol_g[:-1].copy()
+    for m in range(len(flat_m)):
+        column = flat_m[m] % g
+        row_m[place_g[column]] = flat_m[m] // g
+        place_g[column] += 1

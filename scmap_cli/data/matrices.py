@@ -252,3 +252,10 @@ def log1p_cp10k(matrix: sp.csr_matrix, target_sum: float = 1e4, totals: np.ndarr
     result = sp.csr_matrix((values, matrix.indices, matrix.indptr), shape=matrix.shape, copy=False)
     result.has_sorted_indices = True
     return result
+
+
+def binarised(counts: sp.csr_matrix) -> sp.csr_matrix:
+    """1 wherever a count is above 0, int16, without stored zeros."""
+    opened = sp.csr_matrix((counts.data > 0, counts.indices, counts.indptr), shape=counts.shape, dtype=np.int16)
+    opened.eliminate_zeros()
+    return opened

@@ -151,7 +151,7 @@ def _temporary(path: Path) -> Path:
 
 
 @contextmanager
-def _as_write_error(path: Path, tmp: Path | None = None) -> Iterator[None]:
+def write_errors(path: Path, tmp: Path | None = None) -> Iterator[None]:
     """Turn a failed write into a :class:`WriteError`.
 
     With ``tmp`` the block is the caller's, who may also read other files: then only errors that a write can have, or
@@ -184,15 +184,15 @@ def atomic_file(path: Path | str, force: bool = False) -> Iterator[Path]:
     """
     path = Path(path)
     check_output(path, force)
-    with _as_write_error(path):
+    with write_errors(path):
         tmp = _temporary(path)
     check_output(path, force)
     if path.is_dir():
         raise WriteError(f"{path} is a folder, not a file", "choose another output name")
     try:
-        with _as_write_error(path, tmp):
+        with write_errors(path, tmp):
             yield tmp
-        with _as_write_error(path):
+        with write_errors(path):
             _sync(tmp)
             os.replace(tmp, path)
             _sync_folder(path.absolute().parent)
@@ -209,16 +209,16 @@ def atomic_dir(path: Path | str, force: bool = False) -> Iterator[Path]:
     """
     path = Path(path)
     check_output(path, force)
-    with _as_write_error(path):
+    with write_errors(path):
         tmp = _temporary(path)
     check_output(path, force)
     old = tmp.with_name(tmp.name + _OLD)
     try:
-        with _as_write_error(path):
+        with write_errors(path):
             tmp.mkdir()
-        with _as_write_error(path, tmp):
+        with write_errors(path, tmp):
             yield tmp
-        with _as_write_error(path):
+        with write_errors(path):
             for entry in sorted(tmp.rglob("*")):
                 if entry.is_dir():
                     _sync_folder(entry)

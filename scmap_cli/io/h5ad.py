@@ -7,7 +7,7 @@ its values are used; what the file itself may hide is looked for by :mod:`scmap_
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -285,3 +285,64 @@ def write_h5ad(adata: anndata.AnnData, path: Path | str, *, force: bool = False)
         plain.raw = source.raw.to_adata()
     with atomic_file(path, force) as tmp, new_h5(tmp) as handle:
         anndata.io.write_elem(handle, "/", plain, dataset_kwargs={"compression": "gzip", "compression_opts": 1})
+
+
+def write_h5ad_rows(
+    adata: anndata.AnnData, blocks: Iterable[Any], shape: tuple[int, int], path: Path | str, *, force: bool = False
+) -> None:
+    """Write an AnnData file whose ``X`` comes a block of rows at a time, so that it is never whole in memory.
+
+    Parameters
+    ----------
+    adata
+        All but ``X``.
+    blocks
+        Dense float arrays or CSR matrices, all of one kind, that follow one another from the first row on.
+    shape
+        Rows and columns of ``X``.
+
+    Raises
+    ------
+    OutputExistsError, WriteError
+        As :func:`scmap_cli.io.atomic.atomic_file`.
+    """
+    plain = anndata.AnnData(obs=_plain_frame(adata.obs), var=_plain_frame(adata.var), uns=_plain_value(adata.uns))
+    with atomic_file(path, force) as tmp, new_h5(tmp) as handle:
+        anndata.io.write_elem(handle, "/", plain, dataset_kwargs={"compression": "gzip", "compression_opts": 1})
+        handle.pop("X", None)
+        place: Any = None
+        row = 0
+        for block in blocks:
+            if sp.issparse(block):
+                place = _append_csr(handle, place, block, shape)
+            else:
+                if place is None:
+                    chunk = (min(len(block), shape[0]), max(1, min(shape[1], (1 << 18) // max(1, len(block)))))
+                    place = handle.create_dataset("X", shape, block.dtype, chunks=chunk, compression="lzf")
+                    place.attrs.update({"encoding-type": "array", "encoding-version": "0.2.0"})
+                place[row : row + len(block)] = block
+                row += len(block)
+
+
+def _append_csr(handle: h5py.File, group: Any, block: Any, shape: tuple[int, int]) -> Any:
+    """Add a block of rows to the CSR group ``X``, made on the first call."""
+    if group is None:
+        group = handle.create_group("X")
+        group.attrs.update({"encoding-type": "csr_matrix", "encoding-version": "0.1.0"})
+        group.attrs["shape"] = np.array(shape, dtype=np.int64)
+        for name, dtype in (("data", block.data.dtype), ("indices", np.int32), ("indptr", np.int64)):
+            group.create_dataset(
+                name, (0,), dtype, maxshape=(None,), chunks=(1 << 16,), compression="gzip", compression_opts=1
+            )
+        group["indptr"].resize((1,))
+        group["indptr"][0] = 0
+    stored = len(group["data"])
+    for name, values in (
+        ("data", block.data),
+        ("indices", block.indices),
+        ("indptr", block.indptr[1:].astype(np.int64) + stored),
+    ):
+        held = len(group[name])
+        group[name].resize((held + len(values),))
+        group[name][held:] = values
+    return group

@@ -9,17 +9,18 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 import tokenize
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 
 from scmap_cli.errors import InputError
-from scmap_cli.io.atomic import atomic_file
+from scmap_cli.io.atomic import atomic_file, check_output, write_errors
 from scmap_cli.runtime.memory import available_memory
 
 SCHEMA_VERSION = 1
@@ -98,6 +99,43 @@ def write_npz(path: Path | str, arrays: Mapping[str, Any], header: Mapping[str, 
             info.compress_type = zipfile.ZIP_STORED if array.dtype.kind in "fc" else zipfile.ZIP_DEFLATED
             with archive.open(info, "w", force_zip64=array.nbytes >= 1 << 30) as handle:
                 np.lib.format.write_array(handle, array, allow_pickle=False)
+
+
+def write_npz_rows(
+    path: Path | str,
+    blocks: Iterable[Any],
+    shape: tuple[int, int],
+    arrays: Mapping[str, Any],
+    header: Mapping[str, Any],
+    force: bool = False,
+) -> None:
+    """As :func:`write_npz`, with a matrix that comes a block of rows at a time.
+
+    Dense float32 blocks become the array ``matrix``, kept in a temporary file beside the target until it is whole. CSR
+    blocks become ``data``, ``indices`` and ``indptr``, kept in memory.
+    """
+    parts: list[Any] = []
+    check_output(path, force)
+    with tempfile.TemporaryDirectory(prefix=".scmap-", dir=Path(path).absolute().parent) as folder:
+        whole = Path(folder) / "matrix"
+        with write_errors(Path(path), whole), whole.open("wb") as handle:
+            for block in blocks:
+                if isinstance(block, np.ndarray):
+                    block.astype("<f4").tofile(handle)
+                else:
+                    parts.append(block)
+        if not parts:
+            write_npz(path, {**arrays, "matrix": np.memmap(whole, "<f4", "r", shape=shape)}, header, force)
+            return
+        starts = np.cumsum([0, *(part.nnz for part in parts)])
+        pointers = [part.indptr[1:].astype(np.int64) + start for part, start in zip(parts, starts[:-1], strict=True)]
+        csr = {
+            "data": np.concatenate([part.data for part in parts]),
+            "indices": np.concatenate([part.indices for part in parts]),
+            "indptr": np.concatenate([np.zeros(1, np.int64), *pointers]),
+            "shape": np.array(shape),
+        }
+        write_npz(path, {**arrays, **csr}, header, force)
 
 
 def read_npz(

@@ -43,16 +43,26 @@ class Posterior:
 class ScmapModel(nn.Module, ABC):
     """Base of all models.
 
-    Subclasses set the class attributes and are built as ``Model(config, **structure)``, where ``structure`` holds the
-    numbers that follow from the data (so a saved model is rebuilt from JSON and then loads its tensors).
+    Subclasses set the class attributes (``features`` is what they call the columns of their input, ``told_condition``
+    whether their encoder must know a cell's condition) and are built as ``Model(config, **structure)``, where
+    ``structure`` holds the numbers that follow from the data (so a saved model is rebuilt from JSON and then loads its
+    tensors).
     """
 
     name: ClassVar[str]
     config_type: ClassVar[type]
     capabilities: ClassVar[frozenset[str]]
 
+    features: ClassVar[str] = "genes"
+    told_condition: ClassVar[bool] = True
+
     config: Any
     structure: dict[str, Any]
+
+    def __init__(self, *args: Any, **structure: Any) -> None:
+        super().__init__()
+        # Tensors that are put back after every step: what a mapping leaves as it is (models/surgery.py).
+        self.held: dict[str, Tensor] = {}
 
     @abstractmethod
     def loss(self, batch: Batch) -> LossOutput:
@@ -79,6 +89,10 @@ class ScmapModel(nn.Module, ABC):
     @abstractmethod
     def embed(self, batch: Batch) -> Posterior:
         """Posterior of the cells of a batch, without noise."""
+
+    def report(self) -> dict[str, Any]:
+        """Numbers of the trained model for ``metrics.json``, JSON values."""
+        return {}
 
     def latent_names(self) -> list[str] | None:
         """Names of the latent dimensions where they have any."""

@@ -149,9 +149,8 @@ class ExpiMap(ScmapModel):
         self.condition_bg = nn.Parameter(torch.zeros(n_conditions, n_genes))
         if config.likelihood == "nb":
             self.log_theta_bg = nn.Parameter(torch.zeros(n_conditions, n_genes))
-        # What a query leaves as it is (models/surgery.py): blocks before this one, and the first rows of the tables.
+        # Blocks before this one are left as they are by a query (models/surgery.py).
         self.first_trained = 0
-        self.held: dict[str, Tensor] = {}
 
     @classmethod
     def create(
@@ -328,6 +327,14 @@ class ExpiMap(ScmapModel):
         if not soft:
             return None
         return float(torch.cat([(b.soft_gk.detach()[b.membership() == 0] == 0) for b in soft]).double().mean())
+
+    def report(self) -> dict[str, Any]:
+        """Programs, how many are active, and the share of weights outside soft programs that are zero."""
+        return {
+            "programs": sum(block.n_latent for block in self.all_programs()),
+            "active_programs": int(self.active().sum()),
+            "outside_share_inactive": self.outside_share_inactive(),
+        }
 
     @torch.no_grad()
     def embed(self, batch: Batch) -> Posterior:

@@ -20,6 +20,8 @@ import torch
 from numba import njit
 from torch import Tensor
 
+from scmap_cli.data.gather import by_column
+
 f32, i32 = np.float32, np.int32
 
 # Reordering sums is what lets the compiler vectorise them; the two functions below must keep their order.
@@ -87,15 +89,10 @@ def _rising_factorial(x: float, theta: float, log_theta: float) -> tuple[float, 
         a, b = theta + _PRODUCT, theta + x
         log_a, log_b = math.log(a), math.log(b)
         ra, rb = 1.0 / a, 1.0 / b
-        rise += (
-            (b - 0.5) * log_b
-            - b
-            + rb / 12 * (1 - rb * rb / 30)
-            - ((a - 0.5) * log_a - a + ra / 12 * (1 - ra * ra / 30))
-        )
-        slope += theta * (
-            log_b - log_a - 0.5 * (rb - ra) - (rb * rb * (1 - rb * rb / 10) - ra * ra * (1 - ra * ra / 10)) / 12
-        )
+        rise += (b - 0.5) * log_b - b + rb * (1 - rb * rb / 30) / 12
+        rise -= (a - 0.5) * log_a - a + ra * (1 - ra * ra / 30) / 12
+        slope += theta * (log_b - 0.5 * rb - rb * rb * (1 - rb * rb / 10) / 12)
+        slope -= theta * (log_a - 0.5 * ra - ra * ra * (1 - ra * ra / 10) / 12)
     return rise, slope
 
 
@@ -280,3 +277,22 @@ def sparse_product_gradient(
         return grad_e
 
     return grad_nk, torch.from_numpy(np.sum(_in_shares(len(z_nk), share), axis=0, dtype=f32))
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _sum_columns(grad_nh: Any, ccol_g: Any, row_m: Any, out_gh: Any, first: int, last: int) -> None:
+    for j in range(first, last):
+        for m in range(ccol_g[j], ccol_g[j + 1]):
+            row = row_m[m]
+            for h in range(out_gh.shape[1]):
+                out_gh[j, h] += grad_nh[row, h]
+
+
+def sum_by_column(grad_nh: Tensor, flat_m: Tensor, g: int) -> Tensor:
+    """``x.T @ grad`` for the 0/1 matrix ``x`` with ones at ``flat_m`` (ordered by row), (g, h); float32 on the CPU."""
+    ccol_g, row_m = np.empty(g + 1, np.int64), np.empty(len(flat_m), np.int64)
+    by_column(flat_m.numpy(), g, ccol_g, row_m)
+    out_gh = torch.zeros(g, grad_nh.shape[1])
+    arrays = (grad_nh.detach().contiguous().numpy(), ccol_g, row_m, out_gh.numpy())
+    _in_shares(g, lambda first, last: _sum_columns(*arrays, first, last))
+    return out_gh

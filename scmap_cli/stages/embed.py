@@ -11,6 +11,7 @@ import pandas as pd
 from anndata import AnnData
 
 from scmap_cli.data.batches import CsrStore
+from scmap_cli.data.matrices import binarised
 from scmap_cli.errors import InputError, UsageError
 from scmap_cli.io.atomic import atomic_file, check_output
 from scmap_cli.io.bundle import Bundle, load_bundle
@@ -146,12 +147,16 @@ def embed(
         data, counts, report = aligned_counts(
             bundle, input, layer=layer, gene_column=gene_column, min_overlap=min_overlap, missing=missing
         )
-        labels, codes = model_conditions(bundle, data, batch_key, input)
-        store = CsrStore(counts, codes)
+        kind = get_model(bundle.config["model"]).load()
+        if kind.told_condition:
+            labels, codes = model_conditions(bundle, data, batch_key, input)
+        else:
+            labels, codes = _unseen_conditions(bundle, data, batch_key, input), np.zeros(len(data.cells), np.int64)
+        store = CsrStore(binarised(counts) if kind.features == "peaks" else counts, codes)
         summary: dict[str, Any] = {"model": bundle.config["model"], "cells": store.n, "genes": report}
         if dry_run:
             return summary
-        model = restore_model(get_model(bundle.config["model"]).load(), bundle.config, bundle.tensors, where)
+        model = restore_model(kind, bundle.config, bundle.tensors, where)
         mean_nz, var_nz = embed_cells(model, store.to(where), batch_size)
         result = _Embedding(bundle, model, mean_nz, var_nz)
         summary |= {"dimensions": mean_nz.shape[1], "active": int(result.active.sum())}
@@ -168,7 +173,8 @@ def embed(
             columns = _plot_columns(result, data.adata.obs, labels, color)
             publish(plot, force, "the UMAP", draw_embedding, result.umap, columns)
         _write(output, result, data, variance, run, force)
-        log.info("wrote %s: %d cells x %d programs, %d active", output, *mean_nz.shape, summary["active"])
+        told = f" programs, {summary['active']} active" if result.w_gk is not None else " dimensions"
+        log.info("wrote %s: %d cells x %d%s", output, *mean_nz.shape, told)
     return summary
 
 
@@ -234,6 +240,22 @@ def model_conditions(
         )
     labels = condition_labels(data.adata.obs, key, path)
     return labels, condition_codes(labels, known, path)[0]
+
+
+def _unseen_conditions(bundle: Bundle, data: RnaInput, batch_key: str | None, path: Path) -> np.ndarray:
+    """Each cell's batch where the encoder is not told it; batches that the training did not see are only warned of."""
+    key = batch_key or bundle.config["batch_key"]
+    if key is None or (batch_key is None and key not in data.adata.obs):
+        return np.full(len(data.cells), SINGLE)
+    labels = condition_labels(data.adata.obs, key, path)
+    strange = sorted(set(labels) - set(bundle.categories["condition"]))
+    if strange:
+        log.warning(
+            "%d batches were not in the training (%s): the embedding is not made free of them",
+            len(strange),
+            ", ".join(map(repr, strange[:4])),
+        )
+    return labels
 
 
 def umap_layout(mean_nz: np.ndarray, indices: np.ndarray, distances: np.ndarray, seed: int) -> np.ndarray:

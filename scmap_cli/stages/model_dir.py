@@ -6,7 +6,7 @@ import hashlib
 import logging
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,8 @@ from scmap_cli.io import bundle as files
 from scmap_cli.io.atomic import atomic_dir, check_output
 from scmap_cli.keys import embedding_key
 from scmap_cli.metrics.programs import PROGRAM_COLUMNS, program_rows
-from scmap_cli.models.expimap import ExpiMap, ExpiMapConfig
+from scmap_cli.models.base import ScmapModel
+from scmap_cli.models.expimap import ExpiMap
 from scmap_cli.plots.draw import loss_curves, safely
 from scmap_cli.runtime import provenance
 from scmap_cli.runtime.logs import log
@@ -43,11 +44,15 @@ class TrainingData:
     held
         Cells held out for model selection, bool (n,).
     names, size_before
-        Latent dimensions, and the genes that each program had in its source (None for unconstrained ones).
+        Latent dimensions, and for programs the genes that each had in its source (None for unconstrained ones).
     means
         (g,) mean counts that ``features.tsv`` keeps.
     source
         Where the counts were found.
+    covariates
+        (n, c) what a decoder is told of each cell beside its condition.
+    described
+        More about the data for ``config.json``, JSON values.
     """
 
     counts: sparse.csr_matrix
@@ -60,6 +65,8 @@ class TrainingData:
     size_before: list[int | None]
     means: np.ndarray
     source: str
+    covariates: np.ndarray | None = None
+    described: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -71,7 +78,7 @@ class Training:
     """
 
     output: Path
-    config: ExpiMapConfig
+    config: Any
     settings: TrainConfig
     batch_key: str | None
     seed: int
@@ -84,7 +91,7 @@ class Training:
 
     def fit(
         self,
-        network: ExpiMap,
+        network: ScmapModel,
         data: TrainingData,
         run: provenance.Run,
         identity: dict[str, Any],
@@ -125,7 +132,7 @@ class Training:
         go_on = self.resume == "auto" and checkpoint.exists() and _same_run(checkpoint, self.force)
         network.to(self.device)
         network.held = {name: tensor.to(self.device) for name, tensor in network.held.items()}
-        store = CsrStore(data.counts, data.codes).to(self.device)
+        store = CsrStore(data.counts, data.codes, covariates=data.covariates).to(self.device)
         data.counts = sparse.csr_matrix((0, 0))
         with process_group(self.ranks, self.device):
             rows = (np.flatnonzero(~data.held), np.flatnonzero(data.held))
@@ -147,12 +154,17 @@ class Training:
         summary = _metrics(network, result, data)
         if self.ranks.first:
             self._publish(network, result, data, run, summary, more)
-            log.info("wrote %s: %d of %d programs active", self.output, summary["active_programs"], summary["programs"])
+            told = (
+                f": {summary['active_programs']} of {summary['programs']} programs active"
+                if "programs" in summary
+                else ""
+            )
+            log.info("wrote %s%s", self.output, told)
         return summary
 
     def _publish(
         self,
-        network: ExpiMap,
+        network: ScmapModel,
         result: FitResult,
         data: TrainingData,
         run: provenance.Run,
@@ -168,6 +180,7 @@ class Training:
             "embedding": embedding_key(network.name),
             "batch_key": self.batch_key,
             "missing": self.missing,
+            **data.described,
             "model_config": as_dict(self.config),
             "train_config": as_dict(self.settings),
             "structure": network.structure,
@@ -185,9 +198,10 @@ class Training:
                 metrics=summary,
                 split=list(zip(data.cells.tolist(), held.tolist(), strict=True)),
             )
-            w_gk, mask_gk = network.decoder_weights().cpu().numpy(), network.membership().cpu().numpy()
-            rows = program_rows(w_gk, mask_gk, data.genes, data.names, data.size_before)
-            files.write_table(folder / files.PROGRAMS, PROGRAM_COLUMNS, rows)
+            if isinstance(network, ExpiMap):
+                w_gk, mask_gk = network.decoder_weights().cpu().numpy(), network.membership().cpu().numpy()
+                rows = program_rows(w_gk, mask_gk, data.genes, data.names, data.size_before)
+                files.write_table(folder / files.PROGRAMS, PROGRAM_COLUMNS, rows)
             (folder / files.CARD).write_text(_card(summary, described, data), encoding="utf-8")
             safely("the loss curve", loss_curves, result.history, folder / files.LOSS, best=result.best_epoch)
             if more is not None:
@@ -203,9 +217,10 @@ def quiet_followers(ranks: Ranks) -> None:
 
 
 def _cells_digest(data: TrainingData) -> str:
-    """SHA-256 of counts, conditions and names as they are trained on."""
+    """SHA-256 of counts, conditions, covariates and names as they are trained on."""
     total = hashlib.sha256()
-    for part in (data.counts.indptr, data.counts.indices, data.counts.data, data.codes):
+    covariates = np.zeros(0) if data.covariates is None else data.covariates
+    for part in (data.counts.indptr, data.counts.indices, data.counts.data, data.codes, covariates):
         total.update(np.ascontiguousarray(part).data)
     total.update("\n".join(data.cells.tolist()).encode())
     return f"sha256:{total.hexdigest()}"
@@ -240,16 +255,13 @@ def _same_run(checkpoint: Checkpoint, force: bool) -> bool:
     return True
 
 
-def _metrics(network: ExpiMap, result: FitResult, data: TrainingData) -> dict[str, Any]:
+def _metrics(network: ScmapModel, result: FitResult, data: TrainingData) -> dict[str, Any]:
     best = result.history[result.best_epoch - 1] if result.history else {}
-    active = network.active().cpu().numpy()
     return {
         "model": network.name,
         "cells": len(data.cells),
-        "genes": len(data.genes),
-        "programs": len(data.names),
-        "active_programs": int(active.sum()),
-        "outside_share_inactive": network.outside_share_inactive(),
+        network.features: len(data.genes),
+        **network.report(),
         "epochs": len(result.history),
         "best_epoch": result.best_epoch,
         "stopped_early": result.stopped_early,
@@ -263,12 +275,18 @@ def _card(summary: dict[str, Any], described: dict[str, Any], data: TrainingData
     record = described["history"][-1]
     inputs = ", ".join(f"`{i['name']}` ({i['digest'][:19]})" for i in record["inputs"])
     score = f"{summary['valid_loss']:.4g}" if "valid_loss" in summary else "none"
+    word = "genes" if "genes" in summary else "peaks"
+    programs = (
+        f"- programs: {summary['programs']}, of which {summary['active_programs']} active (`programs.tsv`)\n"
+        if "programs" in summary
+        else f"- latent dimensions: {len(data.names)}\n"
+    )
     return (
         f"# {described['model']} model\n\n"
-        f"Trained by scmap {record['version']} on {summary['cells']} cells x {summary['genes']} genes from {inputs}, "
+        f"Trained by scmap {record['version']} on {summary['cells']} cells x {summary[word]} {word} from {inputs}, "
         f"seed {record['seed']}.\n\n"
         f"- conditions (`{described['batch_key'] or 'no batch column'}`): {conditions}\n"
-        f"- programs: {summary['programs']}, of which {summary['active_programs']} active (`programs.tsv`)\n"
+        f"{programs}"
         f"- epochs: {summary['epochs']}, weights of epoch {summary['best_epoch']}; validation score {score}\n\n"
-        "Use it with `scmap embed MODEL_DIR data.h5ad -o out.h5ad`; genes are matched by name with `features.tsv`.\n"
+        f"Use it with `scmap embed MODEL_DIR data.h5ad -o out.h5ad`; {word} are matched by name with `features.tsv`.\n"
     )

@@ -23,6 +23,7 @@ from scmap_cli.errors import InputError, StoppedError
 from scmap_cli.keys import PROGRAMS_VARM
 from scmap_cli.models.base import ScmapModel
 from scmap_cli.models.expimap import ExpiMap, ExpiMapConfig
+from scmap_cli.models.sailer import Sailer, SailerConfig
 from scmap_cli.registry import MODELS
 from scmap_cli.training.checkpoint import Checkpoint
 from scmap_cli.training.infer import embed_cells, restore_model
@@ -32,11 +33,18 @@ from scmap_cli.training.loop import Trainer
 class Made:
     """A small model with its data."""
 
-    def __init__(self, model: ScmapModel, counts: sparse.csr_matrix, codes: np.ndarray, genes: np.ndarray) -> None:
-        self.model, self.counts, self.codes, self.genes = model, counts, codes, genes
+    def __init__(
+        self,
+        model: ScmapModel,
+        counts: sparse.csr_matrix,
+        codes: np.ndarray,
+        genes: np.ndarray,
+        covariates: np.ndarray | None = None,
+    ) -> None:
+        self.model, self.counts, self.codes, self.genes, self.covariates = model, counts, codes, genes, covariates
 
     def store(self, dtype: torch.dtype = torch.float32) -> CsrStore:
-        return CsrStore(self.counts, self.codes, dtype)
+        return CsrStore(self.counts, self.codes, dtype, self.covariates)
 
     def trainer(self, checkpoint: Checkpoint | None = None, epochs: int = 6) -> Trainer:
         held = validation_split(self.codes, 0.1, 0)
@@ -56,12 +64,27 @@ def expimap(**options: object) -> Made:
     return Made(model, data.X, codes, data.var_names.to_numpy().astype(str))
 
 
+def sailer(share: float = 0.08, **options: object) -> Made:
+    rng = np.random.default_rng(4)
+    kind, codes = rng.integers(3, size=240), rng.integers(2, size=240)
+    profile = rng.random((3, 90)) ** 3
+    chance = profile[kind] * rng.lognormal(0, 0.5, 240)[:, None] * (1 + codes[:, None]) * share / 0.35
+    counts = sparse.csr_matrix((rng.random((240, 90)) < chance).astype(np.int16))
+    depth = np.log1p(np.asarray(counts.sum(1)))
+    covariates = (depth - depth.mean()) / depth.std()
+    config = SailerConfig(**({"hidden": (16, 12), "latent": 4, "warmup_epochs": 1.0, "cycle_epochs": 1.0} | options))  # type: ignore[arg-type]
+    model = Sailer.create(config, np.asarray(counts.mean(0)).ravel(), 2, 1, seed=0)
+    return Made(model, counts, codes, np.array([f"chr1:{i}-{i + 1}" for i in range(90)]), covariates)
+
+
 MAKERS: dict[str, Callable[[], Made]] = {
     "expimap": expimap,
     "expimap soft": lambda: expimap(membership="soft", unconstrained=2),
     "expimap mse": lambda: expimap(likelihood="mse"),
     "expimap softplus": lambda: expimap(mean="softplus"),
     "expimap exp": lambda: expimap(mean="exp"),
+    "sailer": sailer,
+    "sailer dense": lambda: sailer(share=0.3, positive_weight="auto", invariance_bound="mixture"),
 }
 
 
@@ -101,7 +124,10 @@ def test_saved_and_loaded_gives_equal_outputs(make: Callable[[], Made]) -> None:
 
 def test_tensors_that_do_not_fit_are_an_input_error(make: Callable[[], Made]) -> None:
     made = make()
-    config = {"model_config": as_dict(made.model.config), "structure": made.model.structure | {"n_genes": 7}}
+    config = {
+        "model_config": as_dict(made.model.config),
+        "structure": made.model.structure | {f"n_{made.model.features}": 7},
+    }
     tensors = {k: v.numpy() for k, v in made.model.state_dict().items()}
     with pytest.raises(InputError, match="do not fit"):
         restore_model(type(made.model), config, tensors, torch.device("cpu"))
@@ -144,7 +170,8 @@ def test_a_cell_does_not_depend_on_its_neighbours(make: Callable[[], Made]) -> N
     whole = embed_cells(made.model, made.store())[0]
     np.testing.assert_allclose(embed_cells(made.model, made.store(), batch_size=7)[0], whole, rtol=1e-4, atol=1e-5)
     pick = np.array([200, 3, 77])
-    alone = CsrStore(made.counts[pick], made.codes[pick])
+    told = None if made.covariates is None else made.covariates[pick]
+    alone = CsrStore(made.counts[pick], made.codes[pick], covariates=told)
     np.testing.assert_allclose(embed_cells(made.model, alone)[0], whole[pick], rtol=1e-4, atol=1e-5)
 
 

@@ -1,0 +1,103 @@
+"""``scmap impute``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from scmap_cli.cli import options as o
+from scmap_cli.cli.session import begin, finish
+
+SUMMARY = "Denoised accessibility of every cell, at one depth and in one batch."
+EPILOG = """\b
+Example:
+  scmap impute model atac.h5ad -o imputed.h5ad --binarize scale
+
+Pitfall: cells x peaks is large. --features takes a list of peaks, and --binarize makes the output sparse.
+"""
+
+
+def verb(
+    ctx: typer.Context,
+    model_dir: Annotated[
+        Path | None,
+        typer.Argument(metavar="MODEL_DIR", show_default=False, help="Folder that `scmap train sailer` wrote."),
+    ] = None,
+    input: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="INPUT", show_default=False, help="Peak counts; peaks are matched by name, never by place."
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "-o",
+            "--output",
+            metavar="FILE",
+            help=".h5ad: imputed peaks in X, with the input's obs. .npz: the matrix with names. Required.",
+            rich_help_panel=o.DATA,
+        ),
+    ] = None,
+    features: Annotated[
+        Path | None,
+        typer.Option(
+            "--features",
+            metavar="FILE",
+            show_default="all peaks",
+            help="Peaks wanted, one name a line.",
+            rich_help_panel=o.DATA,
+        ),
+    ] = None,
+    binarize: Annotated[
+        str,
+        typer.Option(
+            "--binarize",
+            metavar="none|scale|X",
+            help="none: probabilities. X: 1 above this probability. scale: 1 above the peak's and the cell's mean.",
+            rich_help_panel=o.DATA,
+        ),
+    ] = "none",
+    batch: Annotated[
+        str | None,
+        typer.Option(
+            "--batch",
+            metavar="NAME",
+            show_default="the one of highest mean depth in training",
+            help="Batch that all cells are decoded as.",
+            rich_help_panel=o.DATA,
+        ),
+    ] = None,
+    layer: o.Layer = None,
+    min_overlap: o.MinOverlap = 0.5,
+    batch_size: Annotated[
+        int,
+        typer.Option(
+            "--batch-size",
+            metavar="N",
+            help="Cells computed at once; lower it if memory runs out.",
+            rich_help_panel=o.RUN,
+        ),
+    ] = 512,
+    seed: o.Seed = 0,
+    device: o.Device = "auto",
+    threads: o.Threads = None,
+    force: o.Force = False,
+    dry_run: o.DryRun = False,
+    quiet: o.Quiet = False,
+    verbose: o.Verbose = False,
+    config: o.Config = None,
+    print_config: o.PrintConfig = False,
+) -> None:
+    """Denoised accessibility of every cell, from a trained SAILER model.
+
+    Each cell is decoded at the depth of an average cell and as one batch, so that neither shows in the result.
+    Output is written a block of cells at a time.
+    """
+    options = begin(ctx, needs=("model_dir", "input", "output"))
+    from scmap_cli.stages.impute import impute
+
+    impute(**options)
+    finish(options)

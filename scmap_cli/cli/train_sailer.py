@@ -1,0 +1,154 @@
+"""``scmap train sailer``; the defaults are those of ``SailerConfig`` and the stage, which a test holds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from scmap_cli.cli import options as o
+from scmap_cli.cli.session import begin, finish
+from scmap_cli.cli.settings import given
+
+SUMMARY = "Embedding of scATAC peaks that is free of depth and batch."
+EPILOG = """\b
+Example:
+  scmap train sailer atac.h5ad -o model --batch-key sample
+  scmap embed model atac.h5ad -o embedded.h5ad --umap --cluster leiden
+
+Pitfall: when the peaks are a subset, their number of open ones is a poor measure of depth; name the column with the
+fragments of each cell by --depth-key.
+"""
+
+
+def verb(
+    ctx: typer.Context,
+    input: Annotated[
+        Path | None,
+        typer.Argument(metavar="INPUT", show_default=False, help="Cells x peaks, counts or 0/1: h5ad."),
+    ] = None,
+    output: o.ModelOutput = None,
+    batch_key: o.BatchKey = None,
+    depth_key: Annotated[
+        str | None,
+        typer.Option(
+            "--depth-key",
+            metavar="COLUMN",
+            show_default="number of open peaks",
+            help="Column of obs with the depth of each cell, such as its fragments.",
+            rich_help_panel=o.DATA,
+        ),
+    ] = None,
+    covariates: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--covariates",
+            metavar="COLUMN",
+            show_default="none",
+            help="Further column of obs to be free of, numbers or categories; may be repeated.",
+            rich_help_panel=o.DATA,
+        ),
+    ] = None,
+    layer: o.Layer = None,
+    metrics: o.Metrics = None,
+    hidden: Annotated[
+        str,
+        typer.Option(
+            "--hidden",
+            metavar=o.WIDTHS,
+            help="Widths of the encoder's layers; the decoder has them in reverse.",
+            rich_help_panel=o.MODEL,
+        ),
+    ] = "1000,100",
+    latent: Annotated[
+        int, typer.Option("--latent", metavar="N", help="Latent dimensions.", rich_help_panel=o.MODEL)
+    ] = 10,
+    invariance: Annotated[
+        float,
+        typer.Option(
+            "--invariance", metavar="X", help="Weight lambda of the invariance term.", rich_help_panel=o.MODEL
+        ),
+    ] = 1.0,
+    invariance_bound: Annotated[
+        Literal["pairwise", "mixture"],
+        typer.Option(
+            "--invariance-bound",
+            help="pairwise: mean divergence between cells (thesis). mixture: from their mixture, tighter.",
+            rich_help_panel=o.MODEL,
+        ),
+    ] = "pairwise",
+    positive_weight: Annotated[
+        str,
+        typer.Option(
+            "--positive-weight",
+            metavar="none|auto|X",
+            help="Weight omega of open peaks; auto is closed over open entries.",
+            rich_help_panel=o.MODEL,
+        ),
+    ] = "none",
+    kl_weight: Annotated[
+        float,
+        typer.Option(
+            "--kl-weight", metavar="X", help="Final weight beta of both divergences.", rich_help_panel=o.MODEL
+        ),
+    ] = 1.0,
+    warmup_epochs: Annotated[
+        float,
+        typer.Option(
+            "--warmup-epochs", metavar="N", help="First epochs, without divergences.", rich_help_panel=o.MODEL
+        ),
+    ] = 10.0,
+    cycle_epochs: Annotated[
+        float,
+        typer.Option(
+            "--cycle-epochs",
+            metavar="N",
+            help="Epochs of a cycle: beta rises over the first half of it.",
+            rich_help_panel=o.MODEL,
+        ),
+    ] = 20.0,
+    cycles: Annotated[
+        int,
+        typer.Option("--cycles", metavar="N", help="Cycles, after which beta stays.", rich_help_panel=o.MODEL),
+    ] = 2,
+    epochs: o.Epochs = 100,
+    batch_size: o.BatchSize = 400,
+    lr: o.Lr = 1e-3,
+    adam_eps: o.AdamEps = 1e-8,
+    weight_decay: o.WeightDecay = 5e-4,
+    validation_share: o.ValidationShare = 0.1,
+    patience: o.Patience = 10,
+    lr_patience: o.LrPatience = 5,
+    lr_factor: o.LrFactor = 0.1,
+    sampling: o.Sampling = "shuffle",
+    precision: o.Precision = "fp32",
+    grad_clip: o.GradClip = 0.0,
+    checkpoint_minutes: o.CheckpointMinutes = 7.0,
+    resume: o.Resume = "auto",
+    seed: o.Seed = 0,
+    device: o.Device = "auto",
+    threads: o.Threads = None,
+    force: o.Force = False,
+    dry_run: o.DryRun = False,
+    quiet: o.Quiet = False,
+    verbose: o.Verbose = False,
+    config: o.Config = None,
+    print_config: o.PrintConfig = False,
+) -> None:
+    """Embedding of scATAC peaks that is free of depth and batch (SAILER), with a decoder for imputation.
+
+    MODEL_DIR gets the weights, scores and the loss curve. A run stopped by SIGTERM, SIGUSR1 or Ctrl-C saves its state
+    and exits 75; the same command goes on from there.
+    """
+    everything = begin(ctx, needs=("input", "output"))
+    own = {parameter.name for parameter in ctx.command.params if _panel(parameter) in (o.MODEL, o.TRAINING)}
+    options = {name: value for name, value in everything.items() if name not in own}
+    from scmap_cli.stages.train_sailer import train_sailer
+
+    train_sailer(**options, model_options=given(ctx, o.MODEL), train_options=given(ctx, o.TRAINING))
+    finish(options)
+
+
+def _panel(parameter: object) -> object:
+    return getattr(parameter, "rich_help_panel", None)

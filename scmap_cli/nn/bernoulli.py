@@ -1,0 +1,124 @@
+r"""Open and closed peaks: a sum over open ones as the first layer, and their weighted likelihood as the last.
+
+With logits :math:`l`, :math:`s(l)=\log(1+e^l)` and weight :math:`\omega` of an open peak, a cell costs
+
+.. math:: \sum_p s(l_p) \;+\; \sum_{p\,\text{open}}\bigl[\omega\,(s(l_p)-l_p) - s(l_p)\bigr],
+
+the binary cross-entropy without a dense target. The last layer is as wide as there are peaks, so its outputs, their
+loss and all gradients are made a block of peaks at a time and never held together.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from scmap_cli.data.batches import Batch
+
+# Outputs that are held at once, 32 MB in float32.
+_BLOCK = 1 << 23
+# Share of open peaks up to which adding their rows beats a dense product on a CPU.
+_SPARSE = 0.12
+
+
+class _SumOfRows(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, weight_ph: Tensor, flat_m: Tensor, n: int) -> Tensor:
+        g = len(weight_ph)
+        start_n = torch.searchsorted(flat_m, torch.arange(n) * g)
+        ctx.save_for_backward(flat_m)
+        ctx.shape = weight_ph.shape
+        sums: Tensor = torch.nn.functional.embedding_bag(flat_m % g, weight_ph, start_n, mode="sum")
+        return sums
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        from scmap_cli.nn.kernels import sum_by_column
+
+        return sum_by_column(grads[0], ctx.saved_tensors[0], ctx.shape[0]), None, None
+
+
+def sum_of_open(batch: Batch, weight_ph: Tensor) -> Tensor:
+    """``x @ weight`` for the 0/1 matrix ``x`` of open peaks, (n, h).
+
+    Parameters
+    ----------
+    batch
+        Stored entries are open peaks, whatever their values.
+    weight_ph
+        (peaks, h).
+    """
+    filled = len(batch.flat_m) / max(1, batch.n * batch.g)
+    single = weight_ph.device.type == "cpu" and weight_ph.dtype == torch.float32
+    if single and filled <= _SPARSE and not torch.is_autocast_enabled("cpu"):
+        sums: Tensor = _SumOfRows.apply(weight_ph, batch.flat_m, batch.n)
+        return sums
+    return batch.dense(torch.ones_like(batch.value_m)) @ weight_ph
+
+
+class _OpenPeaks(torch.autograd.Function):
+    """Mean loss of the cells, with the gradients of everything made on the way."""
+
+    @staticmethod
+    def forward(ctx: Any, h_nh: Tensor, weight_ph: Tensor, bias_p: Tensor, flat_m: Tensor, omega: float) -> Tensor:
+        n, p = len(h_nh), len(weight_ph)
+        dtype = torch.get_autocast_dtype(h_nh.device.type) if torch.is_autocast_enabled(h_nh.device.type) else None
+        cast_nh = h_nh.to(dtype) if dtype else h_nh
+        wanted = ctx.needs_input_grad
+        grad_nh = torch.zeros_like(h_nh)
+        grad_ph = torch.empty_like(weight_ph) if wanted[1] else None
+        grad_p = torch.empty_like(bias_p) if wanted[2] else None
+        loss = torch.zeros((), dtype=torch.float64, device=h_nh.device)
+        peak_m = flat_m % p
+        order_m = torch.argsort(peak_m, stable=True)
+        peak_m, cell_m = peak_m[order_m], torch.div(flat_m, p, rounding_mode="floor")[order_m]
+        width = max(1, _BLOCK // n)
+        firsts = range(0, p, width)
+        edges = torch.searchsorted(peak_m, torch.tensor([*firsts, p], device=h_nh.device)).tolist()
+        for i, first in enumerate(firsts):
+            some = slice(first, min(first + width, p))
+            open_m = slice(edges[i], edges[i + 1])
+            w_ph = weight_ph[some].to(dtype) if dtype else weight_ph[some]
+            logit_np = (cast_nh @ w_ph.T).to(h_nh.dtype).add_(bias_p[some])
+            place_m = cell_m[open_m] * logit_np.shape[1] + peak_m[open_m] - first
+            logit_m = logit_np.view(-1)[place_m]
+            cost_np = torch.nn.functional.softplus(logit_np)
+            cost_m = cost_np.view(-1)[place_m]
+            loss += cost_np.sum(dtype=torch.float64) + (omega * (cost_m - logit_m) - cost_m).sum(dtype=torch.float64)
+            grad_np = logit_np.sigmoid_()
+            share_m = grad_np.view(-1)[place_m]
+            grad_np.view(-1)[place_m] = omega * (share_m - 1.0)
+            if grad_p is not None:
+                torch.sum(grad_np, 0, out=grad_p[some])
+            cast_np = grad_np.to(dtype) if dtype else grad_np
+            if grad_ph is not None:
+                grad_ph[some] = cast_np.T @ cast_nh
+            grad_nh += cast_np @ w_ph
+        ctx.save_for_backward(grad_nh, grad_ph, grad_p)
+        ctx.n = n
+        return (loss / n).to(h_nh.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        scale = grads[0] / ctx.n
+        return *(None if t is None else t * scale for t in ctx.saved_tensors), None, None
+
+
+def open_peaks_loss(h_nh: Tensor, weight_ph: Tensor, bias_p: Tensor, flat_m: Tensor, omega: float) -> Tensor:
+    """Weighted binary cross-entropy of ``h @ weight.T + bias``, summed over peaks, mean over cells, in nats.
+
+    Parameters
+    ----------
+    h_nh
+        Last hidden layer of the decoder, (n, h).
+    weight_ph, bias_p
+        The output layer, (peaks, h) and (peaks,).
+    flat_m
+        Positions ``cell * peaks + peak`` of the open peaks, int64, without repeats.
+    omega
+        Weight of an open peak's term; 1 is the plain likelihood.
+    """
+    loss: Tensor = _OpenPeaks.apply(h_nh, weight_ph, bias_p, flat_m, omega)
+    return loss

@@ -1,0 +1,186 @@
+"""``scmap impute``: denoised accessibility of every cell, at the depth of an average cell in one batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from anndata import AnnData
+from scipy import sparse
+
+from scmap_cli.data.batches import CsrStore
+from scmap_cli.data.confounders import usual
+from scmap_cli.data.matrices import binarised
+from scmap_cli.errors import InputError, UsageError
+from scmap_cli.io.atomic import check_output
+from scmap_cli.io.bundle import Bundle, load_bundle
+from scmap_cli.io.h5ad import write_h5ad_rows
+from scmap_cli.io.npz import write_npz_rows
+from scmap_cli.keys import HISTORY
+from scmap_cli.registry import get_model
+from scmap_cli.runtime import provenance
+from scmap_cli.runtime.logs import log, progress
+from scmap_cli.stages.inputs import aligned_counts, plain_records
+from scmap_cli.training.device import memory_errors, resolve_device
+from scmap_cli.training.infer import restore_model
+
+
+def impute(
+    model_dir: Path,
+    input: Path,
+    output: Path,
+    *,
+    features: Path | None = None,
+    binarize: str = "none",
+    batch: str | None = None,
+    layer: str | None = None,
+    batch_size: int = 512,
+    min_overlap: float = 0.5,
+    seed: int = 0,
+    device: str = "auto",
+    force: bool = False,
+    dry_run: bool = False,
+) -> dict[str, Any]:
+    """Impute the peaks of cells with a trained SAILER model (thesis, section 2.2.4).
+
+    Each cell's posterior mean is decoded with the depth of an average cell (z-score 0) and one batch for all. Output is
+    written a block of cells at a time; no more than a block is held in memory.
+
+    Parameters
+    ----------
+    model_dir
+        Directory written by ``scmap train sailer``.
+    input
+        Peak counts; peaks are matched by name.
+    output
+        ``.h5ad``: cells x peaks in ``X`` with the input's ``obs``. ``.npz``: the matrix with names.
+    features
+        Text file of the peaks wanted, one a line; all by default.
+    binarize
+        ``none``: probabilities, float32. A number in (0, 1): 1 where the probability is above it. ``scale``: 1 where it
+        is above both the share of cells in which the peak is open and the share of peaks open in the cell, in the data
+        as read (the rule of SCALE).
+    batch
+        The batch that all cells are decoded as; by default the one of highest mean depth in training.
+    layer, batch_size, min_overlap, seed, device, force, dry_run
+        As :func:`scmap_cli.stages.embed.embed`.
+
+    Returns
+    -------
+    dict
+        Cells, peaks, batch, overlap of peaks.
+
+    Raises
+    ------
+    UsageError, InputError, DeviceError, WriteError
+        With exit codes 2, 3, 5 and 6.
+    """
+    model_dir, input, output = Path(model_dir), Path(input), Path(output)
+    if output.suffix not in (".h5ad", ".npz"):
+        raise UsageError(f"the output {output.name} ends neither in .h5ad nor in .npz", "choose one of the two")
+    if batch_size < 1:
+        raise UsageError(f"--batch-size {batch_size} must be at least 1")
+    if not 0 <= min_overlap <= 1:
+        raise UsageError(f"--min-overlap {min_overlap} is not in [0, 1]")
+    threshold = _threshold(binarize)
+    check_output(output, force)
+    where = resolve_device(device)
+    parameters = {"features": features, "binarize": binarize, "batch": batch, "layer": layer, "batch_size": batch_size}
+    with (
+        provenance.run(
+            "impute",
+            inputs=[model_dir, input, *([features] if features else [])],
+            output=None if dry_run else output,
+            parameters=plain_records(parameters),
+            seed=seed,
+        ) as run,
+        memory_errors("--batch-size"),
+    ):
+        bundle = load_bundle(model_dir)
+        if "impute" not in bundle.config["capabilities"]:
+            raise UsageError(f"{model_dir} holds a model of type {bundle.config['model']}, which does not impute")
+        code, name = _batch(bundle, batch)
+        columns = _columns(bundle.features, features)
+        data, counts, report = aligned_counts(bundle, input, layer=layer, min_overlap=min_overlap)
+        opened = binarised(counts)
+        summary = {"cells": opened.shape[0], "peaks": len(columns), "batch": name, "overlap": report}
+        if dry_run:
+            return summary
+        kind = get_model(bundle.config["model"]).load()
+        model: Any = restore_model(kind, bundle.config, bundle.tensors, where)
+        told = np.tile(usual(bundle.config["covariates"]), (opened.shape[0], 1))
+        store = CsrStore(opened, np.full(opened.shape[0], code), covariates=told).to(where)
+        peak_share = np.asarray(opened.mean(0)).ravel()[columns]
+        cell_share = np.asarray(opened.mean(1)).ravel()
+
+        def blocks() -> Iterator[Any]:
+            wanted = torch.from_numpy(columns).to(where)
+            with progress("imputing cells", store.n) as bar:
+                for start in range(0, store.n, batch_size):
+                    rows = torch.arange(start, min(start + batch_size, store.n))
+                    share_np = model.impute(store.batch(rows), wanted).float().cpu().numpy()
+                    bar.advance(len(rows))
+                    if threshold is None:
+                        yield share_np
+                        continue
+                    cut = np.maximum(peak_share, cell_share[rows.numpy(), None]) if threshold < 0 else threshold
+                    yield sparse.csr_matrix(share_np > cut, dtype=np.uint8)
+
+        shape = (store.n, len(columns))
+        if output.suffix == ".npz":
+            names = {"cells": data.cells, "features": bundle.features[columns]}
+            header = {"kind": "imputed", "binarize": binarize, "batch": name, "history": [run.record]}
+            write_npz_rows(output, blocks(), shape, names, header, force)
+        else:
+            frame = AnnData(obs=data.adata.obs.copy(), var=data.adata.var.reindex(bundle.features[columns]))
+            frame.uns = {k: v for k, v in data.adata.uns.items() if k == HISTORY}
+            run.stamp(frame.uns)
+            write_h5ad_rows(frame, blocks(), shape, output, force=force)
+        log.info("wrote %s: %d cells x %d peaks as batch %s", output, *shape, name)
+    return summary
+
+
+def _threshold(binarize: str) -> float | None:
+    """None for probabilities, the threshold, or -1 for the rule of SCALE."""
+    if binarize == "none":
+        return None
+    if binarize == "scale":
+        return -1.0
+    try:
+        value = float(binarize)
+    except ValueError:
+        value = -1.0
+    if not 0 < value < 1:
+        raise UsageError(f"--binarize is {binarize!r}", "choose none, scale or a number between 0 and 1")
+    return value
+
+
+def _batch(bundle: Bundle, batch: str | None) -> tuple[int, str]:
+    known = bundle.categories["condition"]
+    depth = bundle.config["condition_depth"]
+    name = max(known, key=lambda c: depth[c]) if batch is None else batch
+    if name not in known:
+        raise UsageError(f"the model knows no batch {name!r}", f"it knows {', '.join(map(repr, known[:8]))}")
+    return known.index(name), name
+
+
+def _columns(names: np.ndarray, path: Path | None) -> np.ndarray:
+    if path is None:
+        return np.arange(len(names))
+    try:
+        wanted = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot read {path}: {error}") from None
+    position = {name: i for i, name in enumerate(names.tolist())}
+    strange = [name for name in wanted if name not in position]
+    if strange or not wanted:
+        found = (
+            f"{path} names {len(strange)} peaks that the model lacks, the first is {strange[0]!r}" if strange else ""
+        )
+        raise InputError(found or f"{path} names no peak", f"the model's peaks are named like {names[0]!r}")
+    if len(set(wanted)) < len(wanted):
+        raise InputError(f"{path} names {len(wanted) - len(set(wanted))} peaks twice")
+    return np.array([position[name] for name in wanted], dtype=np.int64)

@@ -1,0 +1,68 @@
+"""The blocked likelihood and the sparse first layer equal dense formulas in float64: values and all gradients."""
+
+import numpy as np
+import pytest
+import torch
+from scipy import sparse
+
+from scmap_cli.data.batches import Batch, CsrStore
+from scmap_cli.nn import bernoulli
+from scmap_cli.nn.bernoulli import open_peaks_loss, sum_of_open
+
+
+def open_peaks(n: int, g: int, share: float) -> sparse.csr_matrix:
+    x = (np.random.default_rng(0).random((n, g)) < share).astype(np.int16)
+    x[0] = 0
+    return sparse.csr_matrix(x * 3)
+
+
+def batch(counts: sparse.csr_matrix, dtype: torch.dtype) -> Batch:
+    rows = torch.arange(counts.shape[0])
+    return CsrStore(counts, np.zeros(counts.shape[0]), dtype).batch(rows)
+
+
+@pytest.mark.parametrize("omega", [1.0, 7.5])
+@pytest.mark.parametrize("block", [1 << 23, 40])
+def test_loss_equals_dense_cross_entropy(omega: float, block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bernoulli, "_BLOCK", block)
+    counts = open_peaks(9, 31, 0.2)
+    found = []
+    for dense in (True, False):
+        gen = torch.Generator().manual_seed(1)
+        h, w, b = (
+            torch.randn(*shape, generator=gen, dtype=torch.float64).requires_grad_()
+            for shape in ((9, 4), (31, 4), (31,))
+        )
+        if dense:
+            target = torch.from_numpy((counts.toarray() > 0).astype(float))
+            loss = torch.nn.functional.binary_cross_entropy_with_logits(
+                h @ w.T + b, target, pos_weight=torch.tensor(omega), reduction="sum"
+            )
+            loss = loss / 9
+        else:
+            loss = open_peaks_loss(h, w, b, batch(counts, torch.float64).flat_m, omega)
+        (2.5 * loss).backward()
+        found.append([loss.detach(), h.grad, w.grad, b.grad])
+    for expected, got in zip(*found, strict=True):
+        torch.testing.assert_close(got, expected, rtol=1e-10, atol=1e-10)
+
+
+def test_float32_loss_stays_close() -> None:
+    counts, gen = open_peaks(50, 700, 0.05), torch.Generator().manual_seed(2)
+    h, w, b = (torch.randn(*shape, generator=gen) for shape in ((50, 20), (700, 20), (700,)))
+    flat_m = batch(counts, torch.float32).flat_m
+    exact = open_peaks_loss(h.double(), w.double(), b.double(), flat_m, 3.0)
+    assert open_peaks_loss(h, w, b, flat_m, 3.0).item() == pytest.approx(exact.item(), rel=1e-6)
+
+
+@pytest.mark.parametrize("share", [0.03, 0.4])
+def test_sum_of_open_equals_dense(share: float) -> None:
+    counts = open_peaks(300, 41, share)
+    weight = torch.randn(41, 6, generator=torch.Generator().manual_seed(3))
+    upstream = torch.randn(300, 6, generator=torch.Generator().manual_seed(4))
+    exact = torch.from_numpy((counts.toarray() > 0).astype(float))
+    w = weight.clone().requires_grad_()
+    sums = sum_of_open(batch(counts, torch.float32), w)
+    sums.backward(upstream)
+    torch.testing.assert_close(sums.double(), exact @ weight.double(), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(w.grad.double(), exact.T @ upstream.double(), rtol=1e-5, atol=1e-5)
