@@ -30,7 +30,7 @@ that of the data, the posterior is too narrow, and cell types are told apart les
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import ClassVar
 
@@ -58,6 +58,9 @@ class SailerConfig:
         Widths of the encoder's layers; the decoder has them in reverse order.
     latent
         Latent dimensions.
+    thinning
+        Largest share of a cell's open peaks that is hidden from the encoder in a training step; each cell draws its own
+        share anew, uniform from 0.
     invariance
         Weight lambda of the invariance term (equation 2.3).
     invariance_bound
@@ -73,6 +76,7 @@ class SailerConfig:
 
     hidden: tuple[int, ...] = (1000, 100)
     latent: int = 10
+    thinning: float = 0.0
     invariance: float = 1.0
     invariance_bound: str = "pairwise"
     positive_weight: str = "none"
@@ -92,6 +96,8 @@ class SailerConfig:
         for key in ("invariance", "kl_weight", "warmup_epochs", "cycle_epochs"):
             if getattr(self, key) < 0:
                 raise UsageError(f"{key} {getattr(self, key)} must not be negative")
+        if not 0 <= self.thinning < 1:
+            raise UsageError(f"thinning {self.thinning} is not in [0, 1)")
         self.omega(0.5)
 
     def omega(self, open_share: float) -> float:
@@ -229,6 +235,9 @@ class Sailer(ScmapModel):
         return config.kl_weight * min(1.0, 2.0 * phase)
 
     def _posterior(self, batch: Batch) -> Posterior:
+        if batch.noise is not None and self.config.thinning > 0:
+            keep_m = batch.noise.kept(torch.div(batch.flat_m, batch.g, rounding_mode="floor"), self.config.thinning)
+            batch = replace(batch, flat_m=batch.flat_m[keep_m], value_m=batch.value_m[keep_m])
         h_nh = self.first_norm(sum_of_open(batch, self.first_ph))
         h_nh = self.encoder(nn.functional.leaky_relu(h_nh, 0.2))
         mean_nz, log_var_nz = self.head(h_nh).to(self.dtype).chunk(2, dim=1)

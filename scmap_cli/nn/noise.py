@@ -64,3 +64,22 @@ class Noise:
         bits = words.view(torch.int16)[: rows * width].view(rows, *x.shape[1:])
         keep = bits[self.start : self.start + len(x)] >= dropped - 32768
         return x * keep.to(x.dtype).mul_(65536 / (65536 - dropped))
+
+    def kept(self, row_m: Tensor, most: float) -> Tensor:
+        """Which entries of a sparse batch stay when every row hides a share of its own, uniform in [0, ``most``).
+
+        Parameters
+        ----------
+        row_m
+            Row of each entry on this rank.
+        most
+            Largest share hidden.
+
+        Returns
+        -------
+        Tensor
+            bool, in the order of ``row_m``. Shares are those of the global batch; the entries' draws are each rank's own.
+        """
+        share_n = torch.rand(self.rows, generator=self.generator, device=row_m.device)[self.start :] * most
+        drawn_m = torch.rand(len(row_m), generator=self.generator, device=row_m.device)
+        return drawn_m >= share_n.index_select(0, row_m)

@@ -178,7 +178,7 @@ def _columns(names: np.ndarray, path: Path | None) -> np.ndarray:
     strange = [name for name in wanted if name not in position]
     if strange or not wanted:
         found = (
-            f"{path} names {len(strange)} peaks that the model lacks, the first is {strange[0]!r}" if strange else ""
+            f"{path} names {len(strange)} peaks that the model lacks, first {strange[0]!r}" if strange else ""
         )
         raise InputError(found or f"{path} names no peak", f"the model's peaks are named like {names[0]!r}")
     if len(set(wanted)) < len(wanted):

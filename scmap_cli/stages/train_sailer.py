@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 
 from scmap_cli.config import TrainConfig, as_dict, build
@@ -160,10 +161,9 @@ def _prepare(
     depth, name = open_n, "open peaks"
     if depth_key is not None:
         text_column(data.adata.obs, depth_key, path)
-        try:
-            depth, name = data.adata.obs[depth_key].to_numpy(dtype=np.float64), depth_key
-        except (TypeError, ValueError):
-            raise InputError(f"obs column {depth_key!r} of {path} does not hold numbers") from None
+        if not pd.api.types.is_numeric_dtype(data.adata.obs[depth_key]):
+            raise InputError(f"obs column {depth_key!r} of {path} does not hold numbers", "name one by --depth-key")
+        depth, name = data.adata.obs[depth_key].to_numpy(dtype=np.float64, na_value=np.nan), depth_key
     told = confounders(data.adata.obs, depth, name, covariates)
     labels = condition_labels(data.adata.obs, batch_key, path)
     codes, conditions = condition_codes(labels, None, path)

@@ -308,10 +308,13 @@ class Trainer:
 
 
 class _SampleOnly(Noise):
-    """Noise that samples the latent variables but drops no units: validation sees the whole encoder."""
+    """Noise that samples the latent variables but drops no units and hides no input: validation sees all there is."""
 
     def dropout(self, x: Tensor, share: float) -> Tensor:
         return x
+
+    def kept(self, row_m: Tensor, most: float) -> Tensor:
+        return torch.ones_like(row_m, dtype=torch.bool)
 
 
 def _shown(value: float | None) -> str:

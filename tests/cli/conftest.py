@@ -95,7 +95,7 @@ def scmap(tmp_path) -> Iterator[Scmap]:
 
 @pytest.fixture(scope="session")
 def shelf(tmp_path_factory) -> Path:
-    """Small finished files: data.h5ad, programs.npz, sets.gmt, model/, embedded.h5ad, embedded.npz."""
+    """Small finished files: data.h5ad, programs.npz, sets.gmt, model/, embedded.h5ad, embedded.npz, sailer/."""
     folder = tmp_path_factory.mktemp("shelf")
     scmap = Scmap(folder)
     with undisturbed():
@@ -107,6 +107,8 @@ def shelf(tmp_path_factory) -> Path:
         )
         for output in ("embedded.h5ad", "embedded.npz"):
             scmap("embed", "model", "data.h5ad", "-o", output, "--device", "cpu", "-t", 1)
+        small = ("--hidden", "8,6", "--batch-size", 64, *short[:2], *short[4:])
+        scmap("train", "sailer", "data.h5ad", "-o", "sailer", "--batch-key", "batch", *small)
     return folder
 
 
@@ -115,6 +117,11 @@ COMMANDS = {
     "preprocess rna": ("{shelf}/data.h5ad", "-o", "out.h5ad"),
     "preprocess programs": ("{shelf}/sets.gmt", "--genes", "{shelf}/data.h5ad", "-o", "out.npz"),
     "simulate rna": ("--preset", "tiny", "-o", "out.h5ad"),
+    "train sailer": (
+        *("{shelf}/data.h5ad", "-o", "out", "--epochs", "1", "--hidden", "8,6", "--batch-size", "64"),
+        *("--device", "cpu"),
+    ),
+    "impute": ("{shelf}/sailer", "{shelf}/data.h5ad", "-o", "out.h5ad", "--device", "cpu"),
     "train expimap": (
         *("{shelf}/data.h5ad", "--programs", "{shelf}/programs.npz", "-o", "out"),
         *("--epochs", "1", "--hidden", "8", "--device", "cpu"),
