@@ -18,6 +18,12 @@ HISTORY = "scmap_history"
 UMAP = "X_umap"
 """``obsm``: two-dimensional UMAP of the embedding, under scanpy's name."""
 
+TSNE = "X_tsne"
+"""``obsm``: two-dimensional t-SNE of the embedding, under scanpy's name."""
+
+BULK, BULK_OPEN = "scmap_bulk", "scmap_bulk_open"
+"""``varm`` of simulated scATAC: peaks x types signal of the bulk profiles, and where they are open (0 or 1)."""
+
 
 LABEL, CONFIDENCE = "scmap_label", "scmap_label_confidence"
 """``obs``: label carried over from a reference, and its probability (0 to 1)."""

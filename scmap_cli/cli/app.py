@@ -22,6 +22,7 @@ from scmap_cli.cli import (
     map_query,
     preprocess_programs,
     preprocess_rna,
+    simulate_atac,
     simulate_rna,
     train_expimap,
 )
@@ -43,6 +44,7 @@ VERBS: dict[str, ModuleType] = {
     "preprocess rna": preprocess_rna,
     "preprocess programs": preprocess_programs,
     "simulate rna": simulate_rna,
+    "simulate atac": simulate_atac,
     "train expimap": train_expimap,
     "embed": embed,
     "map-query": map_query,

@@ -115,6 +115,7 @@ COMMANDS = {
     "preprocess rna": ("{shelf}/data.h5ad", "-o", "out.h5ad"),
     "preprocess programs": ("{shelf}/sets.gmt", "--genes", "{shelf}/data.h5ad", "-o", "out.npz"),
     "simulate rna": ("--preset", "tiny", "-o", "out.h5ad"),
+    "simulate atac": ("--preset", "tiny", "-o", "out.h5ad"),
     "train expimap": (
         *("{shelf}/data.h5ad", "--programs", "{shelf}/programs.npz", "-o", "out"),
         *("--epochs", "1", "--hidden", "8", "--device", "cpu"),

@@ -20,6 +20,7 @@ STAGES = {
     "preprocess rna": "scmap_cli.stages.preprocess_rna:preprocess_rna",
     "preprocess programs": "scmap_cli.stages.preprocess_programs:preprocess_programs",
     "simulate rna": "scmap_cli.stages.simulate:simulate_rna",
+    "simulate atac": "scmap_cli.stages.simulate_atac:simulate_atac",
     "train expimap": "scmap_cli.stages.train:train",
     "embed": "scmap_cli.stages.embed:embed",
     "map-query": "scmap_cli.stages.map_query:map_query",
@@ -30,6 +31,7 @@ STAGES = {
 PROCESS = {"threads", "quiet", "verbose", "config", "print_config"}
 EVERY_VERB = ["--force", "--threads", "--quiet", "--verbose", "--dry-run", "--help"]
 EVERY_RUN = ["--seed", "--config", "--print-config"]
+CHOICES_DIFFER = ("--preset",)
 SAME_MEANING = [*EVERY_VERB, *EVERY_RUN, "--device", "--layer", "--gene-column", "--cluster-backend"]
 
 
@@ -83,7 +85,10 @@ def test_the_same_flag_means_the_same_everywhere():
     for verb, command in LEAVES.items():
         for p in all_options(command):
             for flag in p.opts:
-                kind = (p.multiple, bool(p.is_flag), str(p.type_descriptor.annotation).removesuffix(" | None"))
+                form = str(p.type_descriptor.annotation).removesuffix(" | None")
+                # What can be chosen differs by verb; that a name is chosen does not.
+                form = "Literal" if flag in CHOICES_DIFFER and "Literal" in form else form
+                kind = (p.multiple, bool(p.is_flag), form)
                 meaning = (tuple(p.opts), *kind) if flag not in ("-k",) else kind
                 if flag in SAME_MEANING:
                     meaning = (*meaning, p.help, p.default)
@@ -152,6 +157,8 @@ def test_defaults_of_the_simulation_are_those_of_its_presets():
 def test_choices_are_those_of_the_code():
     from scmap_cli.data.hvg import FLAVORS
     from scmap_cli.data.simulation import PRESETS
+    from scmap_cli.data.simulation_atac import PRESETS as ATAC_PRESETS
+    from scmap_cli.data.simulation_atac import RARE_IN
     from scmap_cli.io.gmt import FORMS
     from scmap_cli.metrics.graph import BACKENDS, METHODS
     from scmap_cli.nn.distributions import LINKS
@@ -164,6 +171,8 @@ def test_choices_are_those_of_the_code():
         ("preprocess programs", "form"): FORMS,
         ("preprocess programs", "case"): CASES,
         ("simulate rna", "preset"): PRESETS,
+        ("simulate atac", "preset"): ATAC_PRESETS,
+        ("simulate atac", "rare_in"): RARE_IN,
         ("train expimap", "mean"): LINKS,
         ("embed", "cluster_method"): METHODS,
         ("embed", "cluster_backend"): BACKENDS,
