@@ -17,6 +17,7 @@ from scmap_cli import __version__
 from scmap_cli.cli import (
     embed,
     evaluate_clustering,
+    evaluate_invariance,
     gp_test,
     info,
     map_query,
@@ -50,6 +51,7 @@ VERBS: dict[str, ModuleType] = {
     "map-query": map_query,
     "gp-test": gp_test,
     "evaluate clustering": evaluate_clustering,
+    "evaluate invariance": evaluate_invariance,
     "info": info,
 }
 """Every verb by its words, in the order of a pipeline."""

@@ -130,6 +130,7 @@ COMMANDS = {
         *("{shelf}/embedded.h5ad", "--label-key", "cell_type", "-o", "out.json"),
         *("-k", "10", "--resolutions", "1"),
     ),
+    "evaluate invariance": ("{shelf}/embedded.h5ad", "--batch-key", "batch", "-o", "out.json"),
     "info": ("{shelf}/data.h5ad", "-o", "out.txt"),
 }
 

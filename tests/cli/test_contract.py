@@ -26,6 +26,7 @@ STAGES = {
     "map-query": "scmap_cli.stages.map_query:map_query",
     "gp-test": "scmap_cli.stages.gp_test:gp_test",
     "evaluate clustering": "scmap_cli.stages.evaluate:evaluate_clustering",
+    "evaluate invariance": "scmap_cli.stages.evaluate_invariance:evaluate_invariance",
     "info": "scmap_cli.stages.info:info",
 }
 PROCESS = {"threads", "quiet", "verbose", "config", "print_config"}
@@ -161,6 +162,7 @@ def test_choices_are_those_of_the_code():
     from scmap_cli.data.simulation_atac import RARE_IN
     from scmap_cli.io.gmt import FORMS
     from scmap_cli.metrics.graph import BACKENDS, METHODS
+    from scmap_cli.metrics.invariance import ESTIMATORS
     from scmap_cli.nn.distributions import LINKS
     from scmap_cli.stages.inputs import MISSING
     from scmap_cli.stages.map_query import SPACES
@@ -180,6 +182,7 @@ def test_choices_are_those_of_the_code():
         ("map-query", "space"): SPACES,
         ("evaluate clustering", "cluster_method"): METHODS,
         ("evaluate clustering", "leiden_backend"): BACKENDS,
+        ("evaluate invariance", "batch_estimator"): ESTIMATORS,
     }
     for (verb, name), choices in expected.items():
         assert set(parameters(verb)[name].type_descriptor.choices) == set(choices), (verb, name)
