@@ -17,6 +17,7 @@ from scmap_cli import __version__
 from scmap_cli.cli import (
     embed,
     evaluate_clustering,
+    evaluate_imputation,
     evaluate_invariance,
     gp_test,
     info,
@@ -52,6 +53,7 @@ VERBS: dict[str, ModuleType] = {
     "gp-test": gp_test,
     "evaluate clustering": evaluate_clustering,
     "evaluate invariance": evaluate_invariance,
+    "evaluate imputation": evaluate_imputation,
     "info": info,
 }
 """Every verb by its words, in the order of a pipeline."""

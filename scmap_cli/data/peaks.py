@@ -68,7 +68,7 @@ def peak_positions(var: pd.DataFrame) -> Peaks:
         bad = [name for name, match in zip(names, found, strict=True) if match is None]
         if bad:
             raise InputError(
-                f"{len(bad)} of {len(names)} peak names are no positions, such as {bad[0]!r}",
+                f"{len(bad)} of {len(names)} peak names are no positions, such as {str(bad[0])!r}",
                 "name peaks chrom:start-end, or give the columns chrom, start and end",
             )
         parts = [match.groups() for match in found if match is not None]
@@ -79,7 +79,7 @@ def peak_positions(var: pd.DataFrame) -> Peaks:
     if wrong.any():
         first = int(np.argmax(wrong))
         raise InputError(
-            f"{int(wrong.sum())} peaks have no valid position, such as {names[first]!r} "
+            f"{int(wrong.sum())} peaks have no valid position, such as {str(names[first])!r} "
             f"({chrom[first]}, {start[first]:g} to {end[first]:g})",
             "a peak starts at 0 or later and ends behind its start",
         )

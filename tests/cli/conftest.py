@@ -95,12 +95,13 @@ def scmap(tmp_path) -> Iterator[Scmap]:
 
 @pytest.fixture(scope="session")
 def shelf(tmp_path_factory) -> Path:
-    """Small finished files: data.h5ad, programs.npz, sets.gmt, model/, embedded.h5ad, embedded.npz."""
+    """Small finished files: data.h5ad, atac.h5ad, programs.npz, sets.gmt, model/, embedded.h5ad, embedded.npz."""
     folder = tmp_path_factory.mktemp("shelf")
     scmap = Scmap(folder)
     with undisturbed():
         planted = ("--programs-output", "programs.npz", "--gmt-output", "sets.gmt")
         scmap("simulate", "rna", "-o", "data.h5ad", "--preset", "tiny", *planted)
+        scmap("simulate", "atac", "-o", "atac.h5ad", "--preset", "tiny")
         short = ("--epochs", 1, "--hidden", "8", "-t", 1, "--device", "cpu")
         scmap(
             "train", "expimap", "data.h5ad", "-o", "model", "--programs", "programs.npz", "--batch-key", "batch", *short
@@ -131,6 +132,9 @@ COMMANDS = {
         *("-k", "10", "--resolutions", "1"),
     ),
     "evaluate invariance": ("{shelf}/embedded.h5ad", "--batch-key", "batch", "-o", "out.json"),
+    "evaluate imputation": (
+        *("{shelf}/atac.h5ad", "--raw", "{shelf}/atac.h5ad", "--label-key", "cell_type", "-o", "out.json"),
+    ),
     "info": ("{shelf}/data.h5ad", "-o", "out.txt"),
 }
 

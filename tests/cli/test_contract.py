@@ -27,6 +27,7 @@ STAGES = {
     "gp-test": "scmap_cli.stages.gp_test:gp_test",
     "evaluate clustering": "scmap_cli.stages.evaluate:evaluate_clustering",
     "evaluate invariance": "scmap_cli.stages.evaluate_invariance:evaluate_invariance",
+    "evaluate imputation": "scmap_cli.stages.evaluate_imputation:evaluate_imputation",
     "info": "scmap_cli.stages.info:info",
 }
 PROCESS = {"threads", "quiet", "verbose", "config", "print_config"}
@@ -114,6 +115,8 @@ def test_parameters_are_those_of_the_stage(verb):
         shown = ours[name].default
         if name == "k":
             shown = options.integers(shown, "-k")
+        if name == "thresholds":
+            shown = options.floats(shown, "--thresholds")
         if isinstance(ours[name].show_default, str):
             assert ours[name].show_default == ", ".join(default)
         else:
