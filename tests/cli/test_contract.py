@@ -30,6 +30,8 @@ STAGES = {
     "evaluate imputation": "scmap_cli.stages.evaluate_imputation:evaluate_imputation",
     "info": "scmap_cli.stages.info:info",
 }
+#: further stages of a verb that does one of several things
+ALSO = {"embed": "scmap_cli.stages.embed_baseline:embed_baseline"}
 PROCESS = {"threads", "quiet", "verbose", "config", "print_config"}
 EVERY_VERB = ["--force", "--threads", "--quiet", "--verbose", "--dry-run", "--help"]
 EVERY_RUN = ["--seed", "--config", "--print-config"]
@@ -100,8 +102,10 @@ def test_the_same_flag_means_the_same_everywhere():
 
 @pytest.mark.parametrize("verb", LEAVES)
 def test_parameters_are_those_of_the_stage(verb):
-    module, name = STAGES[verb].split(":")
-    stage = inspect.signature(getattr(import_module(module), name)).parameters
+    stage = {}
+    for target in filter(None, (ALSO.get(verb), STAGES[verb])):
+        module, name = target.split(":")
+        stage |= inspect.signature(getattr(import_module(module), name)).parameters
     ours = parameters(verb)
     names = set(ours) - PROCESS
     if verb in ("train expimap", "map-query"):
@@ -159,6 +163,7 @@ def test_defaults_of_the_simulation_are_those_of_its_presets():
 
 
 def test_choices_are_those_of_the_code():
+    from scmap_cli.data.decomposition import TFIDF
     from scmap_cli.data.hvg import FLAVORS
     from scmap_cli.data.simulation import PRESETS
     from scmap_cli.data.simulation_atac import PRESETS as ATAC_PRESETS
@@ -167,6 +172,7 @@ def test_choices_are_those_of_the_code():
     from scmap_cli.metrics.graph import BACKENDS, METHODS
     from scmap_cli.metrics.invariance import ESTIMATORS
     from scmap_cli.nn.distributions import LINKS
+    from scmap_cli.stages.embed_baseline import BASELINES
     from scmap_cli.stages.inputs import MISSING
     from scmap_cli.stages.map_query import SPACES
     from scmap_cli.stages.preprocess_programs import CASES
@@ -182,6 +188,8 @@ def test_choices_are_those_of_the_code():
         ("embed", "cluster_method"): METHODS,
         ("embed", "cluster_backend"): BACKENDS,
         ("embed", "missing"): MISSING,
+        ("embed", "baseline"): BASELINES,
+        ("embed", "tfidf"): TFIDF,
         ("map-query", "space"): SPACES,
         ("evaluate clustering", "cluster_method"): METHODS,
         ("evaluate clustering", "leiden_backend"): BACKENDS,
