@@ -6,6 +6,9 @@ COUNTS_LAYER = "counts"
 LOG1P_LAYER = "log1p"
 """Layer written by ``preprocess rna --normalize``: log(1 + counts per 10,000)."""
 
+MAGIC_LAYER = "magic"
+"""Layer written by ``preprocess gene-scores --smooth``."""
+
 PROGRAMS_VARM = "scmap_programs"
 """``varm``: genes x programs membership, CSC of 0/1."""
 

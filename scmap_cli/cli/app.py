@@ -22,6 +22,7 @@ from scmap_cli.cli import (
     gp_test,
     info,
     map_query,
+    preprocess_gene_scores,
     preprocess_programs,
     preprocess_rna,
     simulate_atac,
@@ -45,6 +46,7 @@ _GROUPS = {
 VERBS: dict[str, ModuleType] = {
     "preprocess rna": preprocess_rna,
     "preprocess programs": preprocess_programs,
+    "preprocess gene-scores": preprocess_gene_scores,
     "simulate rna": simulate_rna,
     "simulate atac": simulate_atac,
     "train expimap": train_expimap,

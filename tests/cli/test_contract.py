@@ -19,6 +19,7 @@ from scmap_cli.cli.settings import key_of
 STAGES = {
     "preprocess rna": "scmap_cli.stages.preprocess_rna:preprocess_rna",
     "preprocess programs": "scmap_cli.stages.preprocess_programs:preprocess_programs",
+    "preprocess gene-scores": "scmap_cli.stages.preprocess_gene_scores:preprocess_gene_scores",
     "simulate rna": "scmap_cli.stages.simulate:simulate_rna",
     "simulate atac": "scmap_cli.stages.simulate_atac:simulate_atac",
     "train expimap": "scmap_cli.stages.train:train",
