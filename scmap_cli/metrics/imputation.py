@@ -20,8 +20,9 @@ from scipy import sparse
 Blocks = Callable[[], Iterable[np.ndarray]]
 """Gives the imputed values of consecutive cells as (rows, P) blocks; may be called again."""
 
-# float16 has 31,744 values from 0 to infinity, and their bit patterns are in order.
-_HALVES = 0x7C00
+# Bit patterns of positive float32 are in order; without the last 13 bits they tell values apart as finely as float16.
+_SHIFT = 13
+_LEVELS = 0x7F800000 >> _SHIFT
 
 
 def dice(true_positives: np.ndarray, imputed: np.ndarray, profile: np.ndarray) -> np.ndarray:
@@ -48,32 +49,25 @@ def _chunks(blocks: Blocks) -> Iterator[tuple[slice, np.ndarray]]:
 def best_threshold(blocks: Blocks, open_tp: np.ndarray, type_n: np.ndarray) -> tuple[float, float]:
     """The one threshold that fits the profiles best: highest F1 of all entries of all cells together.
 
-    It looks at the truth, so it is an upper reference, not a rule. Values are told apart as float16.
+    It looks at the truth, so it is an upper reference, not a rule. The thresholds tried have ten binary digits after
+    the first.
 
     Returns
     -------
     threshold, f1
-        Entries of at least ``threshold`` are open.
+        Entries of at least ``threshold`` are open, as float32.
     """
-    all_v, open_v = np.zeros(_HALVES + 1, dtype=np.int64), np.zeros(_HALVES + 1, dtype=np.int64)
+    all_v, open_v = np.zeros(_LEVELS, dtype=np.int64), np.zeros(_LEVELS, dtype=np.int64)
     for where, block in _chunks(blocks):
-        bits = as_half(block).view(np.uint16)
-        all_v += np.bincount(bits.ravel(), minlength=_HALVES + 1)
-        open_v += np.bincount(bits[open_tp[type_n[where]]], minlength=_HALVES + 1)
+        level = np.maximum(block, 0, dtype=np.float32).view(np.int32) >> _SHIFT
+        all_v += np.bincount(level.ravel(), minlength=_LEVELS)
+        open_v += np.bincount(level[open_tp[type_n[where]]], minlength=_LEVELS)
     profile = int(open_tp.sum(axis=1)[type_n].sum())
     found_v = np.cumsum(all_v[::-1])[::-1]
     hits_v = np.cumsum(open_v[::-1])[::-1]
-    f1_v = dice(hits_v, found_v, np.full(len(found_v), profile))
+    f1_v = dice(hits_v, found_v, np.full(_LEVELS, profile))
     best = int(np.argmax(f1_v))
-    return float(np.array([best], dtype=np.uint16).view(np.float16)[0]), float(f1_v[best])
-
-
-def as_half(block: np.ndarray) -> np.ndarray:
-    """The values as float16 from 0 on, in C order; what is below 0 becomes 0."""
-    with np.errstate(over="ignore"):
-        half = np.asarray(block).astype(np.float16, order="C", copy=True)
-    half[half <= 0] = 0
-    return half
+    return float(np.array([best << _SHIFT], dtype=np.int32).view(np.float32)[0]), float(f1_v[best])
 
 
 def dice_imputed(
@@ -98,7 +92,7 @@ def dice_imputed(
     thresholds
         Entries above a threshold are open; rule ``> X``.
     best
-        Rule ``best``: entries of at least this as float16, from :func:`best_threshold`.
+        Rule ``best``: entries of at least this, from :func:`best_threshold`.
     means
         (P,) means of peaks and (n,) of cells of the binary raw data: rule ``scale``.
 
@@ -114,15 +108,16 @@ def dice_imputed(
     scores = {name: np.zeros(n) for name in names}
     for where, block in _chunks(blocks):
         profile_np, size_n = open_tp[type_n[where]], size_t[type_n[where]]
-        opened: dict[str, np.ndarray] = {"soft": np.maximum(block, 0)}
-        opened |= {f"> {value:g}": block > value for value in thresholds}
+        soft = np.maximum(block, 0, dtype=np.float32)
+        hits_n = (soft * profile_np).sum(axis=1, dtype=np.float64)
+        scores["soft"][where] = dice(hits_n, soft.sum(axis=1, dtype=np.float64), size_n)
+        opened = {f"> {value:g}": block > value for value in thresholds}
         if means is not None:
             peak_p, cell_n = means
             opened["scale"] = (block > peak_p) & (block > cell_n[where][:, None])
         if best is not None:
-            opened["best"] = as_half(block) >= np.float16(best)
+            opened["best"] = block.astype(np.float32, copy=False) >= np.float32(best)
         for name, values in opened.items():
-            kind = np.float64 if name == "soft" else np.int64
-            hits_n = np.where(profile_np, values, 0).sum(axis=1, dtype=kind)
-            scores[name][where] = dice(hits_n, values.sum(axis=1, dtype=kind), size_n)
+            hits_n = np.count_nonzero(values & profile_np, axis=1)
+            scores[name][where] = dice(hits_n, np.count_nonzero(values, axis=1), size_n)
     return scores

@@ -140,7 +140,7 @@ def evaluate_imputation(
         "thresholds": list(thresholds),
         "score": "Dice by cell: 2 TP / (2 TP + FP + FN); soft: 2 sum(b x) / (sum b + sum x)",
         "scale": "above the peak's mean and the cell's mean of the binary raw data",
-        "best": "one threshold of highest F1 over all entries, values as float16; looks at the truth",
+        "best": "one threshold of highest F1 over all entries; looks at the truth",
         "seed": seed,
     }
     loaded = [_imputed(Path(path), known) for path in inputs]

@@ -191,10 +191,7 @@ def _check_smoothing(adata: AnnData, path: Path | str, key: str | None, g: int) 
 
 
 def _neighbours(adata: AnnData, counts: sparse.csr_matrix, key: str | None, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    if key is None:
-        emb_nz = lsi(counts, _COMPONENTS, seed=seed)
-    else:
-        emb_nz = np.asarray(adata.obsm[key], dtype=np.float64)
+    emb_nz = lsi(counts, _COMPONENTS, seed=seed) if key is None else np.asarray(adata.obsm[key], dtype=np.float64)
     return knn(emb_nz, 3 * SMOOTH_K, seed)
 
 

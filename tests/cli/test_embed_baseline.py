@@ -37,3 +37,12 @@ def test_options_of_the_other_are_refused(scmap, words, told):
 def test_a_file_of_options_serves_both(scmap, shelf):
     (scmap.folder / "run.toml").write_text("[embed]\nmin_overlap = 0.9\ncomponents = 4\n")
     scmap("embed", "--baseline", "pca", shelf / "data.h5ad", "-o", "out.npz", "--config", "run.toml")
+
+
+@pytest.mark.parametrize("name", ["lsi", "pca", "lsi-harmony"])
+def test_threads_change_no_byte(scmap, shelf, name):
+    more = ["--batch-key", "batch", "--components", 5, *(["--tsne"] if name == "lsi" else [])]
+    for threads in (1, 2):
+        scmap.process("embed", "--baseline", name, shelf / "atac.h5ad", "-o", f"{threads}.h5ad", "-t", threads, *more)
+    files = scmap.files()
+    assert files["1.h5ad"] == files["2.h5ad"]
