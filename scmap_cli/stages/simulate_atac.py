@@ -105,7 +105,11 @@ def simulate_atac(
         check_output(path, force)
     record = {name: list(value) if isinstance(value, tuple | list) else value for name, value in parameters.items()}
     record |= {"bulk": None if bulk is None else Path(bulk).name, "types": list(types) if types else None}
-    record |= {"open_above": open_above} if bulk is not None else {"open_share": open_share}
+    if bulk is None:
+        record |= {"open_share": open_share}
+    else:
+        # The table decides these.
+        record |= {"open_above": open_above, "n_peaks": None, "n_types": len(types) if types else record["n_types"]}
     summary: dict[str, Any] = {"preset": preset, "seed": seed, "parameters": record}
     inputs = [] if bulk is None else [bulk]
     with provenance.run(

@@ -58,6 +58,8 @@ def test_counting_the_fragments_gives_the_matrix(tmp_path, table):
     assert list(by_cell.values()) == adata.obs["depth"].tolist()
     assert list(adata.obs["cell_type"].cat.categories) == summary["types"] == ["C", "A"]
     assert {row[4] for row in rows} == {"1"}
+    parameters = json.loads(adata.uns[keys.HISTORY])[0]["parameters"]
+    assert (parameters["types"], parameters["n_types"], parameters["n_peaks"]) == (["C", "A"], 2, None)
 
 
 def test_fragments_are_sorted_and_background_keeps_away_from_peaks(tmp_path, table):
