@@ -6,6 +6,9 @@ COUNTS_LAYER = "counts"
 LOG1P_LAYER = "log1p"
 """Layer written by ``preprocess rna --normalize``: log(1 + counts per 10,000)."""
 
+MAGIC_LAYER = "magic"
+"""Layer written by ``preprocess gene-scores --smooth``."""
+
 PROGRAMS_VARM = "scmap_programs"
 """``varm``: genes x programs membership, CSC of 0/1."""
 
@@ -17,6 +20,12 @@ HISTORY = "scmap_history"
 
 UMAP = "X_umap"
 """``obsm``: two-dimensional UMAP of the embedding, under scanpy's name."""
+
+TSNE = "X_tsne"
+"""``obsm``: two-dimensional t-SNE of the embedding, under scanpy's name."""
+
+BULK, BULK_OPEN = "scmap_bulk", "scmap_bulk_open"
+"""``varm`` of simulated scATAC: peaks x types signal of the bulk profiles, and where they are open (0 or 1)."""
 
 
 LABEL, CONFIDENCE = "scmap_label", "scmap_label_confidence"

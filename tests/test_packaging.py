@@ -34,7 +34,9 @@ def normal(requirement: str) -> str:
 
 
 def declared() -> set[str]:
-    return {normal(one) for one in PROJECT["project"]["dependencies"]}
+    extras = PROJECT["project"]["optional-dependencies"]
+    optional = [one for name, wanted in extras.items() if name not in ("dev", "lint", "test") for one in wanted]
+    return {normal(one) for one in [*PROJECT["project"]["dependencies"], *optional]}
 
 
 def imported() -> set[str]:

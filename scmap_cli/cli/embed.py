@@ -9,22 +9,30 @@ import typer
 
 from scmap_cli.cli import options as o
 from scmap_cli.cli.session import begin, finish
+from scmap_cli.errors import UsageError
 
-SUMMARY = "Posterior means of a trained model for every cell."
+SUMMARY = "Posterior means of a trained model, or a linear baseline, for every cell."
 EPILOG = """\b
 Example:
   scmap embed model rna.h5ad -o embedded.h5ad --umap --cluster leiden --plot umap.png
 
+
 Pitfall: a cell's batch must be one that the model was trained with; a new batch needs a model of its own, it is not
 guessed.
 """
-_GRAPH = "Clusters and pictures"
+_GRAPH, _BASELINE = "Clusters and pictures", "Baselines"
+# What only one of the two does.
+_OF_MODELS = ("min_overlap", "missing", "variance", "program_scores", "groupby", "batch_size", "device")
+_OF_BASELINES = ("components", "drop_first", "tfidf", "binary")
 
 
 def verb(
     ctx: typer.Context,
     model_dir: Annotated[
-        Path | None, typer.Argument(metavar="MODEL_DIR", show_default=False, help="Folder that `scmap train` wrote.")
+        Path | None,
+        typer.Argument(
+            metavar="[MODEL_DIR]", show_default=False, help="Folder that `scmap train` wrote; none with --baseline."
+        ),
     ] = None,
     input: Annotated[
         Path | None,
@@ -42,6 +50,38 @@ def verb(
             rich_help_panel=o.DATA,
         ),
     ] = None,
+    baseline: Annotated[
+        Literal["lsi", "pca", "lsi-harmony"] | None,
+        typer.Option(
+            "--baseline",
+            show_default="none",
+            help="Without a model: TF-IDF and SVD, PCA of log counts, or the first with Harmony on --batch-key.",
+            rich_help_panel=_BASELINE,
+        ),
+    ] = None,
+    components: Annotated[
+        int,
+        typer.Option("--components", metavar="N", help="Dimensions of the baseline.", rich_help_panel=_BASELINE),
+    ] = 30,
+    drop_first: Annotated[
+        bool,
+        typer.Option(
+            "--drop-first/--keep-first",
+            help="Leave out the first component of LSI, which mostly follows depth; one more is computed.",
+            rich_help_panel=_BASELINE,
+        ),
+    ] = True,
+    tfidf: Annotated[
+        Literal["log-tfidf", "logtf-logidf"],
+        typer.Option(
+            "--tfidf",
+            help="log(1 + 1e4 TF IDF), or log(1 + 1e4 TF) log(1 + IDF).",
+            rich_help_panel=_BASELINE,
+        ),
+    ] = "log-tfidf",
+    binary: Annotated[
+        bool, typer.Option("--binary", help="Take counts above 0 as 1 before LSI.", rich_help_panel=_BASELINE)
+    ] = False,
     batch_key: o.BatchKey = None,
     layer: o.Layer = None,
     gene_column: o.GeneColumn = None,
@@ -70,6 +110,9 @@ def verb(
     ] = None,
     umap: Annotated[
         bool, typer.Option("--umap", help="Also write a UMAP in two dimensions.", rich_help_panel=_GRAPH)
+    ] = False,
+    tsne: Annotated[
+        bool, typer.Option("--tsne", help="Also write a t-SNE in two dimensions.", rich_help_panel=_GRAPH)
     ] = False,
     cluster_method: Annotated[
         Literal["leiden", "louvain"] | None,
@@ -124,12 +167,32 @@ def verb(
     config: o.Config = None,
     print_config: o.PrintConfig = False,
 ) -> None:
-    """Posterior means of a trained model for every cell, with clusters, UMAP and program scores on request.
+    """Posterior means of a trained model for every cell, with clusters, UMAP, t-SNE and program scores on request.
 
-    An h5ad gets them in obsm X_MODEL; the model directory is all that is needed.
+    An h5ad gets them in obsm X_MODEL; the model directory is all that is needed. With --baseline a linear method takes
+    the place of the model (scmap embed --baseline lsi atac.h5ad -o lsi.h5ad): X_lsi, X_pca or X_lsi_harmony.
     """
-    options = begin(ctx, needs=("model_dir", "input", "output"))
-    from scmap_cli.stages.embed import embed
+    if baseline is None:
+        _refuse(ctx, _OF_BASELINES, "needs --baseline")
+        options = begin(ctx, needs=("model_dir", "input", "output"))
+        from scmap_cli.stages.embed import embed
 
-    embed(**options)
+        embed(**{name: value for name, value in options.items() if name not in _OF_BASELINES})
+    else:
+        if input is not None:
+            raise UsageError("--baseline takes no MODEL_DIR", "give the input alone")
+        _refuse(ctx, _OF_MODELS, "is for models, not for --baseline")
+        ctx.params |= {"model_dir": None, "input": model_dir}
+        options = begin(ctx, needs=("input", "output"))
+        from scmap_cli.stages.embed_baseline import embed_baseline
+
+        embed_baseline(**{name: value for name, value in options.items() if name not in _OF_MODELS})
     finish(options, "program_scores", "plot")
+
+
+def _refuse(ctx: typer.Context, names: tuple[str, ...], why: str) -> None:
+    """A usage error for the first of these options that a flag gave; a config file may serve both kinds of run."""
+    for parameter in ctx.command.params:
+        source = ctx.get_parameter_source(str(parameter.name))
+        if parameter.name in names and source is not None and source.name == "COMMANDLINE":
+            raise UsageError(f"{parameter.opts[0]} {why}", f"see '{ctx.command_path} -h'")

@@ -19,6 +19,8 @@ from scmap_cli.errors import UsageError
 Number = TypeVar("Number", int, float)
 
 _OF_A_CALL = frozenset({"config", "print_config", "dry_run", "force", "quiet", "verbose", "help"})
+# Lists of names, such as COLUMN,..., stay text.
+_NUMBER_LISTS: dict[str, Callable[[str], Any]] = {"N,...": int, "X,...": float}
 _TRAIN_SECTIONS = {"Model": "model", "Training": "train", "Run": "train"}
 
 
@@ -148,8 +150,8 @@ def _to_file(value: Any, parameter: Any) -> Any:
     """A parsed value as TOML can hold it; None where nothing is set."""
     if _is_many(parameter):
         return [_to_plain(item) for item in value] if value else None
-    if _is_comma_list(parameter) and value is not None:
-        kind = int if str(parameter.metavar).startswith("N") else float
+    kind = _NUMBER_LISTS.get(str(parameter.metavar))
+    if kind is not None and value is not None:
         return numbers(str(value), f"--{key_of(parameter)}", kind)
     return _to_plain(value)
 

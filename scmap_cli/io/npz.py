@@ -13,7 +13,8 @@ import tempfile
 import tokenize
 import zipfile
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -111,7 +112,7 @@ def write_npz_rows(
 ) -> None:
     """As :func:`write_npz`, with a matrix that comes a block of rows at a time.
 
-    Dense float32 blocks become the array ``matrix``, kept in a temporary file beside the target until it is whole. CSR
+    Dense float32 blocks become the array ``imputed``, kept in a temporary file beside the target until it is whole. CSR
     blocks become ``data``, ``indices`` and ``indptr``, kept in memory.
     """
     parts: list[Any] = []
@@ -125,7 +126,7 @@ def write_npz_rows(
                 else:
                     parts.append(block)
         if not parts:
-            write_npz(path, {**arrays, "matrix": np.memmap(whole, "<f4", "r", shape=shape)}, header, force)
+            write_npz(path, {**arrays, "imputed": np.memmap(whole, "<f4", "r", shape=shape)}, header, force)
             return
         starts = np.cumsum([0, *(part.nnz for part in parts)])
         pointers = [part.indptr[1:].astype(np.int64) + start for part, start in zip(parts, starts[:-1], strict=True)]
@@ -139,7 +140,12 @@ def write_npz_rows(
 
 
 def read_npz(
-    path: Path | str, kind: str | None = None, max_bytes: int | None = None, *, foreign: bool = False
+    path: Path | str,
+    kind: str | None = None,
+    max_bytes: int | None = None,
+    *,
+    foreign: bool = False,
+    leave: str | None = None,
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """Read an npz: its header and its arrays by name.
 
@@ -153,6 +159,8 @@ def read_npz(
         Most bytes the arrays may take; by default the memory available now.
     foreign
         Accept a plain npz that no scmap wrote; its header is then empty.
+    leave
+        An array that is not read, see :func:`stream_rows`.
 
     Raises
     ------
@@ -161,18 +169,60 @@ def read_npz(
         written by a newer scmap.
     """
     path = Path(path)
-    try:
-        with path.open("rb") as handle, zipfile.ZipFile(handle) as archive:
-            infos = _checked_directory(path, archive, handle, max_bytes)
-            arrays = {name: _read_member(path, archive, info) for name, info in infos.items()}
-    except FileNotFoundError:
-        raise InputError(f"{path} does not exist") from None
-    except _BROKEN as error:
-        raise InputError(f"{path} is not a readable npz file ({_reason(error)})", "make the file again") from error
+    with _members(path, max_bytes, leave) as (archive, infos):
+        arrays = {name: _read_member(path, archive, info) for name, info in infos.items() if name != leave}
     text = arrays.pop(_HEADER, None)
     if text is None and foreign:
         return {}, arrays
     return _checked_header(path, text, kind), arrays
+
+
+def array_shapes(path: Path | str) -> dict[str, tuple[int, ...]]:
+    """Shapes of all arrays by name, without reading them; raises as :func:`read_npz`."""
+    path = Path(path)
+    shapes = {}
+    with _members(path, None, None, any_size=True) as (archive, infos):
+        for name, info in infos.items():
+            with archive.open(info) as handle:
+                shapes[name] = _read_head(path, name, info, handle)[0]
+    return shapes
+
+
+def stream_rows(path: Path | str, name: str, rows: int) -> Iterator[np.ndarray]:
+    """Consecutive blocks of so many rows of a two-dimensional array that need not fit into memory.
+
+    Raises
+    ------
+    InputError
+        As :func:`read_npz`; or the array is not there, not two-dimensional, or stored by columns.
+    """
+    path = Path(path)
+    with _members(path, None, name) as (archive, infos):
+        if name not in infos:
+            raise InputError(f"{path} has no array {name!r}", f"arrays in it: {', '.join(infos)}")
+        with archive.open(infos[name]) as handle:
+            shape, fortran, dtype = _read_head(path, name, infos[name], handle)
+            if len(shape) != 2 or fortran:
+                raise InputError(f"{path}: array {name!r} is not a table stored by rows", "save it in C order")
+            for first in range(0, shape[0], rows):
+                count = min(rows, shape[0] - first)
+                raw = _read_exactly(handle, count * shape[1] * dtype.itemsize, name)
+                yield raw.view(dtype).reshape(count, shape[1])
+            handle.read(1)
+
+
+@contextmanager
+def _members(
+    path: Path, max_bytes: int | None, leave: str | None, any_size: bool = False
+) -> Iterator[tuple[zipfile.ZipFile, dict[str, zipfile.ZipInfo]]]:
+    """The checked directory of an npz; what is broken in the file, also inside the block, is an InputError."""
+    try:
+        with path.open("rb") as handle, zipfile.ZipFile(handle) as archive:
+            yield archive, _checked_directory(path, archive, handle, max_bytes, leave, any_size)
+    except FileNotFoundError:
+        raise InputError(f"{path} does not exist") from None
+    except _BROKEN as error:
+        raise InputError(f"{path} is not a readable npz file ({_reason(error)})", "make the file again") from error
 
 
 def _reason(error: BaseException) -> str:
@@ -180,9 +230,14 @@ def _reason(error: BaseException) -> str:
 
 
 def _checked_directory(
-    path: Path, archive: zipfile.ZipFile, handle: IO[bytes], max_bytes: int | None
+    path: Path,
+    archive: zipfile.ZipFile,
+    handle: IO[bytes],
+    max_bytes: int | None,
+    leave: str | None,
+    any_size: bool,
 ) -> dict[str, zipfile.ZipInfo]:
-    """Members by array name, after the checks that need nothing unpacked."""
+    """Members by array name, after the checks that need nothing unpacked; ``leave`` may be of any size."""
     infos = archive.infolist()
     if len(infos) > _MAX_MEMBERS:
         raise InputError(f"{path} holds {len(infos)} arrays, more than the {_MAX_MEMBERS} allowed")
@@ -195,7 +250,9 @@ def _checked_directory(
             raise InputError(f"{path}: array {name!r} is encrypted or packed in an unknown way")
         names[name] = info
     file_bytes = os.fstat(handle.fileno()).st_size
-    declared = sum(info.file_size for info in infos)
+    if any_size:
+        return names
+    declared = sum(info.file_size for name, info in names.items() if name != leave)
     limit = available_memory() if max_bytes is None else max_bytes
     if declared > limit:
         raise InputError(
@@ -210,38 +267,52 @@ def _checked_directory(
     return names
 
 
+def _read_head(
+    path: Path, name: str, info: zipfile.ZipInfo, handle: IO[bytes]
+) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Shape, order and type of an array, once they agree with the size of its member."""
+    version = np.lib.format.read_magic(handle)
+    reader = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}.get(version)
+    if reader is None:
+        raise InputError(f"{path}: array {name!r} has npy version {version[0]}.{version[1]}, not 1.0 or 2.0")
+    shape, fortran, dtype = reader(handle)
+    if dtype.hasobject or dtype.kind not in _KINDS or dtype.itemsize == 0:
+        raise InputError(
+            f"{path}: array {name!r} holds {dtype} values; only numbers and plain text are read",
+            "save it again as numbers or unicode text, without pickled objects",
+        )
+    count = 1
+    for length in shape:
+        if length < 0:
+            raise InputError(f"{path}: array {name!r} declares a negative shape {shape}")
+        count *= length
+    if count * dtype.itemsize != info.file_size - handle.tell():
+        raise InputError(
+            f"{path}: array {name!r} declares {count * dtype.itemsize:,} bytes but holds "
+            f"{info.file_size - handle.tell():,}",
+            "make the file again",
+        )
+    return shape, fortran, dtype
+
+
+def _read_exactly(handle: IO[bytes], wanted: int, name: str) -> np.ndarray:
+    """So many bytes, (wanted,) uint8."""
+    raw = np.empty(wanted, dtype=np.uint8)
+    done = 0
+    while done < wanted:
+        part = handle.read(min(_CHUNK, wanted - done))
+        if not part:
+            raise EOFError(f"array {name!r} ends after {done:,} of {wanted:,} bytes")
+        raw[done : done + len(part)] = np.frombuffer(part, dtype=np.uint8)
+        done += len(part)
+    return raw
+
+
 def _read_member(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray:
     name = info.filename.removesuffix(".npy")
     with archive.open(info) as handle:
-        version = np.lib.format.read_magic(handle)
-        reader = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}.get(version)
-        if reader is None:
-            raise InputError(f"{path}: array {name!r} has npy version {version[0]}.{version[1]}, not 1.0 or 2.0")
-        shape, fortran, dtype = reader(handle)
-        if dtype.hasobject or dtype.kind not in _KINDS or dtype.itemsize == 0:
-            raise InputError(
-                f"{path}: array {name!r} holds {dtype} values; only numbers and plain text are read",
-                "save it again as numbers or unicode text, without pickled objects",
-            )
-        count = 1
-        for length in shape:
-            if length < 0:
-                raise InputError(f"{path}: array {name!r} declares a negative shape {shape}")
-            count *= length
-        wanted = count * dtype.itemsize
-        if wanted != info.file_size - handle.tell():
-            raise InputError(
-                f"{path}: array {name!r} declares {wanted:,} bytes but holds {info.file_size - handle.tell():,}",
-                "make the file again",
-            )
-        raw = np.empty(wanted, dtype=np.uint8)
-        done = 0
-        while done < wanted:
-            part = handle.read(min(_CHUNK, wanted - done))
-            if not part:
-                raise EOFError(f"array {name!r} ends after {done:,} of {wanted:,} bytes")
-            raw[done : done + len(part)] = np.frombuffer(part, dtype=np.uint8)
-            done += len(part)
+        shape, fortran, dtype = _read_head(path, name, info, handle)
+        raw = _read_exactly(handle, info.file_size - handle.tell(), name)
         # One more read reaches the end of the member, where zipfile compares the checksum.
         handle.read(1)
     return raw.view(dtype).reshape(shape, order="F" if fortran else "C")

@@ -78,7 +78,7 @@ class Noise:
         Returns
         -------
         Tensor
-            bool, in the order of ``row_m``. Shares are those of the global batch; the entries' draws are each rank's own.
+            bool, in the order of ``row_m``. Shares are of the global batch, draws each rank's own.
         """
         share_n = torch.rand(self.rows, generator=self.generator, device=row_m.device)[self.start :] * most
         drawn_m = torch.rand(len(row_m), generator=self.generator, device=row_m.device)

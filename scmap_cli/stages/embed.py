@@ -1,24 +1,19 @@
-"""``scmap embed``: posterior means of a trained model for every cell; UMAP, clusters and program scores on request."""
+"""``scmap embed``: posterior means of a trained model for every cell; layouts, clusters, program scores on request."""
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from anndata import AnnData
 
 from scmap_cli.data.batches import CsrStore
 from scmap_cli.data.matrices import binarised
 from scmap_cli.errors import InputError, UsageError
 from scmap_cli.io.atomic import atomic_file, check_output
 from scmap_cli.io.bundle import Bundle, load_bundle
-from scmap_cli.io.h5ad import write_h5ad
-from scmap_cli.io.npz import write_npz
-from scmap_cli.keys import BATCH, UMAP, cluster_key, embedding_key, latent_names_key, variance_key
-from scmap_cli.metrics.graph import BACKENDS, METHODS, cluster, knn, to_igraph
+from scmap_cli.keys import BATCH
 from scmap_cli.metrics.programs import directions
 from scmap_cli.models.base import ScmapModel
 from scmap_cli.plots.draw import embedding as draw_embedding
@@ -35,10 +30,9 @@ from scmap_cli.stages.inputs import (
     condition_labels,
     plain_records,
 )
+from scmap_cli.stages.views import Embedding, arrange, check_views, plot_columns, write_embedding
 from scmap_cli.training.device import memory_errors, resolve_device
 from scmap_cli.training.infer import embed_cells, restore_model
-
-_MIN_DIST = 0.3
 
 
 def embed(
@@ -51,6 +45,7 @@ def embed(
     gene_column: str | None = None,
     variance: bool = False,
     umap: bool = False,
+    tsne: bool = False,
     cluster_method: str | None = None,
     resolution: float = 1.0,
     neighbors: int = 15,
@@ -85,6 +80,8 @@ def embed(
         Also write posterior variances.
     umap
         Also write a two-dimensional UMAP of the posterior means.
+    tsne
+        Also write a two-dimensional t-SNE of the posterior means.
     cluster_method, resolution, neighbors, cluster_backend
         ``leiden`` or ``louvain`` clusters on the graph of nearest neighbours; the backend is that of Leiden.
     program_scores
@@ -113,9 +110,8 @@ def embed(
         With exit codes 2, 3, 5 and 6.
     """
     model_dir, input, output = Path(model_dir), Path(input), Path(output)
-    _check_options(
-        output, cluster_method, cluster_backend, resolution, neighbors, batch_size, min_overlap, groupby, missing
-    )
+    check_views(output, cluster_method, cluster_backend, resolution, neighbors)
+    _check_options(cluster_method, batch_size, min_overlap, groupby, missing)
     for target in (output, program_scores, plot):
         if target is not None:
             check_output(target, force)
@@ -126,6 +122,7 @@ def embed(
         "gene_column": gene_column,
         "variance": variance,
         "umap": umap or plot is not None,
+        "tsne": tsne,
         "cluster": cluster_method,
         "resolution": resolution,
         "neighbors": neighbors,
@@ -158,62 +155,42 @@ def embed(
             return summary
         model = restore_model(kind, bundle.config, bundle.tensors, where)
         mean_nz, var_nz = embed_cells(model, store.to(where), batch_size)
-        result = _Embedding(bundle, model, mean_nz, var_nz)
+        result = _of_model(bundle, model, mean_nz, var_nz)
         summary |= {"dimensions": mean_nz.shape[1], "active": int(result.active.sum())}
-        if cluster_method or umap or plot:
-            indices, distances = knn(mean_nz, neighbors, seed)
-        if cluster_method:
-            result.clusters = cluster(to_igraph(indices), cluster_method, resolution, seed, cluster_backend)
-            summary["clusters"] = int(result.clusters.max()) + 1
-        if umap or plot:
-            result.umap = umap_layout(mean_nz, indices, distances, seed)
+        summary |= arrange(
+            result,
+            umap=umap or plot is not None,
+            tsne=tsne,
+            cluster_method=cluster_method,
+            resolution=resolution,
+            neighbors=neighbors,
+            cluster_backend=cluster_backend,
+            seed=seed,
+        )
         if program_scores is not None:
             _write_scores(program_scores, result, data, groupby, force)
         if plot is not None and result.umap is not None:
-            columns = _plot_columns(result, data.adata.obs, labels, color)
+            columns = plot_columns(result, data.adata.obs, labels, color)
             publish(plot, force, "the UMAP", draw_embedding, result.umap, columns)
-        _write(output, result, data, variance, run, force)
+        write_embedding(output, result, data, variance, run, force)
         told = f" programs, {summary['active']} active" if result.w_gk is not None else " dimensions"
         log.info("wrote %s: %d cells x %d%s", output, *mean_nz.shape, told)
     return summary
 
 
-class _Embedding:
-    """The results of one run, before they are written."""
-
-    def __init__(self, bundle: Bundle, model: ScmapModel, mean_nz: np.ndarray, var_nz: np.ndarray) -> None:
-        self.name: str = bundle.config["model"]
-        self.names = [str(n) for n in bundle.categories.get("latent", [])] or [f"z{i}" for i in range(mean_nz.shape[1])]
-        self.mean_nz, self.var_nz = mean_nz, var_nz
-        weights = getattr(model, "decoder_weights", None)
-        self.w_gk = weights().cpu().numpy() if weights is not None else None
-        self.active = (self.w_gk != 0).any(0) if self.w_gk is not None else np.ones(mean_nz.shape[1], dtype=bool)
-        self.umap: np.ndarray | None = None
-        self.clusters: np.ndarray | None = None
+def _of_model(bundle: Bundle, model: ScmapModel, mean_nz: np.ndarray, var_nz: np.ndarray) -> Embedding:
+    names = [str(n) for n in bundle.categories.get("latent", [])] or [f"z{i}" for i in range(mean_nz.shape[1])]
+    weights = getattr(model, "decoder_weights", None)
+    w_gk = weights().cpu().numpy() if weights is not None else None
+    active = (w_gk != 0).any(0) if w_gk is not None else np.ones(mean_nz.shape[1], dtype=bool)
+    return Embedding(bundle.config["model"], names, mean_nz, var_nz, active, w_gk)
 
 
 def _check_options(
-    output: Path,
-    method: str | None,
-    backend: str,
-    resolution: float,
-    neighbors: int,
-    batch_size: int,
-    min_overlap: float,
-    groupby: str | None,
-    missing: str | None,
+    method: str | None, batch_size: int, min_overlap: float, groupby: str | None, missing: str | None
 ) -> None:
-    if output.suffix not in (".h5ad", ".npz"):
-        raise UsageError(f"the output {output.name} ends neither in .h5ad nor in .npz", "choose one of the two")
-    if method is not None and method not in METHODS:
-        raise UsageError(f"unknown cluster method {method!r}", f"choose one of {', '.join(METHODS)}")
-    if backend not in BACKENDS:
-        raise UsageError(f"unknown cluster backend {backend!r}", f"choose one of {', '.join(BACKENDS)}")
-    if not resolution > 0:
-        raise UsageError(f"--resolution {resolution} must be above 0")
-    for flag, value in (("--neighbors", neighbors), ("--batch-size", batch_size)):
-        if value < 1:
-            raise UsageError(f"{flag} {value} must be at least 1")
+    if batch_size < 1:
+        raise UsageError(f"--batch-size {batch_size} must be at least 1")
     if not 0 <= min_overlap <= 1:
         raise UsageError(f"--min-overlap {min_overlap} is not in [0, 1]")
     if missing is not None and missing not in MISSING:
@@ -258,29 +235,7 @@ def _unseen_conditions(bundle: Bundle, data: RnaInput, batch_key: str | None, pa
     return labels
 
 
-def umap_layout(mean_nz: np.ndarray, indices: np.ndarray, distances: np.ndarray, seed: int) -> np.ndarray:
-    """Two-dimensional UMAP of an embedding on given neighbours, float32 (n, 2); seeded, so on one thread."""
-    import umap
-
-    n = len(mean_nz)
-    self_first = np.column_stack([np.arange(n), indices]).astype(np.int32)
-    self_zero = np.column_stack([np.zeros(n), distances]).astype(np.float32)
-    with warnings.catch_warnings():
-        # Neighbours given from outside cannot place new points later, which nobody asks of this layout.
-        warnings.simplefilter("ignore")
-        layout = umap.UMAP(
-            n_neighbors=self_first.shape[1],
-            min_dist=_MIN_DIST,
-            # Spectral layouts need more cells than the dimensions of their solver.
-            init="spectral" if n > 100 else "random",
-            random_state=seed,
-            n_jobs=1,
-            precomputed_knn=(self_first, self_zero),
-        ).fit_transform(mean_nz)
-    return np.asarray(layout, dtype=np.float32)
-
-
-def _write_scores(path: Path, result: _Embedding, data: RnaInput, groupby: str | None, force: bool) -> None:
+def _write_scores(path: Path, result: Embedding, data: RnaInput, groupby: str | None, force: bool) -> None:
     """Signed scores (posterior mean times direction) as TSV; an undecided direction keeps the model's sign."""
     sign_k = np.ones(len(result.names))
     if result.w_gk is not None:
@@ -302,55 +257,3 @@ def _write_scores(path: Path, result: _Embedding, data: RnaInput, groupby: str |
         table.index.name = "cell"
     with atomic_file(path, force) as tmp:
         table.to_csv(tmp, sep="\t", float_format="%.5g")
-
-
-def _plot_columns(
-    result: _Embedding, obs: pd.DataFrame, labels: np.ndarray, color: str | None
-) -> dict[str, np.ndarray]:
-    """What the panels show: the columns asked for (obs, clusters or programs), else clusters and conditions."""
-    columns: dict[str, np.ndarray] = {}
-    for name in color.split(",") if color else []:
-        if name in obs:
-            numeric = pd.api.types.is_float_dtype(obs[name])
-            columns[name] = obs[name].to_numpy(float) if numeric else obs[name].astype(object).astype(str).to_numpy()
-        elif name in result.names:
-            columns[name] = result.mean_nz[:, result.names.index(name)].astype(float)
-        elif not (name == "clusters" and result.clusters is not None):
-            raise InputError(f"--color {name!r} is neither an obs column nor a program of the model")
-        else:
-            columns[name] = result.clusters.astype(str)
-    if not color and result.clusters is not None:
-        columns["clusters"] = result.clusters.astype(str)
-    if not color and (len(np.unique(labels)) > 1 or not columns):
-        columns["condition"] = labels
-    return columns
-
-
-def _write(output: Path, result: _Embedding, data: RnaInput, variance: bool, run: provenance.Run, force: bool) -> None:
-    if output.suffix == ".npz":
-        arrays: dict[str, Any] = {
-            "embedding": result.mean_nz,
-            "cells": data.cells,
-            "names": np.array(result.names),
-            "active": result.active,
-        }
-        if variance:
-            arrays["variance"] = result.var_nz
-        if result.umap is not None:
-            arrays["umap"] = result.umap
-        if result.clusters is not None:
-            arrays["clusters"] = result.clusters
-        write_npz(output, arrays, {"kind": "embedding", "model": result.name, "history": [run.record]}, force)
-        return
-    adata: AnnData = data.adata
-    adata.obsm[embedding_key(result.name)] = result.mean_nz
-    adata.uns[latent_names_key(result.name)] = np.array(result.names, dtype=object)
-    if variance:
-        adata.obsm[variance_key(result.name)] = result.var_nz
-    if result.umap is not None:
-        adata.obsm[UMAP] = result.umap
-    if result.clusters is not None:
-        names = [str(i) for i in range(int(result.clusters.max()) + 1)]
-        adata.obs[cluster_key(result.name)] = pd.Categorical.from_codes(result.clusters.tolist(), pd.Index(names))
-    run.stamp(adata.uns)
-    write_h5ad(adata, output, force=force)

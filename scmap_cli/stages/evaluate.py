@@ -10,17 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from scmap_cli import keys
 from scmap_cli.errors import InputError, UsageError
 from scmap_cli.io.atomic import check_output, write_text
-from scmap_cli.io.h5ad import read_h5ad
-from scmap_cli.io.npz import read_npz
 from scmap_cli.metrics import clustering
 from scmap_cli.metrics.graph import BACKENDS, EXACT_CELLS, METHODS, knn
 from scmap_cli.metrics.mixing import NEIGHBOURS, batch_entropy
-from scmap_cli.registry import MODELS
 from scmap_cli.runtime import provenance
 from scmap_cli.runtime.logs import log
+from scmap_cli.stages.embeddings import read_embeddings
 
 _NO_LABEL = ("nan", "None", "<NA>", "")
 
@@ -202,49 +199,10 @@ def _check_options(
 
 def _load(path: Path, wanted: Sequence[str], label_key: str, batch_key: str | None) -> list[_Table]:
     """Every embedding wanted from a file."""
-    embeddings: dict[str, Any]
-    columns: dict[str, Any]
-    if path.suffix == ".npz":
-        _, arrays = read_npz(path, foreign=True)
-        embeddings = {name: array for name, array in arrays.items() if array.ndim == 2 and array.dtype.kind in "fiu"}
-        columns = {name: array for name, array in arrays.items() if array.ndim == 1}
-        ours = list(embeddings)
-    else:
-        adata = read_h5ad(path, backed=True, unique=False)
-        try:
-            embeddings = {name: adata.obsm[name] for name in adata.obsm}
-            columns = {str(name): adata.obs[name] for name in adata.obs}
-        finally:
-            adata.file.close()
-        ours = [key for key in map(keys.embedding_key, MODELS) if key in embeddings]
-    if not wanted:
-        if len(ours) != 1:
-            found = ", ".join(ours or embeddings) or "none"
-            what = "no embedding of an scmap model" if not ours else "more than one embedding"
-            raise InputError(f"{path} holds {what}; embeddings in it: {found}", "name one with --embedding")
-        wanted = ours
-    labels = _column(path, columns, label_key, "label")
-    batch = None if batch_key is None else _column(path, columns, batch_key, "batch")
-    tables = []
-    for key in wanted:
-        if key not in embeddings:
-            raise InputError(f"{path} has no embedding {key!r}", f"embeddings in it: {', '.join(embeddings) or 'none'}")
-        value = embeddings[key]
-        emb_nz = np.asarray(value.toarray() if hasattr(value, "toarray") else value)
-        if emb_nz.ndim != 2 or emb_nz.dtype.kind not in "fiu" or len(emb_nz) != len(labels) or emb_nz.shape[1] == 0:
-            raise InputError(f"{path}: {key!r} is not a table of numbers with one row for each of {len(labels)} cells")
-        if batch is not None and len(batch) != len(labels):
-            raise InputError(f"{path}: {batch_key!r} has {len(batch)} values for {len(labels)} cells")
-        tables.append(_Table(path, key, emb_nz, labels, batch))
-    return tables
-
-
-def _column(path: Path, columns: dict[str, Any], key: str, kind: str) -> np.ndarray:
-    if key not in columns:
-        raise InputError(
-            f"{path} has no {kind} column {key!r}", f"columns in it: {', '.join(map(str, columns)) or 'none'}"
-        )
-    return np.asarray(columns[key]).astype(str)
+    found = read_embeddings(path, wanted)
+    labels = found.column(label_key, "label").astype(str)
+    batch = None if batch_key is None else found.column(batch_key, "batch").astype(str)
+    return [_Table(path, key, emb_nz, labels, batch) for key, emb_nz in found.embeddings.items()]
 
 
 def _kept_cells(table: _Table, exclude_labels: Sequence[str], max_cells: int | None, seed: int) -> np.ndarray:

@@ -177,9 +177,7 @@ def _columns(names: np.ndarray, path: Path | None) -> np.ndarray:
     position = {name: i for i, name in enumerate(names.tolist())}
     strange = [name for name in wanted if name not in position]
     if strange or not wanted:
-        found = (
-            f"{path} names {len(strange)} peaks that the model lacks, first {strange[0]!r}" if strange else ""
-        )
+        found = f"{path} names {len(strange)} peaks that the model lacks, first {strange[0]!r}" if strange else ""
         raise InputError(found or f"{path} names no peak", f"the model's peaks are named like {names[0]!r}")
     if len(set(wanted)) < len(wanted):
         raise InputError(f"{path} names {len(wanted) - len(set(wanted))} peaks twice")

@@ -95,12 +95,14 @@ def scmap(tmp_path) -> Iterator[Scmap]:
 
 @pytest.fixture(scope="session")
 def shelf(tmp_path_factory) -> Path:
-    """Small finished files: data.h5ad, programs.npz, sets.gmt, model/, embedded.h5ad, embedded.npz, sailer/."""
+    """Small files: data.h5ad, atac.h5ad, genes.bed, programs.npz, sets.gmt, model/, sailer/, embedded.h5ad and .npz."""
     folder = tmp_path_factory.mktemp("shelf")
     scmap = Scmap(folder)
     with undisturbed():
         planted = ("--programs-output", "programs.npz", "--gmt-output", "sets.gmt")
         scmap("simulate", "rna", "-o", "data.h5ad", "--preset", "tiny", *planted)
+        scmap("simulate", "atac", "-o", "atac.h5ad", "--preset", "tiny")
+        (folder / "genes.bed").write_text("chr1\t5000\t60000\tGENE1\t0\t+\nchr2\t100000\t400000\tGENE2\t0\t-\n")
         short = ("--epochs", 1, "--hidden", "8", "-t", 1, "--device", "cpu")
         scmap(
             "train", "expimap", "data.h5ad", "-o", "model", "--programs", "programs.npz", "--batch-key", "batch", *short
@@ -116,12 +118,14 @@ def shelf(tmp_path_factory) -> Path:
 COMMANDS = {
     "preprocess rna": ("{shelf}/data.h5ad", "-o", "out.h5ad"),
     "preprocess programs": ("{shelf}/sets.gmt", "--genes", "{shelf}/data.h5ad", "-o", "out.npz"),
+    "preprocess gene-scores": ("{shelf}/atac.h5ad", "--genes", "{shelf}/genes.bed", "-o", "out.h5ad"),
     "simulate rna": ("--preset", "tiny", "-o", "out.h5ad"),
     "train sailer": (
         *("{shelf}/data.h5ad", "-o", "out", "--epochs", "1", "--hidden", "8,6", "--batch-size", "64"),
         *("--device", "cpu"),
     ),
     "impute": ("{shelf}/sailer", "{shelf}/data.h5ad", "-o", "out.h5ad", "--device", "cpu"),
+    "simulate atac": ("--preset", "tiny", "-o", "out.h5ad"),
     "train expimap": (
         *("{shelf}/data.h5ad", "--programs", "{shelf}/programs.npz", "-o", "out"),
         *("--epochs", "1", "--hidden", "8", "--device", "cpu"),
@@ -135,6 +139,10 @@ COMMANDS = {
     "evaluate clustering": (
         *("{shelf}/embedded.h5ad", "--label-key", "cell_type", "-o", "out.json"),
         *("-k", "10", "--resolutions", "1"),
+    ),
+    "evaluate invariance": ("{shelf}/embedded.h5ad", "--batch-key", "batch", "-o", "out.json"),
+    "evaluate imputation": (
+        *("{shelf}/atac.h5ad", "--raw", "{shelf}/atac.h5ad", "--label-key", "cell_type", "-o", "out.json"),
     ),
     "info": ("{shelf}/data.h5ad", "-o", "out.txt"),
 }

@@ -19,17 +19,24 @@ from scmap_cli.cli.settings import key_of
 STAGES = {
     "preprocess rna": "scmap_cli.stages.preprocess_rna:preprocess_rna",
     "preprocess programs": "scmap_cli.stages.preprocess_programs:preprocess_programs",
+    "preprocess gene-scores": "scmap_cli.stages.preprocess_gene_scores:preprocess_gene_scores",
     "simulate rna": "scmap_cli.stages.simulate:simulate_rna",
+    "simulate atac": "scmap_cli.stages.simulate_atac:simulate_atac",
     "train expimap": "scmap_cli.stages.train:train",
     "embed": "scmap_cli.stages.embed:embed",
     "map-query": "scmap_cli.stages.map_query:map_query",
     "gp-test": "scmap_cli.stages.gp_test:gp_test",
     "evaluate clustering": "scmap_cli.stages.evaluate:evaluate_clustering",
+    "evaluate invariance": "scmap_cli.stages.evaluate_invariance:evaluate_invariance",
+    "evaluate imputation": "scmap_cli.stages.evaluate_imputation:evaluate_imputation",
     "info": "scmap_cli.stages.info:info",
 }
+#: further stages of a verb that does one of several things
+ALSO = {"embed": "scmap_cli.stages.embed_baseline:embed_baseline"}
 PROCESS = {"threads", "quiet", "verbose", "config", "print_config"}
 EVERY_VERB = ["--force", "--threads", "--quiet", "--verbose", "--dry-run", "--help"]
 EVERY_RUN = ["--seed", "--config", "--print-config"]
+CHOICES_DIFFER = ("--preset",)
 SAME_MEANING = [*EVERY_VERB, *EVERY_RUN, "--device", "--layer", "--gene-column", "--cluster-backend"]
 
 
@@ -83,7 +90,10 @@ def test_the_same_flag_means_the_same_everywhere():
     for verb, command in LEAVES.items():
         for p in all_options(command):
             for flag in p.opts:
-                kind = (p.multiple, bool(p.is_flag), str(p.type_descriptor.annotation).removesuffix(" | None"))
+                form = str(p.type_descriptor.annotation).removesuffix(" | None")
+                # What can be chosen differs by verb; that a name is chosen does not.
+                form = "Literal" if flag in CHOICES_DIFFER and "Literal" in form else form
+                kind = (p.multiple, bool(p.is_flag), form)
                 meaning = (tuple(p.opts), *kind) if flag not in ("-k",) else kind
                 if flag in SAME_MEANING:
                     meaning = (*meaning, p.help, p.default)
@@ -93,8 +103,10 @@ def test_the_same_flag_means_the_same_everywhere():
 
 @pytest.mark.parametrize("verb", LEAVES)
 def test_parameters_are_those_of_the_stage(verb):
-    module, name = STAGES[verb].split(":")
-    stage = inspect.signature(getattr(import_module(module), name)).parameters
+    stage = {}
+    for target in filter(None, (ALSO.get(verb), STAGES[verb])):
+        module, name = target.split(":")
+        stage |= inspect.signature(getattr(import_module(module), name)).parameters
     ours = parameters(verb)
     names = set(ours) - PROCESS
     if verb in ("train expimap", "map-query"):
@@ -108,6 +120,8 @@ def test_parameters_are_those_of_the_stage(verb):
         shown = ours[name].default
         if name == "k":
             shown = options.integers(shown, "-k")
+        if name == "thresholds":
+            shown = options.floats(shown, "--thresholds")
         if isinstance(ours[name].show_default, str):
             assert ours[name].show_default == ", ".join(default)
         else:
@@ -150,11 +164,16 @@ def test_defaults_of_the_simulation_are_those_of_its_presets():
 
 
 def test_choices_are_those_of_the_code():
+    from scmap_cli.data.decomposition import TFIDF
     from scmap_cli.data.hvg import FLAVORS
     from scmap_cli.data.simulation import PRESETS
+    from scmap_cli.data.simulation_atac import PRESETS as ATAC_PRESETS
+    from scmap_cli.data.simulation_atac import RARE_IN
     from scmap_cli.io.gmt import FORMS
     from scmap_cli.metrics.graph import BACKENDS, METHODS
+    from scmap_cli.metrics.invariance import ESTIMATORS
     from scmap_cli.nn.distributions import LINKS
+    from scmap_cli.stages.embed_baseline import BASELINES
     from scmap_cli.stages.inputs import MISSING
     from scmap_cli.stages.map_query import SPACES
     from scmap_cli.stages.preprocess_programs import CASES
@@ -164,13 +183,18 @@ def test_choices_are_those_of_the_code():
         ("preprocess programs", "form"): FORMS,
         ("preprocess programs", "case"): CASES,
         ("simulate rna", "preset"): PRESETS,
+        ("simulate atac", "preset"): ATAC_PRESETS,
+        ("simulate atac", "rare_in"): RARE_IN,
         ("train expimap", "mean"): LINKS,
         ("embed", "cluster_method"): METHODS,
         ("embed", "cluster_backend"): BACKENDS,
         ("embed", "missing"): MISSING,
+        ("embed", "baseline"): BASELINES,
+        ("embed", "tfidf"): TFIDF,
         ("map-query", "space"): SPACES,
         ("evaluate clustering", "cluster_method"): METHODS,
         ("evaluate clustering", "leiden_backend"): BACKENDS,
+        ("evaluate invariance", "batch_estimator"): ESTIMATORS,
     }
     for (verb, name), choices in expected.items():
         assert set(parameters(verb)[name].type_descriptor.choices) == set(choices), (verb, name)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from scmap_cli.errors import InputError, OutputExistsError
-from scmap_cli.io.npz import SCHEMA_VERSION, read_npz, write_npz
+from scmap_cli.io.npz import SCHEMA_VERSION, array_shapes, read_npz, stream_rows, write_npz
 
 ARRAYS = {
     "emb": np.arange(12, dtype=np.float32).reshape(3, 4),
@@ -180,3 +180,29 @@ def test_a_plain_npz_is_read_when_foreign_ones_are_allowed(tmp_path):
     head, arrays = read_npz(tmp_path / "a.npz", foreign=True)
     assert head == {}
     np.testing.assert_array_equal(arrays["z"], np.eye(2))
+
+
+def test_rows_are_streamed_and_the_rest_read_without_them(tmp_path):
+    table = np.arange(70, dtype=np.float16).reshape(14, 5)
+    write_npz(tmp_path / "a.npz", {"table": table, "names": ["x", "y"]}, {"kind": "imputed"})
+    assert array_shapes(tmp_path / "a.npz") == {"header": (), "names": (2,), "table": (14, 5)}
+    for rows in (1, 4, 14, 100):
+        blocks = list(stream_rows(tmp_path / "a.npz", "table", rows))
+        assert all(len(block) <= rows for block in blocks)
+        np.testing.assert_array_equal(np.concatenate(blocks), table)
+        assert blocks[0].dtype == np.float16
+    _, others = read_npz(tmp_path / "a.npz", leave="table", max_bytes=2000)
+    assert list(others) == ["names"]
+
+
+def test_what_cannot_be_streamed(tmp_path):
+    np.savez(tmp_path / "a.npz", flat=np.zeros(3), columns=np.zeros((3, 4), order="F"), table=np.ones((50, 40)))
+    for name, match in (("flat", "not a table"), ("columns", "not a table"), ("none", "no array 'none'")):
+        with pytest.raises(InputError, match=match):
+            list(stream_rows(tmp_path / "a.npz", name, 2))
+    whole = (tmp_path / "a.npz").read_bytes()
+    spoiled = bytearray(whole)
+    spoiled[whole.index(np.ones(40).tobytes()) + 100] ^= 1
+    (tmp_path / "b.npz").write_bytes(spoiled)
+    with pytest.raises(InputError, match="not a readable npz"):
+        list(stream_rows(tmp_path / "b.npz", "table", 7))

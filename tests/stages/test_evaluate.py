@@ -102,8 +102,8 @@ def test_a_sample_is_seeded(data):
 
 
 def test_missing_keys_name_what_is_there(tmp_path, data):
-    other = make(tmp_path / "o.h5ad", key="X_pca", X_umap=np.zeros((240, 2)))
-    with pytest.raises(InputError, match=r"no embedding of an scmap model; embeddings in it: X_pca, X_umap"):
+    other = make(tmp_path / "o.h5ad", key="X_scvi", X_umap=np.zeros((240, 2)))
+    with pytest.raises(InputError, match=r"no embedding of an scmap model; embeddings in it: X_scvi, X_umap"):
         evaluate_clustering([other], "-", label_key="cell_type")
     with pytest.raises(InputError, match="no embedding 'X_no'") as caught:
         evaluate_clustering([data], "-", label_key="cell_type", embedding="X_no")

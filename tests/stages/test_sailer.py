@@ -145,7 +145,7 @@ def test_forms_of_the_output_agree(made: Made, tmp_path: Path) -> None:
     header, arrays = read_npz(tmp_path / "some.npz", "imputed")
     assert header["batch"] == "poor"
     assert arrays["features"].tolist() == names
-    np.testing.assert_allclose(arrays["matrix"], whole[:, [90, 3, 41]], atol=1e-6)
+    np.testing.assert_allclose(arrays["imputed"], whole[:, [90, 3, 41]], atol=1e-6)
     impute(made.model, made.data, tmp_path / "cut.h5ad", binarize="0.2", batch="poor", batch_size=64)
     impute(made.model, made.data, tmp_path / "cut.npz", binarize="0.2", batch="poor")
     cut = anndata.read_h5ad(tmp_path / "cut.h5ad").X

@@ -1,0 +1,194 @@
+"""What embeddings of models and baselines share: layouts, clusters, colours of the plot, and how they are written."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+
+from scmap_cli.errors import InputError, UsageError
+from scmap_cli.io.h5ad import write_h5ad
+from scmap_cli.io.npz import write_npz
+from scmap_cli.keys import TSNE, UMAP, cluster_key, embedding_key, latent_names_key, variance_key
+from scmap_cli.metrics.graph import BACKENDS, METHODS, cluster, knn, to_igraph
+from scmap_cli.runtime import provenance
+from scmap_cli.stages.inputs import RnaInput
+
+_MIN_DIST = 0.3
+_PERPLEXITY = 30.0
+
+
+@dataclass
+class Embedding:
+    """An embedding before it is written.
+
+    Attributes
+    ----------
+    name
+        What made it, as in its slots.
+    names
+        Names of the dimensions.
+    mean_nz, var_nz
+        (n, z) float32 positions, and posterior variances where there are any.
+    active
+        (z,) bool: dimensions that the decoder uses.
+    w_gk
+        (g, z) weights of a linear decoder.
+    umap, tsne, clusters
+        What :func:`arrange` has found.
+    """
+
+    name: str
+    names: list[str]
+    mean_nz: np.ndarray
+    var_nz: np.ndarray | None
+    active: np.ndarray
+    w_gk: np.ndarray | None = None
+    umap: np.ndarray | None = None
+    tsne: np.ndarray | None = None
+    clusters: np.ndarray | None = None
+
+
+def arrange(
+    result: Embedding,
+    *,
+    umap: bool,
+    tsne: bool,
+    cluster_method: str | None,
+    resolution: float,
+    neighbors: int,
+    cluster_backend: str,
+    seed: int,
+) -> dict[str, Any]:
+    """Find the layouts and clusters wanted of an embedding; return the number of clusters for the summary."""
+    summary: dict[str, Any] = {}
+    if cluster_method or umap:
+        indices, distances = knn(result.mean_nz, neighbors, seed)
+    if cluster_method:
+        result.clusters = cluster(to_igraph(indices), cluster_method, resolution, seed, cluster_backend)
+        summary["clusters"] = int(result.clusters.max()) + 1
+    if umap:
+        result.umap = umap_layout(result.mean_nz, indices, distances, seed)
+    if tsne:
+        result.tsne = tsne_layout(result.mean_nz, seed)
+    return summary
+
+
+def check_views(output: Path, method: str | None, backend: str, resolution: float, neighbors: int) -> None:
+    """Refuse what neither a model nor a baseline can do.
+
+    Raises
+    ------
+    UsageError
+        The output's name has another ending than .h5ad or .npz, or a setting of :func:`arrange` makes no sense.
+    """
+    if output.suffix not in (".h5ad", ".npz"):
+        raise UsageError(f"the output {output.name} ends neither in .h5ad nor in .npz", "choose one of the two")
+    if method is not None and method not in METHODS:
+        raise UsageError(f"unknown cluster method {method!r}", f"choose one of {', '.join(METHODS)}")
+    if backend not in BACKENDS:
+        raise UsageError(f"unknown cluster backend {backend!r}", f"choose one of {', '.join(BACKENDS)}")
+    if not resolution > 0:
+        raise UsageError(f"--resolution {resolution} must be above 0")
+    if neighbors < 1:
+        raise UsageError(f"--neighbors {neighbors} must be at least 1")
+
+
+def umap_layout(mean_nz: np.ndarray, indices: np.ndarray, distances: np.ndarray, seed: int) -> np.ndarray:
+    """Two-dimensional UMAP of an embedding on given neighbours, float32 (n, 2); seeded, so on one thread."""
+    import umap
+
+    n = len(mean_nz)
+    self_first = np.column_stack([np.arange(n), indices]).astype(np.int32)
+    self_zero = np.column_stack([np.zeros(n), distances]).astype(np.float32)
+    with warnings.catch_warnings():
+        # Neighbours given from outside cannot place new points later, which nobody asks of this layout.
+        warnings.simplefilter("ignore")
+        layout = umap.UMAP(
+            n_neighbors=self_first.shape[1],
+            min_dist=_MIN_DIST,
+            # Spectral layouts need more cells than the dimensions of their solver.
+            init="spectral" if n > 100 else "random",
+            random_state=seed,
+            n_jobs=1,
+            precomputed_knn=(self_first, self_zero),
+        ).fit_transform(mean_nz)
+    return np.asarray(layout, dtype=np.float32)
+
+
+def tsne_layout(mean_nz: np.ndarray, seed: int) -> np.ndarray:
+    """Two-dimensional t-SNE by scikit-learn, float32 (n, 2): perplexity 30 (less for few cells), started from PCA.
+
+    Sums over threads would depend on their number, so it runs on one.
+    """
+    from sklearn.manifold import TSNE as Layout
+    from threadpoolctl import threadpool_limits
+
+    n, z = mean_nz.shape
+    perplexity = min(_PERPLEXITY, max((n - 1) / 3, 1.0))
+    with threadpool_limits(1):
+        init = "pca" if min(n, z) >= 2 else "random"
+        found = Layout(perplexity=perplexity, init=init, random_state=seed, n_jobs=1).fit_transform(mean_nz)
+    return np.asarray(found, dtype=np.float32)
+
+
+def plot_columns(result: Embedding, obs: pd.DataFrame, labels: np.ndarray, color: str | None) -> dict[str, np.ndarray]:
+    """What the panels show: the columns asked for (obs, clusters or programs), else clusters and conditions."""
+    columns: dict[str, np.ndarray] = {}
+    for name in color.split(",") if color else []:
+        if name in obs:
+            numeric = pd.api.types.is_float_dtype(obs[name])
+            columns[name] = obs[name].to_numpy(float) if numeric else obs[name].astype(object).astype(str).to_numpy()
+        elif name in result.names:
+            columns[name] = result.mean_nz[:, result.names.index(name)].astype(float)
+        elif not (name == "clusters" and result.clusters is not None):
+            raise InputError(f"--color {name!r} is neither an obs column nor a program of the model")
+        else:
+            columns[name] = result.clusters.astype(str)
+    if not color and result.clusters is not None:
+        columns["clusters"] = result.clusters.astype(str)
+    if not color and (len(np.unique(labels)) > 1 or not columns):
+        columns["condition"] = labels
+    return columns
+
+
+def write_embedding(
+    output: Path, result: Embedding, data: RnaInput, variance: bool, run: provenance.Run, force: bool
+) -> None:
+    """Write an embedding alone (.npz), or with all that the input holds (.h5ad)."""
+    if output.suffix == ".npz":
+        arrays: dict[str, Any] = {
+            "embedding": result.mean_nz,
+            "cells": data.cells,
+            "names": np.array(result.names),
+            "active": result.active,
+        }
+        if variance:
+            arrays["variance"] = result.var_nz
+        if result.umap is not None:
+            arrays["umap"] = result.umap
+        if result.tsne is not None:
+            arrays["tsne"] = result.tsne
+        if result.clusters is not None:
+            arrays["clusters"] = result.clusters
+        write_npz(output, arrays, {"kind": "embedding", "model": result.name, "history": [run.record]}, force)
+        return
+    adata: AnnData = data.adata
+    adata.obsm[embedding_key(result.name)] = result.mean_nz
+    adata.uns[latent_names_key(result.name)] = np.array(result.names, dtype=object)
+    if variance:
+        adata.obsm[variance_key(result.name)] = result.var_nz
+    if result.umap is not None:
+        adata.obsm[UMAP] = result.umap
+    if result.tsne is not None:
+        adata.obsm[TSNE] = result.tsne
+    if result.clusters is not None:
+        names = [str(i) for i in range(int(result.clusters.max()) + 1)]
+        adata.obs[cluster_key(result.name)] = pd.Categorical.from_codes(result.clusters.tolist(), pd.Index(names))
+    run.stamp(adata.uns)
+    write_h5ad(adata, output, force=force)

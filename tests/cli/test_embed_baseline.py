@@ -1,0 +1,48 @@
+"""``scmap embed`` with and without ``--baseline``: one of a model and a baseline, and the options of each."""
+
+from __future__ import annotations
+
+import anndata
+import pytest
+
+
+def test_a_baseline_takes_the_place_of_the_model(scmap, shelf):
+    scmap("embed", "--baseline", "lsi", shelf / "atac.h5ad", "-o", "out.h5ad", "--components", 5, "--keep-first")
+    assert anndata.read_h5ad(scmap.folder / "out.h5ad").obsm["X_lsi"].shape == (300, 5)
+    scmap("evaluate", "invariance", "out.h5ad", "-o", "out.json", "--batch-key", "batch")
+
+
+def test_a_model_makes_tsne(scmap, shelf):
+    scmap("embed", shelf / "model", shelf / "data.h5ad", "-o", "out.h5ad", "--tsne", "--device", "cpu")
+    assert anndata.read_h5ad(scmap.folder / "out.h5ad").obsm["X_tsne"].shape == (300, 2)
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--baseline", "lsi", "model", "data.h5ad"], "takes no MODEL_DIR"),
+        (["--baseline", "lsi"], "missing argument INPUT"),
+        (["data.h5ad"], "missing argument INPUT"),
+        (["--baseline", "lsi", "data.h5ad", "--variance"], "--variance is for models"),
+        (["--baseline", "pca", "data.h5ad", "--min-overlap", "0.1"], "--min-overlap is for models"),
+        (["model", "data.h5ad", "--components", "3"], "--components needs --baseline"),
+        (["model", "data.h5ad", "--keep-first"], "--drop-first needs --baseline"),
+    ],
+)
+def test_options_of_the_other_are_refused(scmap, words, told):
+    assert told in scmap("embed", *words, "-o", "out.h5ad", status=2).err
+    assert scmap.files() == {}
+
+
+def test_a_file_of_options_serves_both(scmap, shelf):
+    (scmap.folder / "run.toml").write_text("[embed]\nmin_overlap = 0.9\ncomponents = 4\n")
+    scmap("embed", "--baseline", "pca", shelf / "data.h5ad", "-o", "out.npz", "--config", "run.toml")
+
+
+@pytest.mark.parametrize("name", ["lsi", "pca", "lsi-harmony"])
+def test_threads_change_no_byte(scmap, shelf, name):
+    more = ["--batch-key", "batch", "--components", 5, *(["--tsne"] if name == "lsi" else [])]
+    for threads in (1, 2):
+        scmap.process("embed", "--baseline", name, shelf / "atac.h5ad", "-o", f"{threads}.h5ad", "-t", threads, *more)
+    files = scmap.files()
+    assert files["1.h5ad"] == files["2.h5ad"]

@@ -1,0 +1,92 @@
+"""Linear baselines against dense float64 references."""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+import pytest
+from scipy import sparse
+
+from scmap_cli.data.decomposition import TFIDF, harmony, lsi, pca, tfidf
+from scmap_cli.errors import InputError, UsageError
+
+
+@pytest.fixture(scope="module")
+def counts():
+    rng = np.random.default_rng(0)
+    rate = 0.3 * rng.gamma(1, 1, (3, 80))
+    table = rng.poisson(rate[np.arange(120) % 3] * rng.lognormal(0, 0.7, (120, 1)))
+    table[5] = 0
+    table[:, 7] = 0
+    return sparse.csr_matrix(table.astype(np.float32))
+
+
+def dense_tfidf(counts, form, binary):
+    table = counts.toarray().astype(np.float64)
+    table = (table > 0).astype(float) if binary else table
+    with np.errstate(invalid="ignore", divide="ignore"):
+        tf = np.nan_to_num(table / table.sum(1, keepdims=True))
+        idf = len(table) / table.sum(0)
+    idf[~np.isfinite(idf)] = 0
+    return np.log1p(1e4 * tf * idf) if form == "log-tfidf" else np.log1p(1e4 * tf) * np.log1p(idf)
+
+
+def up_to_sign(found, wanted, tolerance=1e-6):
+    signs = np.sign((found * wanted).sum(0))
+    np.testing.assert_allclose(found * signs, wanted, atol=tolerance)
+
+
+@pytest.mark.parametrize("form", TFIDF)
+@pytest.mark.parametrize("binary", [False, True])
+def test_lsi_is_the_decomposition_of_tfidf(counts, form, binary):
+    dense = dense_tfidf(counts, form, binary)
+    np.testing.assert_allclose(tfidf(counts, form, binary).toarray(), dense, rtol=1e-12)
+    u, s, _ = np.linalg.svd(dense, full_matrices=False)
+    up_to_sign(lsi(counts, 4, form=form, binary=binary, drop_first=False), u[:, :4] * s[:4])
+    up_to_sign(lsi(counts, 4, form=form, binary=binary), u[:, 1:5] * s[1:5])
+
+
+def test_pca_is_that_of_centred_log_counts(counts):
+    table = counts.toarray().astype(np.float64)
+    log = np.log1p(1e4 * table / np.maximum(table.sum(1, keepdims=True), 1))
+    u, s, _ = np.linalg.svd(log - log.mean(0), full_matrices=False)
+    up_to_sign(pca(counts, 5), u[:, :5] * s[:5], 1e-3)
+
+
+def test_same_seed_same_bytes(counts):
+    assert lsi(counts, 6, seed=3).tobytes() == lsi(counts, 6, seed=3).tobytes()
+    assert pca(counts, 6, seed=3).tobytes() == pca(counts, 6, seed=3).tobytes()
+    up_to_sign(lsi(counts, 3, seed=3), lsi(counts, 3, seed=4))
+
+
+def test_too_many_components_and_unknown_forms(counts):
+    with pytest.raises(InputError, match="fewer than 81"):
+        pca(counts, 80)
+    with pytest.raises(InputError, match="fewer than 81"):
+        lsi(counts, 79)
+    with pytest.raises(UsageError, match="unknown TF-IDF"):
+        tfidf(counts, "idf")
+
+
+def test_harmony_brings_batches_together():
+    rng = np.random.default_rng(0)
+    kind, batch = np.arange(400) % 2, (np.arange(400) // 2) % 2
+    emb = rng.normal(size=(400, 5)) * 0.3
+    emb[:, 0] += 4 * kind
+    emb[:, 1] += 2 * batch
+    found = harmony(emb, batch.astype(str), seed=1)
+    gap = [np.linalg.norm(x[batch == 0].mean(0) - x[batch == 1].mean(0)) for x in (emb, found)]
+    assert gap[1] < 0.5 * gap[0]
+    apart = abs(found[kind == 0, 0].mean() - found[kind == 1, 0].mean())
+    assert apart > 2
+    assert found.tobytes() == harmony(emb, batch.astype(str), seed=1).tobytes()
+    with pytest.raises(InputError, match="two batches"):
+        harmony(emb, np.zeros(400))
+
+
+def test_without_harmonypy_the_extra_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "harmonypy", None)
+    with pytest.raises(UsageError, match="not installed") as caught:
+        harmony(np.zeros((10, 2)), np.arange(10) % 2)
+    assert "scmap-cli[harmony]" in caught.value.hint
