@@ -38,3 +38,12 @@ def set_threads(count: int | None = None) -> int:
     if torch is not None:
         torch.set_num_threads(threads)
     return threads
+
+
+def current_threads() -> int:
+    """How many threads this run was told to use: the first number of ``OMP_NUM_THREADS``, else :func:`available_threads`.
+
+    OpenMP also takes one number a nesting level ("4,2"); anything else that a user may have set is passed over.
+    """
+    first = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    return (int(first) if first.isascii() and first.isdigit() else 0) or available_threads()
