@@ -33,8 +33,8 @@ FLOORS = {
 
 # libraries that take longer to import than ``scmap -h`` may take to answer
 HEAVY = {
-    *("anndata", "igraph", "leidenalg", "matplotlib", "numba", "pandas", "pynndescent", "scanpy", "scipy"),
-    *("seaborn", "sklearn", "torch", "umap"),
+    *("anndata", "igraph", "isal", "leidenalg", "llvmlite", "matplotlib", "numba", "pandas", "pynndescent", "pyranges"),
+    *("pysam", "scanpy", "scipy", "seaborn", "sklearn", "torch", "umap"),
 }
 
 

@@ -20,6 +20,8 @@ from scmap_cli.cli import (
     gp_test,
     info,
     map_query,
+    preprocess_atac,
+    preprocess_peaks,
     preprocess_programs,
     preprocess_rna,
     simulate_rna,
@@ -40,6 +42,8 @@ _GROUPS = {
 }
 
 VERBS: dict[str, ModuleType] = {
+    "preprocess atac": preprocess_atac,
+    "preprocess peaks": preprocess_peaks,
     "preprocess rna": preprocess_rna,
     "preprocess programs": preprocess_programs,
     "simulate rna": simulate_rna,

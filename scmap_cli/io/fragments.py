@@ -141,7 +141,7 @@ def map_blocks(
             n_bad, told = n_bad + beyond, sorted(told + more)
         if not len(rows[0]):
             return lines, n_bad, told, None
-        return lines, n_bad, told, work(Block(names, *rows[:5], array, places, keys))
+        return lines, n_bad, told, work(Block(names, rows[0], rows[1], rows[2], rows[3], rows[4], array, places, keys))
 
     def job(piece: Callable[[], bytes]) -> _Part[T]:
         text = piece()
@@ -162,8 +162,8 @@ def map_blocks(
             if len(carry) > _LONGEST_LINE:
                 raise InputError(f"{path}, line {line + 1}: longer than {_LONGEST_LINE} bytes, so this is no such file")
             continue
-        *facts, result = parse(carry, 0, len(carry))
-        note(*facts)
+        lines, n_bad, told, result = parse(carry, 0, len(carry))
+        note(lines, n_bad, told)
         if result is not None:
             yield result
         note(part.lines, part.bad, part.told)
@@ -172,8 +172,8 @@ def map_blocks(
             yield part.result
     if carry:
         log.warning("%s does not end with a line end: its last row may have been cut", path)
-        *facts, result = parse(carry + b"\n", 0, len(carry) + 1)
-        note(*facts)
+        lines, n_bad, told, result = parse(carry + b"\n", 0, len(carry) + 1)
+        note(lines, n_bad, told)
         if result is not None:
             yield result
 
@@ -239,7 +239,9 @@ def _reason(path: Path, row: bytes, with_support: bool) -> str:
         )
     fields = [one.decode(errors="backslashreplace") for one in row.split(b"\t")]
     if not 4 <= len(fields) <= 5:
-        return f"{len(fields)} column{'s' if len(fields) != 1 else ''}, 4 or 5 expected ({_short(chr(9).join(fields))!r})"
+        return (
+            f"{len(fields)} column{'s' if len(fields) != 1 else ''}, 4 or 5 expected ({_short(chr(9).join(fields))!r})"
+        )
     for what, value in zip(("start", "end"), fields[1:3], strict=True):
         if not (value.isascii() and value.isdigit()):
             return f"{what} {_short(value)!r} is not a whole number"

@@ -84,8 +84,8 @@ def _scan(text, p, size):  # type: ignore[no-untyped-def]
 @compiled
 def _whole(text, p, size):  # type: ignore[no-untyped-def]
     """The whole number at ``p`` and where it ends; more than :data:`LARGEST` for any number that is larger."""
+    value = np.int64(0)
     if p + 8 > size:
-        value = 0
         digit = load1(text, p) - _ZERO
         while 0 <= digit < 10:
             value = min(value * 10 + digit, LARGEST + 1)
@@ -96,7 +96,7 @@ def _whole(text, p, size):  # type: ignore[no-untyped-def]
     others = ((word & _SEVENS) + _ABOVE_9 | word) & _HIGHS
     bits = trailing_zeros(others) - 7 if others else 64
     if bits == 0:
-        return 0, p
+        return value, p
     # Digits to the top, zeros before them; then pairs, fours and all eight in three multiplications.
     word <<= np.uint64(64 - bits)
     word = word * _TEN + (word >> _EIGHT)
@@ -149,8 +149,8 @@ def parse_rows(text, first, stop, with_support):  # type: ignore[no-untyped-def]
     """Read rows of chromosome, start, end, barcode and perhaps support from ``text[first:stop]``, whole lines.
 
     Returns per row the chromosome's number, start, end, barcode's number, support (empty if it is not asked for) and
-    line; then where the distinct chromosomes and barcodes stand (offset, length), and the barcodes' hashes; the number of
-    lines; and of bad rows the number, the first offsets and the first lines.
+    line; then where the distinct chromosomes and barcodes stand (offset, length), and the barcodes' hashes; the number
+    of lines; and of bad rows the number, the first offsets and the first lines.
     """
     # The shortest row takes 8 bytes; pages that are never touched cost nothing.
     most = (stop - first) // 8 + 1
@@ -167,7 +167,7 @@ def parse_rows(text, first, stop, with_support):  # type: ignore[no-untyped-def]
     while p < stop:
         begin = p
         head = load1(text, p)
-        if head == _LINE or head == _HASH:
+        if head in (_LINE, _HASH):
             while load1(text, p) != _LINE:
                 p += 1
             p += 1
@@ -296,7 +296,7 @@ class NameTable:
         return self._count
 
     def ids(self, text: np.ndarray, places: np.ndarray, keys: np.ndarray, insert: bool = True) -> np.ndarray:
-        """Numbers of the names at ``places`` of ``text``, int32; unknown ones are taken up, or -1 without ``insert``."""
+        """Numbers of the names at ``places`` of ``text``, int32; unknown ones are taken up, or else -1."""
         if insert:
             self._reserve(len(places), int(places[:, 1].sum()))
         kept = (self._table, self._store, self._kept, self._keys, self._count, self._used)

@@ -23,10 +23,10 @@ def compiled(function: Kernel) -> Kernel:
     every run compiles anew.
     """
     try:
-        return numba.njit(function, cache=True, nogil=True)  # type: ignore[no-any-return]
+        return numba.njit(function, cache=True, nogil=True)
     except RuntimeError as error:
         log.debug("%s is compiled in every run: %s", function.__name__, error)
-        return numba.njit(function, nogil=True)  # type: ignore[no-any-return]
+        return numba.njit(function, nogil=True)
 
 
 def _load(width: int) -> Any:
@@ -43,19 +43,19 @@ def _load(width: int) -> Any:
     return generate
 
 
-@intrinsic
+@intrinsic  # type: ignore[untyped-decorator]
 def load1(typing: Any, text: Any, place: Any) -> Any:
     """One byte as int64. Nothing is checked: an index of numba costs a test for negative numbers each time."""
     return types.int64(text, types.int64), _load(8)
 
 
-@intrinsic
+@intrinsic  # type: ignore[untyped-decorator]
 def load8(typing: Any, text: Any, place: Any) -> Any:
     """Eight bytes as uint64, the first in the lowest bits. Nothing is checked: they must lie inside the array."""
     return types.uint64(text, types.int64), _load(64)
 
 
-@intrinsic
+@intrinsic  # type: ignore[untyped-decorator]
 def trailing_zeros(typing: Any, value: Any) -> Any:
     """Zero bits below the lowest set bit of a uint64, as int64; 64 for zero."""
 

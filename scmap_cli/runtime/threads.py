@@ -41,7 +41,7 @@ def set_threads(count: int | None = None) -> int:
 
 
 def current_threads() -> int:
-    """How many threads this run was told to use: the first number of ``OMP_NUM_THREADS``, else :func:`available_threads`.
+    """How many threads this run is to use: the first number of ``OMP_NUM_THREADS``, else :func:`available_threads`.
 
     OpenMP also takes one number a nesting level ("4,2"); anything else that a user may have set is passed over.
     """
