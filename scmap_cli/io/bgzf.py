@@ -25,7 +25,8 @@ AGAIN = "copy or make the file again"
 _GZIP_MAGIC = b"\x1f\x8b"
 _BGZF_END = bytes.fromhex("1f8b08040000000000ff0600424302001b0003000000000000000000")
 _BLOCK_HEADER = 18
-_CORRUPT: tuple[type[Exception], ...] = (EOFError, zlib.error, isal_zlib.error, igzip.BadGzipFile)
+# isal's stub calls its error class an object
+_CORRUPT: tuple[type[Exception], ...] = (EOFError, zlib.error, isal_zlib.error, igzip.BadGzipFile)  # type: ignore[assignment]
 
 # Text in one piece: long enough to be worth a thread's while, short enough to stay in a processor's cache.
 _TEXT_BYTES = 1 << 22

@@ -27,6 +27,7 @@ _TABS, _LINES = np.uint64(0x0909090909090909), np.uint64(0x0A0A0A0A0A0A0A0A)
 _ZEROS, _SEVENS, _ABOVE_9 = np.uint64(0x3030303030303030), np.uint64(0x7F7F7F7F7F7F7F7F), np.uint64(0x7676767676767676)
 _PAIRS, _TEN = np.uint64(0x000000FF000000FF), np.uint64(10)
 _UPPER, _LOWER = np.uint64(100 + (1000000 << 32)), np.uint64(1 + (10000 << 32))
+_TOO_LARGE = np.int64(LARGEST + 1)
 _TAB, _LINE, _HASH, _RETURN, _ZERO = 9, 10, 35, 13, 48
 
 
@@ -88,7 +89,7 @@ def _whole(text, p, size):  # type: ignore[no-untyped-def]
     if p + 8 > size:
         digit = load1(text, p) - _ZERO
         while 0 <= digit < 10:
-            value = min(value * 10 + digit, LARGEST + 1)
+            value = min(value * 10 + digit, _TOO_LARGE)
             p += 1
             digit = load1(text, p) - _ZERO
         return value, p
@@ -105,7 +106,7 @@ def _whole(text, p, size):  # type: ignore[no-untyped-def]
     if bits == 64:
         digit = load1(text, p) - _ZERO
         while 0 <= digit < 10:
-            value = min(value * 10 + digit, LARGEST + 1)
+            value = min(value * 10 + digit, _TOO_LARGE)
             p += 1
             digit = load1(text, p) - _ZERO
     return value, p
