@@ -74,9 +74,11 @@ def make(folder: Path, fragments: int, cells: int, peaks: int, seed: int) -> Non
     depth = rng.lognormal(0, 0.6, cells)
     cumulative = np.cumsum(depth / depth.sum())
     genome = sum(CHROMS.values())
-    with (folder / "peaks.bed").open("w") as bed, (folder / "tss.bed").open("w") as tss, pysam.BGZFile(
-        str(folder / "fragments.tsv.gz"), "wb"
-    ) as packed:
+    with (
+        (folder / "peaks.bed").open("w") as bed,
+        (folder / "tss.bed").open("w") as tss,
+        pysam.BGZFile(str(folder / "fragments.tsv.gz"), "wb") as packed,
+    ):
         packed.write(b"# made by examples/benchmarks/fragments_data.py\n")
         for chrom, size in CHROMS.items():
             k, n = peaks * size // genome, fragments * size // genome

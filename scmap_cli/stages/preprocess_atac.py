@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -215,10 +216,15 @@ def preprocess_atac(
     ) as run:
         how = HowToCount(count, use_support, sizes, max_bad_rows, min_fragments or 0, bam)
         parts = []
+        clock = time.perf_counter()
         for i, (path, form, name) in enumerate(zip(paths, forms, names, strict=True)):
             one = count_input(path, tables, how, lists[min(i, len(lists) - 1)] if lists else None)
             one.report = {"name": name, "form": form} | one.report
             parts.append(one)
+        run.note(
+            counting_seconds=round(time.perf_counter() - clock, 3),
+            fragments=sum(one.report["fragments"] for one in parts),
+        )
         summary: dict[str, Any] = {"output": str(output), "inputs": [one.report for one in parts]}
         adata = _assemble(parts, names, features, bins is None, tss is not None, batch_key, sample is not None)
         kept, summary["filters"] = filters.apply(adata.obs)
