@@ -66,7 +66,9 @@ def write_sizes(path: Path) -> Path:
     return path
 
 
-def counted(rows: pd.DataFrame, features: pd.DataFrame, rule: str, cells: list[str], support: bool = False) -> np.ndarray:
+def counted(
+    rows: pd.DataFrame, features: pd.DataFrame, rule: str, cells: list[str], support: bool = False
+) -> np.ndarray:
     """The definition of the rules, fragment by fragment and feature by feature."""
     dense = np.zeros((len(cells), len(features)), np.int64)
     for j, (chrom, low, high) in enumerate(features[["chrom", "start", "end"]].itertuples(index=False)):

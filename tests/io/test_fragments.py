@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from fragment_files import SIZES, as_text, fragments, write
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from fragment_files import SIZES, as_text, fragments, write
 
 from scmap_cli.errors import InputError
 from scmap_cli.io import bgzf, parsing
