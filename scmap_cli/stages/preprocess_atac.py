@@ -151,9 +151,16 @@ def preprocess_atac(
     paths = [Path(path) for path in inputs]
     if not paths:
         raise UsageError("no input given")
-    _check_options(peaks, bins, chrom_sizes, count, batch_key, tss, len(paths), barcodes)
+    _check_options(peaks, bins, chrom_sizes, count, batch_key, len(paths), barcodes)
     shares = {"min-frip": min_frip, "min-promoter": min_promoter, "min-cell-share": min_cell_share}
     _check_shares(shares | {"max-cell-share": max_cell_share}, max_mito)
+    for option, value, needed in (
+        ("min-frip", min_frip, peaks),
+        ("min-tss", min_tss, tss),
+        ("min-promoter", min_promoter, tss),
+    ):
+        if value is not None and needed is None:
+            raise UsageError(f"--{option} needs {'--peaks' if option == 'min-frip' else '--tss'}")
     if barcodes is None and min_fragments is None:
         min_fragments = _UNLISTED_MIN
     filters = _CellFilters(
@@ -248,7 +255,6 @@ def _check_options(
     chrom_sizes: Path | str | None,
     count: str,
     batch_key: str,
-    tss: Path | str | None,
     n_inputs: int,
     barcodes: Sequence[Path | str] | None,
 ) -> None:

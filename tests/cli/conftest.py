@@ -95,7 +95,7 @@ def scmap(tmp_path) -> Iterator[Scmap]:
 
 @pytest.fixture(scope="session")
 def shelf(tmp_path_factory) -> Path:
-    """Small finished files: data.h5ad, programs.npz, sets.gmt, model/, embedded.h5ad, embedded.npz."""
+    """Small finished files: data.h5ad, programs.npz, sets.gmt, model/, embedded.h5ad, embedded.npz, fragments.tsv, peaks.bed."""
     folder = tmp_path_factory.mktemp("shelf")
     scmap = Scmap(folder)
     with undisturbed():
@@ -105,6 +105,8 @@ def shelf(tmp_path_factory) -> Path:
         scmap(
             "train", "expimap", "data.h5ad", "-o", "model", "--programs", "programs.npz", "--batch-key", "batch", *short
         )
+        (folder / "fragments.tsv").write_text("".join(f"chr1\t{i * 9}\t{i * 9 + 50}\tcell{i % 4}\n" for i in range(80)))
+        (folder / "peaks.bed").write_text("chr1\t100\t200\nchr1\t300\t400\n")
         for output in ("embedded.h5ad", "embedded.npz"):
             scmap("embed", "model", "data.h5ad", "-o", output, "--device", "cpu", "-t", 1)
     return folder
@@ -112,6 +114,11 @@ def shelf(tmp_path_factory) -> Path:
 
 #: a command line of every verb that works on the shelf, without its output
 COMMANDS = {
+    "preprocess atac": (
+        *("{shelf}/fragments.tsv", "--peaks", "{shelf}/peaks.bed", "-o", "out.h5ad"),
+        *("--min-fragments", "1"),
+    ),
+    "preprocess peaks": ("{shelf}/peaks.bed", "-o", "out.bed"),
     "preprocess rna": ("{shelf}/data.h5ad", "-o", "out.h5ad"),
     "preprocess programs": ("{shelf}/sets.gmt", "--genes", "{shelf}/data.h5ad", "-o", "out.npz"),
     "simulate rna": ("--preset", "tiny", "-o", "out.h5ad"),

@@ -118,9 +118,9 @@ def test_quality_is_that_of_the_definitions(tmp_path: Path) -> None:
             for r in own.itertuples()
         )
         promoter = sum(
-            any(t.chrom == r.chrom and r.start <= t.position + 1000 and r.end > t.position - 1000 for t in sites.itertuples())
+            any(t.chrom == r.chrom and r.start - 1000 <= t.position < r.end + 1000 for t in sites.itertuples())
             for r in own.itertuples()
-        )  # fmt: skip
+        )
         profile = np.zeros(4001)
         for site in sites.itertuples():
             near = own[own["chrom"] == site.chrom]
