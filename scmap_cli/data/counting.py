@@ -21,7 +21,7 @@ import scipy.sparse as sp
 
 from scmap_cli.data.regions import Regions, below
 from scmap_cli.io.fragments import Block
-from scmap_cli.io.parsing import NameTable
+from scmap_cli.io.parsing import NameTable, longer
 from scmap_cli.runtime.compiled import compiled
 
 Rule = Literal["fragments", "insertions", "paired"]
@@ -37,8 +37,48 @@ CENTRE, FLANK = 0, 1
 _INSERTIONS, _PAIRED = RULES.index("insertions"), RULES.index("paired")
 _FREE, _MONO = 147, 294
 
-# Entries that wait for a merge: 16 bytes each here, and about as much again while they are sorted.
+# Entries that wait for a merge: 12 bytes each here, and twice as much again while they are sorted.
 _WAITING = 1 << 24
+
+
+@compiled
+def _sorted_rows(cell, feature, count, n_cells):  # type: ignore[no-untyped-def]
+    """Row pointers, features and counts of a matrix; entries of one cell and feature are added up.
+
+    Entries are put to their cells in the order they come. Those of a sorted file then need no sorting, and those of any
+    other file are sorted cell by cell.
+    """
+    indptr = np.zeros(n_cells + 1, np.int64)
+    for c in cell:
+        indptr[c + 1] += 1
+    for i in range(n_cells):
+        indptr[i + 1] += indptr[i]
+    place = indptr[:-1].copy()
+    # One word of feature and count, so that the far writes are half as many.
+    packed = np.empty(len(cell), np.int64)
+    for i in range(len(cell)):
+        packed[place[cell[i]]] = (np.int64(feature[i]) << 32) | np.int64(count[i])
+        place[cell[i]] += 1
+    m = 0
+    for row in range(n_cells):
+        first, last = indptr[row], indptr[row + 1]
+        indptr[row] = m
+        own = packed[first:last]
+        for k in range(1, len(own)):
+            if own[k] >> 32 < own[k - 1] >> 32:
+                own.sort()
+                break
+        for k in range(len(own)):
+            if k and own[k] >> 32 == packed[m - 1] >> 32:
+                packed[m - 1] += own[k] & 0x7FFFFFFF
+            else:
+                packed[m] = own[k]
+                m += 1
+    indptr[n_cells] = m
+    indices, data = np.empty(m, np.int32), np.empty(m, np.int32)
+    for i in range(m):
+        indices[i], data[i] = packed[i] >> 32, packed[i] & 0x7FFFFFFF
+    return indptr, indices, data
 
 
 @compiled
@@ -50,7 +90,7 @@ def _count(rows, n_cells, code_of, is_mito, features, promoters, tss, rule):  # 
     t_offset, t_start, t_end, t_reach, t_label = tss
     n = len(start)
     sums = np.zeros((n_cells, 8), np.int64)
-    out = np.empty((2 * n + 16, 3), np.int32)
+    out_cell, out_feature, out_count = np.empty(n, np.int32), np.empty(n, np.int32), np.empty(n, np.int32)
     m = 0
     near = p_near = t_near = np.int64(0)
     for i in range(n):
@@ -79,11 +119,13 @@ def _count(rows, n_cells, code_of, is_mito, features, promoters, tss, rule):  # 
                     else:
                         hits = np.int32(1)
                     if hits:
-                        if m == len(out):
-                            more = np.empty((2 * m, 3), np.int32)
-                            more[:m] = out
-                            out = more
-                        out[m, 0], out[m, 1], out[m, 2] = c, f_label[k], hits * weight
+                        if m == len(out_cell):
+                            out_cell, out_feature, out_count = (
+                                longer(out_cell),
+                                longer(out_feature),
+                                longer(out_count),
+                            )
+                        out_cell[m], out_feature[m], out_count[m] = c, f_label[k], hits * weight
                         m += 1
                 k -= 1
             sums[c, 4] += met
@@ -99,7 +141,8 @@ def _count(rows, n_cells, code_of, is_mito, features, promoters, tss, rule):  # 
                 while k >= first and t_reach[k] > cut:
                     sums[c, 6 + t_label[k]] += t_end[k] > cut
                     k -= 1
-    return sums, out[:m]
+    # Copies: the arrays have room for many more, and wait for a merge.
+    return sums, (out_cell[:m].copy(), out_feature[:m].copy(), out_count[:m].copy())
 
 
 @dataclass(frozen=True)
@@ -131,11 +174,22 @@ class Tables:
 
 @dataclass(frozen=True)
 class Counted:
-    """What one block of fragments comes to: its barcodes, their tallies, and their entries."""
+    """What a block of fragments comes to.
 
-    block: Block
+    Attributes
+    ----------
+    chroms, names
+        Its chromosomes, and its barcodes as :class:`~scmap_cli.io.fragments.Block` has them.
+    sums
+        (k, 8) int64 tallies of the barcodes.
+    entries
+        Barcode, feature and count of every meeting of a fragment with a feature, int32.
+    """
+
+    chroms: list[str]
+    names: tuple[np.ndarray, np.ndarray, np.ndarray]
     sums: np.ndarray
-    entries: np.ndarray
+    entries: tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 def count_block(block: Block, tables: Tables, rule: Rule, use_support: bool = False) -> Counted:
@@ -164,7 +218,7 @@ def count_block(block: Block, tables: Tables, rule: Rule, use_support: bool = Fa
         tables.tss.arrays,
         RULES.index(rule),
     )
-    return Counted(block, sums, entries)
+    return Counted(block.chroms, (block.text, block.places, block.keys), sums, entries)
 
 
 class Counter:
@@ -187,15 +241,15 @@ class Counter:
         if barcodes is not None:
             self.names.add(barcodes)
         self._sums = np.zeros((max(len(self.names), 1 << 12), len(TALLIES)), np.int64)
-        self._waiting: list[np.ndarray] = []
+        self._waiting: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
         self._size = 0
         self._parts: list[sp.csr_matrix] = []
 
     def add(self, one: Counted) -> None:
         """Take a block in."""
-        block, sums, entries = one.block, one.sums, one.entries
-        self.chroms |= dict.fromkeys(block.chroms)
-        ids = self.names.ids(block.text, block.places, block.keys, insert=self._open)
+        sums, (cell, feature, count) = one.sums, one.entries
+        self.chroms |= dict.fromkeys(one.chroms)
+        ids = self.names.ids(*one.names, insert=self._open)
         if len(self.names) > len(self._sums):
             self._sums = np.concatenate([self._sums, np.zeros((len(self.names), len(TALLIES)), np.int64)])
         known = ids >= 0
@@ -204,23 +258,21 @@ class Counter:
         else:
             self._sums[ids[known]] += sums[known]
             self.others += int(sums[~known, 0].sum())
-            entries = entries[known[entries[:, 0]]]
-        # A copy: the block's own array has room for many more entries than it holds.
-        kept = np.empty((3, len(entries)), np.int32)
-        kept[0], kept[1], kept[2] = ids[entries[:, 0]], entries[:, 1], entries[:, 2]
-        self._waiting.append(kept)
-        self._size += len(entries)
+            kept = known[cell]
+            cell, feature, count = cell[kept], feature[kept], count[kept]
+        self._waiting.append((ids[cell], feature, count))
+        self._size += len(cell)
         if self._size >= _WAITING:
             self._merge()
 
     def _merge(self) -> None:
         """Make a matrix of what waits, and add up matrices of like size, so that each entry is moved few times."""
-        cell, feature, count = np.concatenate([np.empty((3, 0), np.int32), *self._waiting], axis=1)
+        empty = np.empty(0, np.int32)
+        columns = [np.concatenate([empty, *parts]) for parts in zip(*self._waiting, strict=True)] or [empty] * 3
         self._waiting, self._size = [], 0
         shape = (len(self.names), self._n_features)
-        # By column and then by row: two passes of a counting sort, which leave each row sorted.
-        one = sp.coo_matrix((count, (cell, feature)), shape=shape).tocsc().tocsr()
-        one.sum_duplicates()
+        indptr, indices, data = _sorted_rows(columns[0], columns[1], columns[2], shape[0])
+        one = sp.csr_matrix((data, indices, indptr), shape=shape, copy=False)
         while self._parts and self._parts[-1].nnz < 2 * one.nnz:
             one = _with_rows(self._parts.pop(), shape[0]) + one
         self._parts.append(one)

@@ -128,8 +128,8 @@ def map_blocks(
     line, carry = 0, b""
 
     def parse(text: bytes, first: int, stop: int) -> tuple[int, int, list[tuple[int, str]], T | None]:
-        rows, chroms, (places, keys), lines, (n_bad, bad_at, bad_line) = parsing.parse_rows(
-            array := np.frombuffer(text, np.uint8), first, stop, with_support
+        rows, chroms, (own, places, keys), lines, (n_bad, bad_at, bad_line) = parsing.parse_rows(
+            np.frombuffer(text, np.uint8), first, stop, with_support
         )
         told = [
             (int(n), _reason(path, text[at : text.index(b"\n", at)], with_support))
@@ -137,11 +137,11 @@ def map_blocks(
         ]
         names = [_decoded(path, text[at : at + length]) for at, length in chroms.tolist()]
         if sizes is not None:
-            rows, beyond, more = _inside(rows, names, sizes)
+            rows, beyond, more = _inside(rows, names, sizes, text[first:stop])
             n_bad, told = n_bad + beyond, sorted(told + more)
         if not len(rows[0]):
             return lines, n_bad, told, None
-        return lines, n_bad, told, work(Block(names, rows[0], rows[1], rows[2], rows[3], rows[4], array, places, keys))
+        return lines, n_bad, told, work(Block(names, rows[0], rows[1], rows[2], rows[3], rows[4], own, places, keys))
 
     def job(piece: Callable[[], bytes]) -> _Part[T]:
         text = piece()
@@ -206,20 +206,19 @@ def _decoded(path: Path, name: bytes) -> str:
 
 
 def _inside(
-    rows: tuple[np.ndarray, ...], names: list[str], sizes: Mapping[str, int]
+    rows: tuple[np.ndarray, ...], names: list[str], sizes: Mapping[str, int], text: bytes
 ) -> tuple[tuple[np.ndarray, ...], int, list[tuple[int, str]]]:
-    """Rows that end within their chromosome, and the number and reasons of the others."""
+    """Rows that end within their chromosome, and the number, lines and reasons of the others."""
     limits = np.array([sizes.get(name, parsing.LARGEST) for name in names] or [0])
     beyond = np.flatnonzero(rows[2] > limits[rows[0]])
     if not len(beyond):
         return rows, 0, []
-    told = [
-        (
-            int(rows[5][i]),
-            f"end {rows[2][i]} lies beyond {names[rows[0][i]]}, which has {limits[rows[0][i]]} bases",
-        )
-        for i in beyond[: parsing.NAMED]
-    ]
+    told = []
+    for i in beyond[: parsing.NAMED]:
+        name, start, end, limit = names[rows[0][i]], rows[1][i], rows[2][i], limits[rows[0][i]]
+        # The first line of that beginning may be an earlier bad row of the same place, which is as good to name.
+        line = (b"\n" + text).index(f"\n{name}\t{start}\t{end}\t".encode())
+        told.append((text.count(b"\n", 0, line), f"end {end} lies beyond {name}, which has {limit} bases"))
     keep = np.ones(len(rows[0]), bool)
     keep[beyond] = False
     return tuple(column[keep] if len(column) else column for column in rows), len(beyond), told

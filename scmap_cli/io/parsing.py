@@ -138,26 +138,27 @@ def _larger(table, keys, count):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _longer(array):  # type: ignore[no-untyped-def]
-    """The rows of an array with room for as many more."""
-    longer = np.empty((2 * len(array), 2), array.dtype)
-    longer[: len(array)] = array
-    return longer
+def longer(array):  # type: ignore[no-untyped-def]
+    """The rows of an array of one or two dimensions, with room for as many more."""
+    more = np.empty((2 * len(array), *array.shape[1:]), array.dtype)
+    more[: len(array)] = array
+    return more
 
 
 @compiled
 def parse_rows(text, first, stop, with_support):  # type: ignore[no-untyped-def]
     """Read rows of chromosome, start, end, barcode and perhaps support from ``text[first:stop]``, whole lines.
 
-    Returns per row the chromosome's number, start, end, barcode's number, support (empty if it is not asked for) and
-    line; then where the distinct chromosomes and barcodes stand (offset, length), and the barcodes' hashes; the number
-    of lines; and of bad rows the number, the first offsets and the first lines.
+    Returns per row the chromosome's number, start, end, barcode's number and support (empty if it is not asked for);
+    then the distinct chromosomes (offset, length); the distinct barcodes as a text of their own, their places in it
+    (offset, length) and their hashes; the number of lines; and of bad rows the number, the first offsets and the first
+    lines.
     """
-    # The shortest row takes 8 bytes; pages that are never touched cost nothing.
-    most = (stop - first) // 8 + 1
-    chrom, start, end = np.empty(most, np.int32), np.empty(most, np.int32), np.empty(most, np.int32)
-    barcode, line_of = np.empty(most, np.int32), np.empty(most, np.int32)
-    support = np.empty(most if with_support else 0, np.int32)
+    # Rows of a usual length; longer arrays would be fresh pages at every call, which cost more than the rows.
+    room = (stop - first) // 32 + 16
+    chrom, start, end = np.empty(room, np.int32), np.empty(room, np.int32), np.empty(room, np.int32)
+    barcode = np.empty(room, np.int32)
+    support = np.empty(room if with_support else 0, np.int32)
     chroms, chrom_keys, n_chroms = np.empty((64, 2), np.int64), np.empty((64, 2), np.uint64), 0
     names, name_keys, n_names = np.empty((4096, 2), np.int64), np.empty((4096, 2), np.uint64), 0
     table = np.full(1 << 14, -1, np.int32)
@@ -189,7 +190,7 @@ def parse_rows(text, first, stop, with_support):  # type: ignore[no-untyped-def]
                     last += 1
                 if last == n_chroms:
                     if n_chroms == len(chroms):
-                        chroms, chrom_keys = _longer(chroms), _longer(chrom_keys)
+                        chroms, chrom_keys = longer(chroms), longer(chrom_keys)
                     chroms[last, 0], chroms[last, 1] = begin, length
                     chrom_keys[last, 0], chrom_keys[last, 1] = h, g
                     n_chroms += 1
@@ -233,7 +234,7 @@ def parse_rows(text, first, stop, with_support):  # type: ignore[no-untyped-def]
         found, slot = _find(table, name_keys, h, g)
         if found < 0:
             if n_names == len(names):
-                names, name_keys = _longer(names), _longer(name_keys)
+                names, name_keys = longer(names), longer(name_keys)
             found = np.int32(n_names)
             table[slot] = found
             names[n_names, 0], names[n_names, 1] = name_at, length
@@ -241,16 +242,33 @@ def parse_rows(text, first, stop, with_support):  # type: ignore[no-untyped-def]
             n_names += 1
             if 2 * n_names > len(table):
                 table = _larger(table, name_keys, n_names)
-        chrom[n], start[n], end[n], barcode[n], line_of[n] = last, low, high, found, line
+        if n == room:
+            room *= 2
+            chrom, start, end, barcode = longer(chrom), longer(start), longer(end), longer(barcode)
+            if with_support:
+                support = longer(support)
+        chrom[n], start[n], end[n], barcode[n] = last, low, high, found
         if with_support:
             support[n] = count
         n += 1
         p += 1
         line += 1
+    # The text itself can then be let go.
+    used = 0
+    for i in range(n_names):
+        used += names[i, 1] + 1
+    own = np.empty(used, np.uint8)
+    used = 0
+    for i in range(n_names):
+        at, length = names[i, 0], names[i, 1]
+        own[used : used + length] = text[at : at + length]
+        own[used + length] = _LINE
+        names[i, 0] = used
+        used += length + 1
     return (
-        (chrom[:n], start[:n], end[:n], barcode[:n], support[: n if with_support else 0], line_of[:n]),
-        chroms[:n_chroms],
-        (names[:n_names], name_keys[:n_names]),
+        (chrom[:n], start[:n], end[:n], barcode[:n], support[: n if with_support else 0]),
+        chroms[:n_chroms].copy(),
+        (own, names[:n_names].copy(), name_keys[:n_names].copy()),
         line,
         (n_bad, bad_at[: min(n_bad, NAMED)], bad_line[: min(n_bad, NAMED)]),
     )
@@ -317,7 +335,7 @@ class NameTable:
         while 2 * (self._count + more) > len(self._table):
             self._table = _larger(self._table, self._keys, self._count)
         while self._count + more > len(self._kept):
-            self._kept, self._keys = _longer(self._kept), _longer(self._keys)
+            self._kept, self._keys = longer(self._kept), longer(self._keys)
         if self._used + more_bytes > len(self._store):
             store = np.empty(2 * (self._used + more_bytes), np.uint8)
             store[: self._used] = self._store[: self._used]
@@ -330,5 +348,5 @@ def as_text(names: Sequence[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     places = np.zeros((len(encoded), 2), np.int64)
     places[:, 1] = [len(one) for one in encoded]
     places[1:, 0] = np.cumsum(places[:-1, 1] + 1)
-    text = np.frombuffer(b"\n".join(encoded) + b"\n", np.uint8)
+    text = np.array(bytearray(b"\n".join(encoded) + b"\n"))
     return text, places, _hashed(text, places)

@@ -64,7 +64,7 @@ def test_one_width_filters_and_the_record(tmp_path: Path, sets: list[Path]) -> N
 def test_unfit_sets(tmp_path: Path, sets: list[Path]) -> None:
     with pytest.raises(InputError, match="none of 40 regions"):
         preprocess_peaks(sets, tmp_path / "o.bed", keep_chrom=["1"])
-    with pytest.raises(InputError, match="none of .* regions"):
+    with pytest.raises(InputError, match=r"none of .* regions"):
         preprocess_peaks(sets, tmp_path / "o.bed", min_size=10**6)
     with pytest.raises(InputError, match="does not exist"):
         preprocess_peaks([tmp_path / "none.bed"], tmp_path / "o.bed")
