@@ -82,33 +82,26 @@ def _sorted_rows(cell, feature, count, n_cells):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _count(rows, n_cells, code_of, is_mito, features, promoters, tss, rule):  # type: ignore[no-untyped-def]
-    """Tallies of each cell, and (cell, feature, count) of every meeting of a fragment with a feature."""
+def _fill(i, m, rows, sums, out, code_of, is_mito, features, promoters, tss, rule):  # type: ignore[no-untyped-def]
+    """Count fragments from ``i`` on until they end or the entries are full; return how far it came and the entries.
+
+    As in the parser, the arrays must stay the same inside the loop.
+    """
     chrom, start, end, cell, support = rows
+    out_cell, out_feature, out_count = out
     f_offset, f_start, f_end, f_reach, f_label = features
     p_offset, p_start, _, p_reach, _ = promoters
     t_offset, t_start, t_end, t_reach, t_label = tss
-    n = len(start)
-    sums = np.zeros((n_cells, 8), np.int64)
-    out_cell, out_feature, out_count = np.empty(n, np.int32), np.empty(n, np.int32), np.empty(n, np.int32)
-    m = 0
     near = p_near = t_near = np.int64(0)
-    for i in range(n):
+    while i < len(start):
         s, e, c = np.int64(start[i]), np.int64(end[i]), cell[i]
-        length = e - s
-        sums[c, 0] += 1
-        sums[c, 2] += length < _FREE
-        sums[c, 3] += _FREE <= length <= _MONO
-        sums[c, 1] += is_mito[chrom[i]]
         code = code_of[chrom[i]]
-        if code < 0:
-            continue
-        first, last = f_offset[code], f_offset[code + 1]
-        if first < last:
+        met = False
+        if code >= 0 and f_offset[code] < f_offset[code + 1]:
+            first, before = f_offset[code], m
             weight = support[i] if len(support) else np.int32(1)
-            near = below(f_start, first, last, e, near)
+            near = below(f_start, first, f_offset[code + 1], e, near)
             k = near - 1
-            met = False
             while k >= first and f_reach[k] > s:
                 if f_end[k] > s:
                     met = True
@@ -120,29 +113,43 @@ def _count(rows, n_cells, code_of, is_mito, features, promoters, tss, rule):  # 
                         hits = np.int32(1)
                     if hits:
                         if m == len(out_cell):
-                            out_cell, out_feature, out_count = (
-                                longer(out_cell),
-                                longer(out_feature),
-                                longer(out_count),
-                            )
+                            return i, before
                         out_cell[m], out_feature[m], out_count[m] = c, f_label[k], hits * weight
                         m += 1
                 k -= 1
-            sums[c, 4] += met
-        first, last = p_offset[code], p_offset[code + 1]
-        if first < last:
-            p_near = below(p_start, first, last, e, p_near)
-            sums[c, 5] += p_near > first and p_reach[p_near - 1] > s
-        first, last = t_offset[code], t_offset[code + 1]
-        if first < last:
+        length = e - s
+        sums[c, 0] += 1
+        sums[c, 1] += is_mito[chrom[i]]
+        sums[c, 2] += length < _FREE
+        sums[c, 3] += _FREE <= length <= _MONO
+        sums[c, 4] += met
+        if code >= 0 and p_offset[code] < p_offset[code + 1]:
+            p_near = below(p_start, p_offset[code], p_offset[code + 1], e, p_near)
+            sums[c, 5] += p_near > p_offset[code] and p_reach[p_near - 1] > s
+        if code >= 0 and t_offset[code] < t_offset[code + 1]:
             for cut in (s, e - 1):
-                t_near = below(t_start, first, last, cut + 1, t_near)
+                t_near = below(t_start, t_offset[code], t_offset[code + 1], cut + 1, t_near)
                 k = t_near - 1
-                while k >= first and t_reach[k] > cut:
+                while k >= t_offset[code] and t_reach[k] > cut:
                     sums[c, 6 + t_label[k]] += t_end[k] > cut
                     k -= 1
-    # Copies: the arrays have room for many more, and wait for a merge.
-    return sums, (out_cell[:m].copy(), out_feature[:m].copy(), out_count[:m].copy())
+        i += 1
+    return i, m
+
+
+@compiled
+def _count(rows, n_cells, code_of, is_mito, features, promoters, tss, rule):  # type: ignore[no-untyped-def]
+    """Tallies of each cell, and (cell, feature, count) of every meeting of a fragment with a feature."""
+    n = len(rows[0])
+    sums = np.zeros((n_cells, 8), np.int64)
+    cell, feature, count = np.empty(n, np.int32), np.empty(n, np.int32), np.empty(n, np.int32)
+    i = m = 0
+    while i < n:
+        i, m = _fill(i, m, rows, sums, (cell, feature, count), code_of, is_mito, features, promoters, tss, rule)
+        if i < n:
+            cell, feature, count = longer(cell), longer(feature), longer(count)
+    # Copies: the arrays have room for more, and wait for a merge.
+    return sums, (cell[:m].copy(), feature[:m].copy(), count[:m].copy())
 
 
 @dataclass(frozen=True)

@@ -128,12 +128,11 @@ def map_blocks(
     line, carry = 0, b""
 
     def parse(text: bytes, first: int, stop: int) -> tuple[int, int, list[tuple[int, str]], T | None]:
-        rows, chroms, (own, places, keys), lines, (n_bad, bad_at, bad_line) = parsing.parse_rows(
+        rows, chroms, (own, places, keys), lines, (n_bad, bad_rows_at) = parsing.parse_rows(
             np.frombuffer(text, np.uint8), first, stop, with_support
         )
         told = [
-            (int(n), _reason(path, text[at : text.index(b"\n", at)], with_support))
-            for at, n in zip(bad_at.tolist(), bad_line.tolist(), strict=True)
+            (int(n), _reason(path, text[at : text.index(b"\n", at)], with_support)) for at, n in bad_rows_at.tolist()
         ]
         names = [_decoded(path, text[at : at + length]) for at, length in chroms.tolist()]
         if sizes is not None:

@@ -146,27 +146,17 @@ def longer(array):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def parse_rows(text, first, stop, with_support):  # type: ignore[no-untyped-def]
-    """Read rows of chromosome, start, end, barcode and perhaps support from ``text[first:stop]``, whole lines.
+def _fill(text, p, stop, with_support, rows, chroms, chrom_keys, names, keys, table, state, bad):  # type: ignore[no-untyped-def]
+    """Read rows into arrays until the text ends or one of them is full, and return where.
 
-    Returns per row the chromosome's number, start, end, barcode's number and support (empty if it is not asked for);
-    then the distinct chromosomes (offset, length); the distinct barcodes as a text of their own, their places in it
-    (offset, length) and their hashes; the number of lines; and of bad rows the number, the first offsets and the first
-    lines.
+    The arrays stay the same throughout: one that were replaced inside the loop would be looked up anew for each row,
+    which doubles the time.
     """
-    # Rows of a usual length; longer arrays would be fresh pages at every call, which cost more than the rows.
-    room = (stop - first) // 32 + 16
-    chrom, start, end = np.empty(room, np.int32), np.empty(room, np.int32), np.empty(room, np.int32)
-    barcode = np.empty(room, np.int32)
-    support = np.empty(room if with_support else 0, np.int32)
-    chroms, chrom_keys, n_chroms = np.empty((64, 2), np.int64), np.empty((64, 2), np.uint64), 0
-    names, name_keys, n_names = np.empty((4096, 2), np.int64), np.empty((4096, 2), np.uint64), 0
-    table = np.full(1 << 14, -1, np.int32)
-    bad_at, bad_line, n_bad = np.empty(NAMED, np.int64), np.empty(NAMED, np.int64), 0
-    n = line = 0
+    chrom, start, end, barcode, support = rows
+    n, line, n_chroms, n_names, n_bad = state[0], state[1], state[2], state[3], state[4]
+    most, most_chroms, most_names = len(chrom), len(chroms), min(len(names), len(table) // 2)
     last, last_at, last_length = -1, 0, 0
-    p = first
-    while p < stop:
+    while p < stop and n < most and n_chroms < most_chroms and n_names < most_names:
         begin = p
         head = load1(text, p)
         if head in (_LINE, _HASH):
@@ -189,8 +179,6 @@ def parse_rows(text, first, stop, with_support):  # type: ignore[no-untyped-def]
                 while last < n_chroms and (chrom_keys[last, 0] != h or chrom_keys[last, 1] != g):
                     last += 1
                 if last == n_chroms:
-                    if n_chroms == len(chroms):
-                        chroms, chrom_keys = longer(chroms), longer(chrom_keys)
                     chroms[last, 0], chroms[last, 1] = begin, length
                     chrom_keys[last, 0], chrom_keys[last, 1] = h, g
                     n_chroms += 1
@@ -219,44 +207,68 @@ def parse_rows(text, first, stop, with_support):  # type: ignore[no-untyped-def]
                 good = p > q and 0 < count <= LARGEST and load1(text, p) == _LINE
             else:
                 p = q
-                while load1(text, p) > _LINE:
+                while load1(text, p) != _TAB and load1(text, p) != _LINE:
                     p += 1
                 good = load1(text, p) == _LINE and load1(text, p - 1) != _RETURN
         if not good:
             if n_bad < NAMED:
-                bad_at[n_bad], bad_line[n_bad] = begin, line
+                bad[n_bad, 0], bad[n_bad, 1] = begin, line
             n_bad += 1
             while load1(text, p) != _LINE:
                 p += 1
             p += 1
             line += 1
             continue
-        found, slot = _find(table, name_keys, h, g)
+        found, slot = _find(table, keys, h, g)
         if found < 0:
-            if n_names == len(names):
-                names, name_keys = longer(names), longer(name_keys)
             found = np.int32(n_names)
             table[slot] = found
             names[n_names, 0], names[n_names, 1] = name_at, length
-            name_keys[n_names, 0], name_keys[n_names, 1] = h, g
+            keys[n_names, 0], keys[n_names, 1] = h, g
             n_names += 1
-            if 2 * n_names > len(table):
-                table = _larger(table, name_keys, n_names)
-        if n == room:
-            room *= 2
-            chrom, start, end, barcode = longer(chrom), longer(start), longer(end), longer(barcode)
-            if with_support:
-                support = longer(support)
         chrom[n], start[n], end[n], barcode[n] = last, low, high, found
         if with_support:
             support[n] = count
         n += 1
         p += 1
         line += 1
+    state[0], state[1], state[2], state[3], state[4] = n, line, n_chroms, n_names, n_bad
+    return p
+
+
+@compiled
+def parse_rows(text, first, stop, with_support):  # type: ignore[no-untyped-def]
+    """Read rows of chromosome, start, end, barcode and perhaps support from ``text[first:stop]``, whole lines.
+
+    Returns per row the chromosome's number, start, end, barcode's number and support (empty if it is not asked for);
+    then the distinct chromosomes (offset, length); the distinct barcodes as a text of their own, their places in it
+    (offset, length) and their hashes; the number of lines; and of bad rows the number, and of the first few of them
+    offset and line.
+    """
+    # Rows of a usual length. Longer arrays would be fresh pages at every call.
+    room = (stop - first) // 32 + 16
+    chrom, start, end = np.empty(room, np.int32), np.empty(room, np.int32), np.empty(room, np.int32)
+    barcode, support = np.empty(room, np.int32), np.empty(room if with_support else 1, np.int32)
+    chroms, chrom_keys = np.empty((64, 2), np.int64), np.empty((64, 2), np.uint64)
+    names, keys = np.empty((8192, 2), np.int64), np.empty((8192, 2), np.uint64)
+    table = np.full(1 << 14, -1, np.int32)
+    state, bad = np.zeros(5, np.int64), np.empty((NAMED, 2), np.int64)
+    p = first
+    while p < stop:
+        rows = (chrom, start, end, barcode, support)
+        p = _fill(text, p, stop, with_support, rows, chroms, chrom_keys, names, keys, table, state, bad)
+        if state[0] == len(chrom):
+            chrom, start, end, barcode = longer(chrom), longer(start), longer(end), longer(barcode)
+            if with_support:
+                support = longer(support)
+        if state[2] == len(chroms):
+            chroms, chrom_keys = longer(chroms), longer(chrom_keys)
+        if state[3] == len(names):
+            names, keys = longer(names), longer(keys)
+            table = _larger(table, keys, state[3])
+    n, line, n_chroms, n_names, n_bad = state
     # The text itself can then be let go.
-    used = 0
-    for i in range(n_names):
-        used += names[i, 1] + 1
+    used = names[:n_names, 1].sum() + n_names
     own = np.empty(used, np.uint8)
     used = 0
     for i in range(n_names):
@@ -268,9 +280,9 @@ def parse_rows(text, first, stop, with_support):  # type: ignore[no-untyped-def]
     return (
         (chrom[:n], start[:n], end[:n], barcode[:n], support[: n if with_support else 0]),
         chroms[:n_chroms].copy(),
-        (own, names[:n_names].copy(), name_keys[:n_names].copy()),
+        (own, names[:n_names].copy(), keys[:n_names].copy()),
         line,
-        (n_bad, bad_at[: min(n_bad, NAMED)], bad_line[: min(n_bad, NAMED)]),
+        (n_bad, bad[: min(n_bad, NAMED)].copy()),
     )
 
 
