@@ -33,7 +33,9 @@ def set_threads(count: int | None = None) -> int:
         raise UsageError(f"--threads must be at least 1, not {count}")
     threads = count or available_threads()
     for name in _ENVIRONMENT:
-        os.environ[name] = str(threads)
+        # A loaded numba reads its variable again at each compilation, and refuses another number than its threads have.
+        if not (name == "NUMBA_NUM_THREADS" and "numba" in sys.modules):
+            os.environ[name] = str(threads)
     torch = sys.modules.get("torch")
     if torch is not None:
         torch.set_num_threads(threads)

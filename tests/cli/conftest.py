@@ -77,8 +77,12 @@ def undisturbed() -> Iterator[None]:
     try:
         yield
     finally:
+        numba_threads = os.environ.get("NUMBA_NUM_THREADS")
         os.environ.clear()
         os.environ.update(environment)
+        if numba_threads and "numba" in sys.modules:
+            # numba reads it again at each compilation, and must find the number that its threads were started with.
+            os.environ["NUMBA_NUM_THREADS"] = numba_threads
         log.handlers[:] = handlers
         log.setLevel(level)
         log.propagate = True
