@@ -6,8 +6,8 @@
 DATA is made first if it is not there: 20 million fragments of 5,000 barcodes, BGZF, and 100,000 peaks, from a seed
 (fragments_data.py). Every figure is of a whole process, Python's start and the writing of the output included. The
 first run of scmap compiles its kernels and is shown apart; numba keeps them on disk, in ``NUMBA_CACHE_DIR`` if that is
-set. Both sides get the same list of barcodes, and SnapATAC2 keeps its objects in memory, which is its faster way; its
-import also sorts by barcode and computes TSS-free quality columns, as ours does.
+set. Both sides get the same list of barcodes, and SnapATAC2 keeps its objects in memory. Its import also sorts by
+barcode and keeps the fragments for later steps, which ours does not: the time from file to matrix is compared.
 """
 
 from __future__ import annotations
