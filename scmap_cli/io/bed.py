@@ -39,7 +39,7 @@ def _position(path: Path, number: int, what: str, text: str) -> int:
 def _interval(path: Path, number: int, row: list[str]) -> tuple[str, int, int]:
     if len(row) < 3 or not row[0]:
         raise InputError(f"{path}, line {number}: chromosome, start and end are expected", "give a BED file")
-    start, end = (_position(path, number, what, text) for what, text in zip(("start", "end"), row[1:3], strict=True))
+    start, end = _position(path, number, "start", row[1]), _position(path, number, "end", row[2])
     if start >= end:
         raise InputError(f"{path}, line {number}: start {start} is not below end {end}")
     return row[0], start, end
