@@ -33,8 +33,19 @@ FLOORS = {
 
 # libraries that take longer to import than ``scmap -h`` may take to answer
 HEAVY = {
-    *("anndata", "harmonypy", "igraph", "leidenalg", "matplotlib", "numba", "pandas", "pynndescent", "pysam", "scanpy"),
-    *("scipy", "seaborn", "sklearn", "torch", "umap"),
+    *(
+        "anndata",
+        "harmonypy",
+        "igraph",
+        "isal",
+        "leidenalg",
+        "llvmlite",
+        "matplotlib",
+        "numba",
+        "pandas",
+        "pynndescent",
+    ),
+    *("pynndescent", "pyranges", "pysam", "scanpy", "scipy", "seaborn", "sklearn", "torch", "umap"),
 }
 
 

@@ -23,7 +23,9 @@ from scmap_cli.cli import (
     impute,
     info,
     map_query,
+    preprocess_atac,
     preprocess_gene_scores,
+    preprocess_peaks,
     preprocess_programs,
     preprocess_rna,
     simulate_atac,
@@ -46,12 +48,14 @@ _GROUPS = {
 }
 
 VERBS: dict[str, ModuleType] = {
+    "preprocess atac": preprocess_atac,
+    "preprocess peaks": preprocess_peaks,
     "preprocess rna": preprocess_rna,
     "preprocess programs": preprocess_programs,
     "preprocess gene-scores": preprocess_gene_scores,
     "simulate rna": simulate_rna,
-    "train sailer": train_sailer,
     "simulate atac": simulate_atac,
+    "train sailer": train_sailer,
     "train expimap": train_expimap,
     "embed": embed,
     "impute": impute,

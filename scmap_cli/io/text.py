@@ -18,27 +18,10 @@ import pandas as pd
 import scipy.sparse as sp
 
 from scmap_cli.errors import InputError
+from scmap_cli.io.bgzf import AGAIN, packing
 from scmap_cli.io.h5ad import new_adata
 
-_GZIP_MAGIC = b"\x1f\x8b"
-# The empty block that ends every whole BGZF file (SAM specification, section 4.1.2).
-_BGZF_END = bytes.fromhex("1f8b08040000000000ff0600424302001b0003000000000000000000")
 _BLOCK_BYTES = 1 << 24
-_AGAIN = "copy or make the file again"
-
-
-def _check_bgzf(path: Path) -> bool:
-    """Whether the file is compressed; a BGZF file cut between two blocks, which gzip cannot notice, is refused."""
-    with path.open("rb") as handle:
-        head = handle.read(18)
-        if not head.startswith(_GZIP_MAGIC):
-            return False
-        if len(head) == 18 and head[3] & 4 and head[12:14] == b"BC":
-            handle.seek(0, io.SEEK_END)
-            handle.seek(max(handle.tell() - len(_BGZF_END), 0))
-            if handle.read() != _BGZF_END:
-                raise InputError(f"{path} is truncated: its last BGZF block is missing", _AGAIN)
-    return True
 
 
 @contextmanager
@@ -52,15 +35,11 @@ def open_text(path: Path | str) -> Iterator[TextIO]:
     """
     path = Path(path)
     try:
-        if path.stat().st_size == 0:
-            raise InputError(f"{path} is empty", _AGAIN)
-        opener = gzip.open if _check_bgzf(path) else open
+        opener = open if packing(path) == "none" else gzip.open
         with opener(path, "rt", encoding="utf-8-sig", newline=None) as handle:
             yield handle
-    except FileNotFoundError as error:
-        raise InputError(f"{path} does not exist") from error
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise InputError(f"{path} is truncated or corrupt: {error}", _AGAIN) from error
+        raise InputError(f"{path} is truncated or corrupt: {error}", AGAIN) from error
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is not UTF-8 text", "give a TSV or CSV file, plain or gzip") from error
     except OSError as error:
@@ -173,7 +152,7 @@ def read_text_matrix(path: Path | str, *, transpose: bool = False) -> anndata.An
         numbered = ((number, raw.rstrip("\r\n")) for number, raw in enumerate(handle, 1))
         lines = list(islice(((number, line) for number, line in numbered if line.strip()), 2))
         if len(lines) < 2:
-            raise InputError(f"{path} has a header but no data" if lines else f"{path} is empty", _AGAIN)
+            raise InputError(f"{path} has a header but no data" if lines else f"{path} is empty", AGAIN)
         separator = _separator(path, lines[0][1])
         header = _fields(lines[0][1], separator)
         columns = header if len(header) == _width(lines[1][1], separator) - 1 else header[1:]

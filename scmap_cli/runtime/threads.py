@@ -33,8 +33,19 @@ def set_threads(count: int | None = None) -> int:
         raise UsageError(f"--threads must be at least 1, not {count}")
     threads = count or available_threads()
     for name in _ENVIRONMENT:
-        os.environ[name] = str(threads)
+        # A loaded numba reads its variable again at each compilation, and refuses another number than its threads have.
+        if not (name == "NUMBA_NUM_THREADS" and "numba" in sys.modules):
+            os.environ[name] = str(threads)
     torch = sys.modules.get("torch")
     if torch is not None:
         torch.set_num_threads(threads)
     return threads
+
+
+def current_threads() -> int:
+    """How many threads this run is to use: the first number of ``OMP_NUM_THREADS``, else :func:`available_threads`.
+
+    OpenMP also takes one number a nesting level ("4,2"); anything else that a user may have set is passed over.
+    """
+    first = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    return (int(first) if first.isascii() and first.isdigit() else 0) or available_threads()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,27 @@ UNKNOWN = "unknown"
 
 SINGLE = "all"
 """The one condition of data without a batch column."""
+
+
+def sample_names(inputs: Sequence[Path], sample: Sequence[str] | None, endings: str) -> list[str]:
+    """A name for each input: as given, else the file's without what fits ``endings``.
+
+    Raises
+    ------
+    UsageError
+        There are more or fewer names than inputs, or one is empty or repeated.
+    """
+    if sample is None:
+        names = [re.sub(endings, "", path.name or path.absolute().name) for path in inputs]
+    else:
+        names = [str(name) for name in sample]
+    if len(names) != len(inputs):
+        raise UsageError(f"{len(inputs)} inputs but {len(names)} sample names", "give --sample one name for each input")
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated or "" in names:
+        what = f"the sample name {repeated[0]!r} is repeated" if repeated else "a sample name is empty"
+        raise UsageError(what, "give each input a name of its own with --sample")
+    return names
 
 
 @dataclass(frozen=True)

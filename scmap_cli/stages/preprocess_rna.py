@@ -6,7 +6,6 @@ cell and gene filters, genes in no program dropped, then variable genes by batch
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -28,23 +27,9 @@ from scmap_cli.io.rna import name_genes, read_rna, rna_form, unique_names
 from scmap_cli.keys import HISTORY, LOG1P_LAYER
 from scmap_cli.runtime import provenance
 from scmap_cli.runtime.logs import log
+from scmap_cli.stages.inputs import sample_names
 
 Join = Literal["inner", "outer"]
-
-
-def _sample_names(inputs: Sequence[Path], sample: Sequence[str] | None) -> list[str]:
-    if sample is None:
-        endings = r"(\.(h5ad|h5|hdf5|tsv|csv|txt|tab|mtx|gz))+$"
-        names = [re.sub(endings, "", path.name or path.absolute().name) for path in inputs]
-    else:
-        names = [str(name) for name in sample]
-    if len(names) != len(inputs):
-        raise UsageError(f"{len(inputs)} inputs but {len(names)} sample names", "give --sample one name for each input")
-    repeated = sorted({name for name in names if names.count(name) > 1})
-    if repeated or "" in names:
-        what = f"the sample name {repeated[0]!r} is repeated" if repeated else "a sample name is empty"
-        raise UsageError(what, "give each input a name of its own with --sample")
-    return names
 
 
 def _check_options(
@@ -251,7 +236,7 @@ def preprocess_rna(
     if not paths:
         raise UsageError("no input given")
     _check_options(join, hvg, hvg_flavor, hvg_batch_key, batch_key, limits)
-    names = _sample_names(paths, sample)
+    names = sample_names(paths, sample, r"(\.(h5ad|h5|hdf5|tsv|csv|txt|tab|mtx|gz))+$")
     check_output(output, force)
     forms = [rna_form(path) for path in paths]
     loaded_programs = None if programs is None else load_programs(programs)

@@ -77,8 +77,12 @@ def undisturbed() -> Iterator[None]:
     try:
         yield
     finally:
+        numba_threads = os.environ.get("NUMBA_NUM_THREADS")
         os.environ.clear()
         os.environ.update(environment)
+        if numba_threads and "numba" in sys.modules:
+            # numba reads it again at each compilation, and must find the number that its threads were started with.
+            os.environ["NUMBA_NUM_THREADS"] = numba_threads
         log.handlers[:] = handlers
         log.setLevel(level)
         log.propagate = True
@@ -95,7 +99,9 @@ def scmap(tmp_path) -> Iterator[Scmap]:
 
 @pytest.fixture(scope="session")
 def shelf(tmp_path_factory) -> Path:
-    """Small files: data.h5ad, atac.h5ad, genes.bed, programs.npz, sets.gmt, model/, sailer/, embedded.h5ad and .npz."""
+    """Small finished files: data.h5ad, programs.npz, sets.gmt, model/, embedded.h5ad, embedded.npz; for ATAC atac.h5ad,
+    genes.bed, fragments.tsv, peaks.bed, sailer/.
+    """
     folder = tmp_path_factory.mktemp("shelf")
     scmap = Scmap(folder)
     with undisturbed():
@@ -107,6 +113,8 @@ def shelf(tmp_path_factory) -> Path:
         scmap(
             "train", "expimap", "data.h5ad", "-o", "model", "--programs", "programs.npz", "--batch-key", "batch", *short
         )
+        (folder / "fragments.tsv").write_text("".join(f"chr1\t{i * 9}\t{i * 9 + 50}\tcell{i % 4}\n" for i in range(80)))
+        (folder / "peaks.bed").write_text("chr1\t100\t200\nchr1\t300\t400\n")
         for output in ("embedded.h5ad", "embedded.npz"):
             scmap("embed", "model", "data.h5ad", "-o", output, "--device", "cpu", "-t", 1)
         small = ("--hidden", "8,6", "--batch-size", 64, *short[:2], *short[4:])
@@ -116,6 +124,11 @@ def shelf(tmp_path_factory) -> Path:
 
 #: a command line of every verb that works on the shelf, without its output
 COMMANDS = {
+    "preprocess atac": (
+        *("{shelf}/fragments.tsv", "--peaks", "{shelf}/peaks.bed", "-o", "out.h5ad"),
+        *("--min-fragments", "1"),
+    ),
+    "preprocess peaks": ("{shelf}/peaks.bed", "-o", "out.bed"),
     "preprocess rna": ("{shelf}/data.h5ad", "-o", "out.h5ad"),
     "preprocess programs": ("{shelf}/sets.gmt", "--genes", "{shelf}/data.h5ad", "-o", "out.npz"),
     "preprocess gene-scores": ("{shelf}/atac.h5ad", "--genes", "{shelf}/genes.bed", "-o", "out.h5ad"),

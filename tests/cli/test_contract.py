@@ -17,6 +17,8 @@ from scmap_cli.cli.settings import key_of
 
 #: stage function of each verb, and the parameters whose names differ or that only the terminal or the stage knows
 STAGES = {
+    "preprocess atac": "scmap_cli.stages.preprocess_atac:preprocess_atac",
+    "preprocess peaks": "scmap_cli.stages.preprocess_peaks:preprocess_peaks",
     "preprocess rna": "scmap_cli.stages.preprocess_rna:preprocess_rna",
     "preprocess programs": "scmap_cli.stages.preprocess_programs:preprocess_programs",
     "preprocess gene-scores": "scmap_cli.stages.preprocess_gene_scores:preprocess_gene_scores",
@@ -164,6 +166,7 @@ def test_defaults_of_the_simulation_are_those_of_its_presets():
 
 
 def test_choices_are_those_of_the_code():
+    from scmap_cli.data.counting import RULES
     from scmap_cli.data.decomposition import TFIDF
     from scmap_cli.data.hvg import FLAVORS
     from scmap_cli.data.simulation import PRESETS
@@ -179,6 +182,7 @@ def test_choices_are_those_of_the_code():
     from scmap_cli.stages.preprocess_programs import CASES
 
     expected = {
+        ("preprocess atac", "count"): RULES,
         ("preprocess rna", "hvg_flavor"): FLAVORS,
         ("preprocess programs", "form"): FORMS,
         ("preprocess programs", "case"): CASES,

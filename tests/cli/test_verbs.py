@@ -49,7 +49,18 @@ def test_zero_threads_are_2(scmap, command):
     assert "--threads" in scmap(*command, "--threads", "0", status=2).err
 
 
-@pytest.mark.parametrize("verb", ["preprocess rna", "preprocess programs", "simulate rna", "train expimap", "embed"])
+@pytest.mark.parametrize(
+    "verb",
+    [
+        "preprocess atac",
+        "preprocess peaks",
+        "preprocess rna",
+        "preprocess programs",
+        "simulate rna",
+        "train expimap",
+        "embed",
+    ],
+)
 def test_a_file_that_is_no_text_does_not_go_to_stdout(scmap, verb, shelf):
     words = {"simulate rna": [], "embed": ["m", "x"], "preprocess programs": ["x", "--genes", "y"]}.get(verb, ["x"])
     assert "-o -" in scmap(*verb.split(), *words, "-o", "-", status=2).err

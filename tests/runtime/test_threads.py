@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from scmap_cli.errors import UsageError
-from scmap_cli.runtime.threads import _ENVIRONMENT, available_threads, set_threads
+from scmap_cli.runtime.threads import _ENVIRONMENT, available_threads, current_threads, set_threads
 
 VARIABLE = "SLURM_CPUS_PER_TASK"
 
@@ -58,11 +58,26 @@ def test_setting_reaches_every_library_that_reads_the_environment(monkeypatch: p
 
     torch = Torch()
     monkeypatch.setitem(sys.modules, "torch", torch)
+    monkeypatch.delitem(sys.modules, "numba", raising=False)
     assert set_threads(3) == 3
     assert torch.threads == 3
     assert {os.environ[name] for name in _ENVIRONMENT} == {"3"}
     monkeypatch.setenv(VARIABLE, "5")
     assert set_threads() == torch.threads == 5
+
+
+def test_a_loaded_numba_keeps_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "numba", object())
+    set_threads(3)
+    assert os.environ["NUMBA_NUM_THREADS"] == "1"
+    assert os.environ["OMP_NUM_THREADS"] == "3"
+
+
+@pytest.mark.parametrize(("value", "count"), [("3", 3), ("4,2", 4), ("", 5), ("x", 5), ("0", 5)])
+def test_threads_in_use_are_those_that_were_set(monkeypatch: pytest.MonkeyPatch, value: str, count: int) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", value)
+    monkeypatch.setenv(VARIABLE, "5")
+    assert current_threads() == count
 
 
 @pytest.mark.parametrize("count", [0, -1])
