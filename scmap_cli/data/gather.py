@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
+
+from scmap_cli.runtime.compiled import compiled
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def gather_rows(indptr: Any, indices: Any, values: Any, rows: Any, g: int, flat_m: Any, value_m: Any) -> None:
     """Write the stored entries of ``rows`` one after the other.
 
@@ -33,7 +34,7 @@ def gather_rows(indptr: Any, indices: Any, values: Any, rows: Any, g: int, flat_
             m += 1
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def by_column(flat_m: Any, g: int, ccol_g: Any, row_m: Any) -> None:
     """Order entries by column, then row: a counting sort.
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
+from functools import cache, partial
 from itertools import pairwise
 from typing import Any
 
@@ -21,12 +21,14 @@ from numba import njit
 from torch import Tensor
 
 from scmap_cli.data.gather import by_column
+from scmap_cli.runtime.compiled import compiled
 
 f32, i32 = np.float32, np.int32
 
 # Reordering sums is what lets the compiler vectorise them; the two functions below must keep their order.
 _EXACT = {"nsz", "contract"}
 _LOOSE = {*_EXACT, "reassoc"}
+_kernel = partial(compiled, fastmath=_LOOSE, error_model="numpy")
 # Rows below which another thread costs more than it brings.
 _SHARE = 256
 # Rows and genes that a sparse product treats at a time, so that a tile of both stays in the first-level cache.
@@ -109,7 +111,7 @@ def _in_shares(n: int, work: Callable[[int, int], Any]) -> list[Any]:
     return [work(edges[0], edges[1]), *(other.result() for other in others)]
 
 
-@njit(nogil=True, cache=True, fastmath=_LOOSE, error_model="numpy")
+@_kernel
 def _softmax_rows(
     logits_ng: Any,
     top_n: Any,
@@ -191,12 +193,12 @@ def softmax_negative_binomial(
     nll_n, grad_ng, slope_ng = torch.empty_like(size_n), torch.empty_like(logits_ng), torch.empty_like(logits_ng)
     top_n = logits_ng.amax(1)
     tensors = (logits_ng, top_n, log_theta_bg, size_n, condition_n, flat_m, value_m, nll_n, grad_ng, slope_ng)
-    arrays = [tensor.detach().numpy() for tensor in tensors]
+    arrays: list[Any] = [tensor.detach().numpy() for tensor in tensors]
     _in_shares(len(nll_n), lambda first, last: _softmax_rows(*arrays, first, last))
     return nll_n, grad_ng, slope_ng
 
 
-@njit(nogil=True, cache=True, fastmath=_LOOSE, error_model="numpy")
+@_kernel
 def _product_rows(z_nk: Any, w_e: Any, crow_g: Any, column_e: Any, out_ng: Any, first: int, last: int) -> None:
     k, g = z_nk.shape[1], out_ng.shape[1]
     z_kt, out_gt = np.zeros((k, _TILE), f32), np.empty((_GENES, _TILE), f32)
@@ -218,7 +220,7 @@ def _product_rows(z_nk: Any, w_e: Any, crow_g: Any, column_e: Any, out_ng: Any, 
                     out_ng[start + t, gene + j] = out_gt[j, t]
 
 
-@njit(nogil=True, cache=True, fastmath=_LOOSE, error_model="numpy")
+@_kernel
 def _product_gradient_rows(
     grad_ng: Any, z_nk: Any, w_e: Any, crow_g: Any, column_e: Any, grad_nk: Any, grad_e: Any, first: int, last: int
 ) -> None:
@@ -259,7 +261,7 @@ def sparse_product(z_nk: Tensor, w_e: Tensor, crow_g: Tensor, column_e: Tensor) 
         Values (float32), row pointers and columns (int64) of W.
     """
     out_ng = torch.empty(len(z_nk), len(crow_g) - 1)
-    arrays = [tensor.detach().numpy() for tensor in (z_nk, w_e, crow_g, column_e, out_ng)]
+    arrays: list[Any] = [tensor.detach().numpy() for tensor in (z_nk, w_e, crow_g, column_e, out_ng)]
     _in_shares(len(z_nk), lambda first, last: _product_rows(*arrays, first, last))
     return out_ng
 
@@ -269,7 +271,7 @@ def sparse_product_gradient(
 ) -> tuple[Tensor, Tensor]:
     """Gradients of :func:`sparse_product` in ``z_nk`` and in ``w_e``."""
     grad_nk = torch.empty_like(z_nk, memory_format=torch.contiguous_format)
-    arrays = [tensor.detach().numpy() for tensor in (grad_ng.contiguous(), z_nk, w_e, crow_g, column_e, grad_nk)]
+    arrays: list[Any] = [tensor.detach().numpy() for tensor in (grad_ng.contiguous(), z_nk, w_e, crow_g, column_e, grad_nk)]
 
     def share(first: int, last: int) -> np.ndarray:
         grad_e = np.zeros(len(w_e), f32)
@@ -279,7 +281,7 @@ def sparse_product_gradient(
     return grad_nk, torch.from_numpy(np.sum(_in_shares(len(z_nk), share), axis=0, dtype=f32))
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@_kernel
 def _sum_columns(grad_nh: Any, ccol_g: Any, row_m: Any, out_gh: Any, first: int, last: int) -> None:
     for j in range(first, last):
         for m in range(ccol_g[j], ccol_g[j + 1]):
@@ -293,6 +295,6 @@ def sum_by_column(grad_nh: Tensor, flat_m: Tensor, g: int) -> Tensor:
     ccol_g, row_m = np.empty(g + 1, np.int64), np.empty(len(flat_m), np.int64)
     by_column(flat_m.numpy(), g, ccol_g, row_m)
     out_gh = torch.zeros(g, grad_nh.shape[1])
-    arrays = (grad_nh.detach().contiguous().numpy(), ccol_g, row_m, out_gh.numpy())
+    arrays: Any = (grad_nh.detach().contiguous().numpy(), ccol_g, row_m, out_gh.numpy())
     _in_shares(g, lambda first, last: _sum_columns(*arrays, first, last))
     return out_gh

@@ -16,17 +16,17 @@ from scmap_cli.runtime.logs import log
 Kernel = TypeVar("Kernel", bound=Callable)
 
 
-def compiled(function: Kernel) -> Kernel:
+def compiled(function: Kernel, **options: Any) -> Kernel:
     """Compile at the first call; the machine code is cached in ``NUMBA_CACHE_DIR``, beside the source, or at home.
 
     The kernels let go of Python's lock, so threads may run them side by side. Where no cache folder can be written,
-    every run compiles anew.
+    every run compiles anew. ``options`` are numba's.
     """
     try:
-        return numba.njit(function, cache=True, nogil=True)
+        return numba.njit(function, cache=True, nogil=True, **options)
     except RuntimeError as error:
         log.debug("%s is compiled in every run: %s", function.__name__, error)
-        return numba.njit(function, nogil=True)
+        return numba.njit(function, nogil=True, **options)
 
 
 def _load(width: int) -> Any:
