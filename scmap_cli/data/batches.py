@@ -8,7 +8,6 @@ about 4 bytes a stored count.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -138,7 +137,7 @@ class CsrStore:
 
             size = int(length_n.sum())
             flat_m, value_m = torch.empty(size, dtype=torch.int64), torch.empty(size, dtype=self.dtype)
-            arrays: list[Any] = [t.numpy() for t in (self.indptr, self.indices, self.values, rows)]
+            arrays = [t.numpy() for t in (self.indptr, self.indices, self.values, rows)]
             gather_rows(*arrays, self.g, flat_m.numpy(), value_m.numpy())
             return flat_m, value_m
         end_n = length_n.cumsum(0)

@@ -193,7 +193,7 @@ def softmax_negative_binomial(
     nll_n, grad_ng, slope_ng = torch.empty_like(size_n), torch.empty_like(logits_ng), torch.empty_like(logits_ng)
     top_n = logits_ng.amax(1)
     tensors = (logits_ng, top_n, log_theta_bg, size_n, condition_n, flat_m, value_m, nll_n, grad_ng, slope_ng)
-    arrays: list[Any] = [tensor.detach().numpy() for tensor in tensors]
+    arrays = [tensor.detach().numpy() for tensor in tensors]
     _in_shares(len(nll_n), lambda first, last: _softmax_rows(*arrays, first, last))
     return nll_n, grad_ng, slope_ng
 
@@ -261,7 +261,7 @@ def sparse_product(z_nk: Tensor, w_e: Tensor, crow_g: Tensor, column_e: Tensor) 
         Values (float32), row pointers and columns (int64) of W.
     """
     out_ng = torch.empty(len(z_nk), len(crow_g) - 1)
-    arrays: list[Any] = [tensor.detach().numpy() for tensor in (z_nk, w_e, crow_g, column_e, out_ng)]
+    arrays = [tensor.detach().numpy() for tensor in (z_nk, w_e, crow_g, column_e, out_ng)]
     _in_shares(len(z_nk), lambda first, last: _product_rows(*arrays, first, last))
     return out_ng
 
@@ -271,7 +271,7 @@ def sparse_product_gradient(
 ) -> tuple[Tensor, Tensor]:
     """Gradients of :func:`sparse_product` in ``z_nk`` and in ``w_e``."""
     grad_nk = torch.empty_like(z_nk, memory_format=torch.contiguous_format)
-    arrays: list[Any] = [tensor.detach().numpy() for tensor in (grad_ng.contiguous(), z_nk, w_e, crow_g, column_e, grad_nk)]
+    arrays = [tensor.detach().numpy() for tensor in (grad_ng.contiguous(), z_nk, w_e, crow_g, column_e, grad_nk)]
 
     def share(first: int, last: int) -> np.ndarray:
         grad_e = np.zeros(len(w_e), f32)
@@ -295,6 +295,6 @@ def sum_by_column(grad_nh: Tensor, flat_m: Tensor, g: int) -> Tensor:
     ccol_g, row_m = np.empty(g + 1, np.int64), np.empty(len(flat_m), np.int64)
     by_column(flat_m.numpy(), g, ccol_g, row_m)
     out_gh = torch.zeros(g, grad_nh.shape[1])
-    arrays: Any = (grad_nh.detach().contiguous().numpy(), ccol_g, row_m, out_gh.numpy())
+    arrays = (grad_nh.detach().contiguous().numpy(), ccol_g, row_m, out_gh.numpy())
     _in_shares(g, lambda first, last: _sum_columns(*arrays, first, last))
     return out_gh

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import numba
 from llvmlite import ir
@@ -13,10 +13,8 @@ from numba.extending import intrinsic
 
 from scmap_cli.runtime.logs import log
 
-Kernel = TypeVar("Kernel", bound=Callable)
 
-
-def compiled(function: Kernel, **options: Any) -> Kernel:
+def compiled(function: Callable, **options: Any) -> Any:
     """Compile at the first call; the machine code is cached in ``NUMBA_CACHE_DIR``, beside the source, or at home.
 
     The kernels let go of Python's lock, so threads may run them side by side. Where no cache folder can be written,
