@@ -64,6 +64,24 @@ def verb(
     latent: Annotated[
         int, typer.Option("--latent", metavar="N", help="Latent dimensions.", rich_help_panel=o.MODEL)
     ] = 10,
+    thinning: Annotated[
+        float,
+        typer.Option(
+            "--thinning",
+            metavar="SHARE",
+            help="Largest share of a cell's open peaks hidden from the encoder in a training step; 0 is off.",
+            rich_help_panel=o.MODEL,
+        ),
+    ] = 0.0,
+    peak_share: Annotated[
+        float,
+        typer.Option(
+            "--peak-share",
+            metavar="SHARE",
+            help="Share of the peaks whose likelihood a step looks at, drawn anew each step.",
+            rich_help_panel=o.MODEL,
+        ),
+    ] = 1.0,
     invariance: Annotated[
         float,
         typer.Option(

@@ -61,6 +61,8 @@ class SailerConfig:
     thinning
         Largest share of a cell's open peaks that is hidden from the encoder in a training step; each cell draws its own
         share anew, uniform from 0.
+    peak_share
+        Share of the peaks whose likelihood a training step looks at, drawn anew each step and scaled up to all.
     invariance
         Weight lambda of the invariance term (equation 2.3).
     invariance_bound
@@ -77,6 +79,7 @@ class SailerConfig:
     hidden: tuple[int, ...] = (1000, 100)
     latent: int = 10
     thinning: float = 0.0
+    peak_share: float = 1.0
     invariance: float = 1.0
     invariance_bound: str = "pairwise"
     positive_weight: str = "none"
@@ -96,6 +99,8 @@ class SailerConfig:
         for key in ("invariance", "kl_weight", "warmup_epochs", "cycle_epochs"):
             if getattr(self, key) < 0:
                 raise UsageError(f"{key} {getattr(self, key)} must not be negative")
+        if not 0 < self.peak_share <= 1:
+            raise UsageError(f"peak_share {self.peak_share} is not in (0, 1]")
         if not 0 <= self.thinning < 1:
             raise UsageError(f"thinning {self.thinning} is not in [0, 1)")
         self.omega(0.5)
@@ -258,7 +263,10 @@ class Sailer(ScmapModel):
         if batch.noise is not None and batch.progress >= self.warmup_epochs:
             z_nz = z_nz + posterior.var_nz.sqrt() * batch.noise.normal(z_nz)
         h_nh = self._hidden(z_nz, batch.covariate_nc, batch.condition_n)
-        recon = open_peaks_loss(h_nh, self.last_ph, self.last_p, batch.flat_m, self.structure["omega"])
+        peaks_s = None
+        if batch.noise is not None:
+            peaks_s = batch.noise.sample(batch.g, self.config.peak_share, h_nh.device)
+        recon = open_peaks_loss(h_nh, self.last_ph, self.last_p, batch.flat_m, self.structure["omega"], peaks_s)
         kl = gaussian_kl(posterior.mean_nz, posterior.var_nz).mean()
         bound = mean_pairwise_kl if self.config.invariance_bound == "pairwise" else mixture_kl
         apart = bound(posterior.mean_nz, posterior.var_nz)

@@ -83,3 +83,10 @@ class Noise:
         share_n = torch.rand(self.rows, generator=self.generator, device=row_m.device)[self.start :] * most
         drawn_m = torch.rand(len(row_m), generator=self.generator, device=row_m.device)
         return drawn_m >= share_n.index_select(0, row_m)
+
+    def sample(self, total: int, share: float, device: torch.device) -> Tensor | None:
+        """A uniform sample of ``range(total)``, int64 in rising order; None for all of it."""
+        count = max(1, round(share * total))
+        if count >= total:
+            return None
+        return torch.randperm(total, generator=self.generator, device=device)[:count].sort().values

@@ -316,6 +316,9 @@ class _SampleOnly(Noise):
     def kept(self, row_m: Tensor, most: float) -> Tensor:
         return torch.ones_like(row_m, dtype=torch.bool)
 
+    def sample(self, total: int, share: float, device: torch.device) -> None:
+        return None
+
 
 def _shown(value: float | None) -> str:
     return "" if value is None else f" valid {value:.4g}"

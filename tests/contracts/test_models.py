@@ -84,6 +84,7 @@ MAKERS: dict[str, Callable[[], Made]] = {
     "expimap softplus": lambda: expimap(mean="softplus"),
     "expimap exp": lambda: expimap(mean="exp"),
     "sailer": sailer,
+    "sailer sampled": lambda: sailer(thinning=0.5, peak_share=0.5),
     "sailer dense": lambda: sailer(share=0.3, positive_weight="auto", invariance_bound="mixture"),
 }
 

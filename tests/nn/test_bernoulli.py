@@ -47,6 +47,20 @@ def test_loss_equals_dense_cross_entropy(omega: float, block: int, monkeypatch: 
         torch.testing.assert_close(got, expected, rtol=1e-10, atol=1e-10)
 
 
+def test_a_sample_of_the_peaks_is_right_on_average() -> None:
+    counts, gen = open_peaks(9, 12, 0.2), torch.Generator().manual_seed(1)
+    flat_m = batch(counts, torch.float64).flat_m
+    h, w, b = (torch.randn(*s, generator=gen, dtype=torch.float64) for s in ((9, 4), (12, 4), (12,)))
+    found = []
+    for samples in ([None], [torch.tensor([i, j, k]) for i in range(12) for j in range(i) for k in range(j)]):
+        leaves = [t.clone().requires_grad_() for t in (h, w, b)]
+        loss = torch.stack([open_peaks_loss(*leaves, flat_m, 3.0, some) for some in samples]).mean()
+        loss.backward()
+        found.append([loss.detach(), *(leaf.grad for leaf in leaves)])
+    for expected, got in zip(*found, strict=True):
+        torch.testing.assert_close(got, expected, rtol=1e-9, atol=1e-9)
+
+
 def test_float32_loss_stays_close() -> None:
     counts, gen = open_peaks(50, 700, 0.05), torch.Generator().manual_seed(2)
     h, w, b = (torch.randn(*shape, generator=gen) for shape in ((50, 20), (700, 20), (700,)))
