@@ -38,3 +38,9 @@ def set_threads(count: int | None = None) -> int:
     if torch is not None:
         torch.set_num_threads(threads)
     return threads
+
+
+def threads_in_use() -> int:
+    """What :func:`set_threads` was last told, or the user by ``OMP_NUM_THREADS``; else as :func:`available_threads`."""
+    first = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    return int(first) if first.isascii() and first.isdigit() and int(first) > 0 else available_threads()
