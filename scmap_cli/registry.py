@@ -101,7 +101,8 @@ class Selector:
             if not self.package or error.name != self.package:
                 raise
             raise UsageError(
-                f"the method {self.name} needs the package {self.package}", "install it: pip install 'scmap-cli[markers]'"
+                f"the method {self.name} needs the package {self.package}",
+                "install it: pip install 'scmap-cli[markers]'",
             ) from None
         return loaded
 

@@ -33,8 +33,8 @@ FLOORS = {
 
 # libraries that take longer to import than ``scmap -h`` may take to answer
 HEAVY = {
-    *("anndata", "igraph", "leidenalg", "matplotlib", "numba", "pandas", "pynndescent", "scanpy", "scipy"),
-    *("seaborn", "sklearn", "torch", "umap"),
+    *("anndata", "cosg", "igraph", "lassonet", "leidenalg", "matplotlib", "numba", "pandas", "pynndescent", "scanpy"),
+    *("scipy", "seaborn", "sklearn", "torch", "umap"),
 }
 
 

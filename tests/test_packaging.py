@@ -34,7 +34,9 @@ def normal(requirement: str) -> str:
 
 
 def declared() -> set[str]:
-    return {normal(one) for one in PROJECT["project"]["dependencies"]}
+    """Requirements of the package and of what users may ask for."""
+    asked = PROJECT["project"]["dependencies"] + PROJECT["project"]["optional-dependencies"]["markers"]
+    return {normal(one) for one in asked}
 
 
 def imported() -> set[str]:

@@ -17,11 +17,14 @@ from scmap_cli import __version__
 from scmap_cli.cli import (
     embed,
     evaluate_clustering,
+    evaluate_markers,
+    evaluate_reconstruction,
     gp_test,
     info,
     map_query,
     preprocess_programs,
     preprocess_rna,
+    select_markers,
     simulate_rna,
     train_expimap,
 )
@@ -47,7 +50,10 @@ VERBS: dict[str, ModuleType] = {
     "embed": embed,
     "map-query": map_query,
     "gp-test": gp_test,
+    "select-markers": select_markers,
     "evaluate clustering": evaluate_clustering,
+    "evaluate markers": evaluate_markers,
+    "evaluate reconstruction": evaluate_reconstruction,
     "info": info,
 }
 """Every verb by its words, in the order of a pipeline."""

@@ -68,6 +68,44 @@ Missing = Annotated[
         rich_help_panel=DATA,
     ),
 ]
+ExcludeLabels = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--exclude-labels",
+        metavar="LABEL",
+        show_default="none",
+        help="Leave cells of this label out; may be repeated.",
+        rich_help_panel=DATA,
+    ),
+]
+Methods = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--method",
+        metavar="NAME",
+        show_default="none",
+        help="Choose genes by this method; see `select-markers -h`. May be repeated.",
+        rich_help_panel="Genes",
+    ),
+]
+MarkerTables = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--markers",
+        metavar="FILE.tsv",
+        show_default="none",
+        help="Genes of a table of select-markers; may be repeated.",
+        rich_help_panel="Genes",
+    ),
+]
+AsPublished = Annotated[
+    bool,
+    typer.Option(
+        "--as-published",
+        help="Run methods as the MarkerMap paper did, where that is not how they are meant.",
+        rich_help_panel="Genes",
+    ),
+]
 ClusterBackend = Annotated[
     Literal["igraph", "leidenalg"],
     typer.Option("--cluster-backend", help="Implementation of Leiden; igraph is the faster one.", rich_help_panel=DATA),

@@ -39,7 +39,7 @@ def fit_scaling(matrix: sp.csr_matrix, clip: float = CLIP) -> Scaling:
     stored = np.bincount(matrix.indices, minlength=g)
     # Squares of what is left after the mean, so that a large mean costs no digits.
     squares = np.bincount(matrix.indices, (matrix.data - column_means[matrix.indices]) ** 2, minlength=g)
-    squares += (n - stored) * column_means**2
+    squares = squares + (n - stored) * column_means**2
     deviation = np.sqrt(squares / max(n - 1, 1))
     # What rounding leaves of a constant gene is no deviation.
     constant = deviation <= 1e-6 * np.maximum(np.abs(column_means), 1e-6)

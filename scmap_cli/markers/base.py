@@ -205,7 +205,9 @@ def published_rows(data: MarkerData, scores_cg: np.ndarray, k: int) -> Selection
     orders_cg = np.argsort(-ranked_cg, axis=1, kind="stable")
     genes: dict[int, int] = {}
     for rank in range(scores_cg.shape[1]):
-        row = sorted((-float(ranked_cg[code, order[rank]]), code, int(order[rank])) for code, order in enumerate(orders_cg))
+        row = sorted(
+            (-float(ranked_cg[code, order[rank]]), code, int(order[rank])) for code, order in enumerate(orders_cg)
+        )
         for _, code, gene in row:
             genes.setdefault(gene, code)
         if len(genes) >= k:
@@ -246,7 +248,7 @@ def run_selector(
     Raises
     ------
     InputError
-        There are fewer than k genes to choose from, no labels where they are needed, or a class of fewer than two cells.
+        There are fewer than k genes to choose from, no labels where they are needed, or a class of one cell.
     """
     forced = np.array([] if forced_in is None else forced_in, dtype=np.int64)
     free = np.ones(data.n_genes, dtype=bool)
@@ -284,6 +286,6 @@ def check_data(spec: Selector, data: MarkerData, k: int, choice: int) -> None:
     smallest = int(sizes.argmin())
     if sizes[smallest] < 2:
         raise InputError(
-            f"the class {data.classes[smallest]!r} has {sizes[smallest]} cell to choose genes by, at least 2 are needed",
+            f"the class {data.classes[smallest]!r} has {sizes[smallest]} cell to choose by, at least 2 are needed",
             "leave it out with --exclude-labels, or merge it with another",
         )

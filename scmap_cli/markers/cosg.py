@@ -11,8 +11,8 @@ from __future__ import annotations
 import warnings
 
 import numpy as np
-
 from cosg import cosg
+
 from scmap_cli.markers.base import MarkerData, Selection, published_rows, rows_by_class
 from scmap_cli.markers.rank_tests import as_anndata, ranked_scores
 

@@ -39,7 +39,7 @@ def _next(gain_g: np.ndarray, norm_g: np.ndarray, full_g: np.ndarray, free: np.n
 
 
 def select_for_genes(data: MarkerData, k: int, *, seed: int, as_published: bool) -> Selection:
-    """Greedy column subset; the score is the share of the total variance that a gene explains beyond those before it."""
+    """Greedy column subset; the score is the share of the variance that a gene explains beyond those before it."""
     x_ng = data.scaled.astype(np.float64)
     x_ng -= x_ng.mean(axis=0)
     g = x_ng.shape[1]

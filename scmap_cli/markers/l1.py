@@ -1,9 +1,9 @@
 """Multinomial logistic regression with an L1 penalty: the strong simple baseline for labels.
 
-Minimises (1/n) sum_i CE(softmax(x_i W + b), y_i) + lambda ||W||_1 on scaled values, along a falling path of lambda with
-warm starts, until k genes have a coefficient. Each problem is solved by accelerated proximal gradient (Beck and Teboulle
-2009) on the genes that the sequential strong rule keeps (Tibshirani et al. 2012, doi:10.1111/j.1467-9868.2011.01004.x);
-the optimality of the others is checked and violations are taken in, so that the rule costs no accuracy.
+Minimises (1/n) sum_i CE(softmax(x_i W + b), y_i) + lambda ||W||_1 on scaled values, along a falling path of lambda
+with warm starts, until k genes have a coefficient. Each problem is solved by accelerated proximal gradient (Beck and
+Teboulle 2009, doi:10.1137/080716542) on the genes that the sequential strong rule keeps (Tibshirani et al. 2012,
+doi:10.1111/j.1467-9868.2011.01004.x); the others are checked and taken in where the rule was wrong about them.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ def fit_path(x_ng: np.ndarray, codes: np.ndarray, n_classes: int, k: int) -> tup
 
 
 def select(data: MarkerData, k: int, *, seed: int, as_published: bool) -> Selection:
-    """Choose k genes; the score is the largest coefficient of the path's end, the class that of the largest positive one.
+    """Choose k genes; the score is the largest coefficient at the path's end, the class that of the largest one.
 
     Where the path ends with fewer than k genes, as it can with hardly more cells than genes, those of largest slope
     follow with a score below 0.

@@ -1,9 +1,9 @@
 """PERSIST (Covert et al. 2023, doi:10.1038/s41467-023-37392-1): a k-hot mask learned together with a network.
 
-Inputs are binary, expressed or not. The mask is the largest of k relaxed one-hot draws, each a softmax of its logits plus
-Gumbel noise at a temperature that falls from 10 to 0.01; rows that agree on a gene are drawn anew after every epoch. Two
-hidden layers of 128 units predict the class (cross-entropy), or log1p CP10k of all genes under a hurdle model: 10 times
-the cross-entropy of being zero, plus the squared error where not. 250 epochs of 64 cells, Adam, step 1e-3.
+Inputs are binary, expressed or not. The mask is the largest of k relaxed one-hot draws, each a softmax of its logits
+plus Gumbel noise at a temperature that falls from 10 to 0.01; rows that agree on a gene are drawn anew after an epoch.
+Two hidden layers of 128 units predict the class (cross-entropy), or log1p CP10k of all genes under a hurdle model: 10
+times the cross-entropy of being zero, plus the squared error where not. 250 epochs of 64 cells, Adam, step 1e-3.
 
 First the genes are narrowed to 10 k by gates between 0 and 1 with a price on the open ones. We move the price after
 every epoch towards the wanted number and keep the 10 k most open gates; the released code trains anew up to ten times
@@ -69,12 +69,16 @@ def _temperatures(epochs: int, n: int) -> tuple[int, Callable[[int], float]]:
     return steps, lambda step: _HOT * (_COLD / _HOT) ** (step / max(steps * epochs - 1, 1))
 
 
-def _gates(binary_ng: torch.Tensor, target: torch.Tensor, n_out: int, loss_of: Loss, keep: int, price: float) -> np.ndarray:
+def _gates(
+    binary_ng: torch.Tensor, target: torch.Tensor, n_out: int, loss_of: Loss, keep: int, price: float
+) -> np.ndarray:
     """(keep,) genes whose gates stay most open, in the order of the file."""
     n, g = binary_ng.shape
     net = _network(g, n_out)
     logits = torch.nn.Parameter(torch.full((g,), math.log(0.99 / 0.01) / _GATE_SHARPNESS))
-    optimiser = torch.optim.Adam([*net.parameters(), logits], lr=_LR)
+    # At the network's own step a gate could not close within the epochs there are.
+    optimiser = torch.optim.Adam(net.parameters(), lr=_LR)
+    optimiser.add_param_group({"params": [logits], "lr": 10 * _LR})
     steps, temperature = _temperatures(_GATE_EPOCHS, n)
     for epoch in range(_GATE_EPOCHS):
         order = torch.randperm(n)
@@ -124,7 +128,9 @@ def _mask(binary_ng: torch.Tensor, target: torch.Tensor, n_out: int, loss_of: Lo
     return np.asarray((_MASK_SHARPNESS * logits_kg.detach().double()).softmax(dim=1).amax(dim=0))
 
 
-def _select(data: MarkerData, k: int, seed: int, target: torch.Tensor, n_out: int, loss_of: Loss, price: float) -> Selection:
+def _select(
+    data: MarkerData, k: int, seed: int, target: torch.Tensor, n_out: int, loss_of: Loss, price: float
+) -> Selection:
     """Narrow, then learn the mask; the score is a gene's largest probability in any row of it."""
     binary_ng = torch.from_numpy((data.counts > 0).toarray())
     genes = np.arange(data.n_genes)

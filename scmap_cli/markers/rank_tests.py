@@ -1,4 +1,6 @@
-"""Tests of each class against the rest, by scanpy's ``rank_genes_groups`` (Wolf et al. 2018, doi:10.1186/s13059-017-1382-0).
+"""Tests of each class against the rest, by scanpy's ``rank_genes_groups``.
+
+Scanpy: Wolf et al. 2018, doi:10.1186/s13059-017-1382-0.
 
 Classes take turns in choosing their best gene. As published in the MarkerMap paper, the tests see scaled and clipped
 values instead of log1p CP10k, and a gene that several classes rank equally high is counted once for all of them.
@@ -19,10 +21,9 @@ from scmap_cli.markers.base import MarkerData, Selection, published_rows, rows_b
 
 def as_anndata(values: Any, data: MarkerData) -> AnnData:
     """The values with classes in ``obs["class"]`` and genes named by their numbers."""
-    obs = pd.DataFrame(
-        {"class": pd.Categorical.from_codes(data.labels, [str(code) for code in range(len(data.classes))])},
-        index=[str(i) for i in range(values.shape[0])],
-    )
+    names = pd.Index([str(code) for code in range(len(data.classes))])
+    classes = pd.Categorical.from_codes(data.labels, names)
+    obs = pd.DataFrame({"class": classes}, index=[str(i) for i in range(values.shape[0])])
     return AnnData(values, obs=obs, var=pd.DataFrame(index=[str(i) for i in range(values.shape[1])]))
 
 

@@ -2,8 +2,8 @@
 
 ``smash``: Gini importance in a random forest of 100 trees with balanced classes, which is what the MarkerMap paper ran.
 ``smash-dnn``: Shapley values of a network of 32 and 16 sigmoid units. Ours are expected gradients (Erion et al. 2021,
-doi:10.1038/s42256-021-00343-w), the average of (x - x') times the slope of the class's probability between a cell x and a
-background cell x'; the released code takes DeepLIFT's rules by way of TensorFlow 2.5.
+doi:10.1038/s42256-021-00343-w), the average of (x - x') times the slope of the class's probability between a cell x
+and a background cell x'; the released code takes DeepLIFT's rules by way of TensorFlow 2.5.
 
 As published, a fifth of the cells is left out and every seed is 42. As meant, all cells and the run's seed are used.
 A gene speaks for the class in which importance times mean scaled expression is largest, SMaSH's own rule.
@@ -75,7 +75,7 @@ def select_network(data: MarkerData, k: int, *, seed: int, as_published: bool) -
 
 
 def _train(net, x_ng, y_n, learn, check, weight) -> None:  # type: ignore[no-untyped-def] # tensors and index arrays
-    """Adam on weighted cross-entropy until the left-out loss has not fallen for five epochs; the best weights are kept."""
+    """Adam on weighted cross-entropy until the left-out loss has not fallen for five epochs; the best weights stay."""
     import torch
 
     loss_of = torch.nn.CrossEntropyLoss(weight=weight)
