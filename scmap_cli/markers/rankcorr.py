@@ -1,8 +1,8 @@
 """RankCorr (Vargo and Gilbert 2020, doi:10.1186/s12859-020-03641-z): sparse rank correlation with each class.
 
 For every class, w maximises the correlation of the standardised ranks of the genes with the class (+1) against the
-rest (-1), under ||w||_2 <= 1 and ||w||_1 <= sqrt(s). The solution is a soft-thresholded vector of those correlations, so
-that it keeps the m largest ones, m being the first number at which the 1-norm binds.
+rest (-1), under ||w||_2 <= 1 and ||w||_1 <= sqrt(s). The solution is a soft-thresholded vector of those correlations:
+it keeps the m largest ones, m being the first number at which the 1-norm binds.
 
 As meant, s is the smallest sparsity at which the classes together keep k genes, and of these the ones of largest weight
 are taken. As published in the MarkerMap paper, s is 20 and the first k of the genes are taken in the order of the file,
