@@ -54,13 +54,18 @@ def spearman(variance_g: np.ndarray, other_g: np.ndarray) -> float | None:
     return float((one * two).sum() / length) if length > 0 else None
 
 
-def reconstruction_scores(original_ng: np.ndarray, rebuilt_ng: np.ndarray) -> dict[str, float | None]:
+def reconstruction_scores(
+    original_ng: np.ndarray, rebuilt_ng: np.ndarray, unit_g: np.ndarray | None = None
+) -> dict[str, float | None]:
     """Every score of one set of cells.
 
     Parameters
     ----------
     original_ng, rebuilt_ng
         (n, g) values on the same scale.
+    unit_g
+        (g,) what one unit of each gene's values is, where genes were scaled one by one: their variances are compared as
+        they were before, because all that were scaled to variance 1 are alike.
 
     Returns
     -------
@@ -71,7 +76,8 @@ def reconstruction_scores(original_ng: np.ndarray, rebuilt_ng: np.ndarray) -> di
     original_ng, rebuilt_ng = original_ng.astype(np.float64), rebuilt_ng.astype(np.float64)
     wrong = original_ng - rebuilt_ng
     size = np.abs(wrong)
-    variances = original_ng.var(axis=0), rebuilt_ng.var(axis=0)
+    square_g = 1.0 if unit_g is None else unit_g**2
+    variances = original_ng.var(axis=0) * square_g, rebuilt_ng.var(axis=0) * square_g
     return {
         "mse": float((wrong**2).mean()),
         "mae": float(size.mean()),
@@ -82,10 +88,12 @@ def reconstruction_scores(original_ng: np.ndarray, rebuilt_ng: np.ndarray) -> di
     }
 
 
-def by_type(original_ng: np.ndarray, rebuilt_ng: np.ndarray, types_n: np.ndarray) -> dict[str, dict[str, float | None]]:
+def by_type(
+    original_ng: np.ndarray, rebuilt_ng: np.ndarray, types_n: np.ndarray, unit_g: np.ndarray | None = None
+) -> dict[str, dict[str, float | None]]:
     """The scores of the cells of each type, by its name, with their number."""
     groups = {str(name): types_n == name for name in np.unique(types_n)}
     return {
-        name: {"cells": int(cells.sum()), **reconstruction_scores(original_ng[cells], rebuilt_ng[cells])}
+        name: {"cells": int(cells.sum()), **reconstruction_scores(original_ng[cells], rebuilt_ng[cells], unit_g)}
         for name, cells in groups.items()
     }

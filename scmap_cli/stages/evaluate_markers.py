@@ -31,7 +31,7 @@ EVERYWHERE, SELECTION = "everywhere", "selection"
 """Where wrong labels are: in all training, or in choosing genes alone."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class MarkerTable:
     """Genes of a table of ``select-markers``: one list, or one a split with the seed of the splits."""
 

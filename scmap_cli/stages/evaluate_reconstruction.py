@@ -128,8 +128,8 @@ def evaluate_reconstruction(
         "as_published": as_published,
         "mse": "mean squared error of an entry",
         "mae": "mean absolute error of an entry",
-        "jaccard": "overlap of the fifth of genes of largest variance",
-        "spearman": "rank correlation of the genes' variances",
+        "jaccard": "overlap of the fifth of genes of largest variance, before scaling by gene",
+        "spearman": "rank correlation of the genes' variances, before scaling by gene",
         "l2": "mean over cells of the Euclidean norm of the error",
         "l1": "mean over cells of the sum of absolute errors",
         "seed": seed,
@@ -151,9 +151,10 @@ def evaluate_reconstruction(
         for number in range(splits if found else 0):
             fold = Fold(panel, number, seed)
             train, test = _fold_values(fold, scale)
+            unit = fold.scaling.deviation if scale == "scaled" else None
             for name, columns in _fold_genes(fold, method, tables, k, as_published).items():
                 rebuilt = linear_map(train[:, columns], train, test[:, columns])
-                found[name].append(_score(panel, fold.test, test, rebuilt))
+                found[name].append(_score(panel, fold.test, test, rebuilt, unit))
         for name, scored in found.items():
             result["results"].append({"name": name, "map": "linear", "k": k} | _over_splits(scored))
         for path in reconstruction:
@@ -196,10 +197,12 @@ def _fold_values(fold: Fold, scale: str) -> tuple[np.ndarray, np.ndarray]:
     return standardise(train, mean, deviation), standardise(test, mean, deviation)
 
 
-def _score(panel: Panel, cells: np.ndarray, original: np.ndarray, rebuilt: np.ndarray) -> dict[str, Any]:
-    found: dict[str, Any] = {"overall": {"cells": len(original), **reconstruction_scores(original, rebuilt)}}
+def _score(
+    panel: Panel, cells: np.ndarray, original: np.ndarray, rebuilt: np.ndarray, unit_g: np.ndarray | None
+) -> dict[str, Any]:
+    found: dict[str, Any] = {"overall": {"cells": len(original), **reconstruction_scores(original, rebuilt, unit_g)}}
     if panel.codes is not None:
-        found["types"] = by_type(original, rebuilt, np.array(panel.classes)[panel.codes[cells]])
+        found["types"] = by_type(original, rebuilt, np.array(panel.classes)[panel.codes[cells]], unit_g)
     return found
 
 
@@ -241,9 +244,11 @@ def _given(panel: Panel, path: Path, scale: str, values: str) -> dict[str, Any]:
     if values == "counts" and rebuilt.nnz and rebuilt.data.min() < 0:
         raise InputError(f"{path}: negative values are no counts", "give --reconstruction-values same")
     original = panel.counts[cells][:, genes]
+    unit = None
     if scale == "scaled":
         original_log = panel.log1p[cells][:, genes]
         scaling = fit_scaling(original_log)
+        unit = scaling.deviation
         left = scaling.apply(original_log)
         right = rebuilt.toarray()
         if values == "counts":
@@ -258,7 +263,7 @@ def _given(panel: Panel, path: Path, scale: str, values: str) -> dict[str, Any]:
         right = rebuilt.toarray().astype(np.float64)
         if values == "counts":
             right = standardise(np.log2(1.0 + right), mean, deviation)
-    return {"name": path.name, "map": "given", "k": None} | _score(panel, cells, left, np.asarray(right))
+    return {"name": path.name, "map": "given", "k": None} | _score(panel, cells, left, np.asarray(right), unit)
 
 
 def _totals(panel: Panel, cells: np.ndarray) -> np.ndarray:

@@ -17,7 +17,7 @@ import numpy as np
 from scipy import sparse
 
 from scmap_cli.data.matrices import cell_totals, log1p_cp10k
-from scmap_cli.data.scaling import fit_scaling
+from scmap_cli.data.scaling import Scaling, fit_scaling
 from scmap_cli.data.splits import LEAST_CELLS, TEST, VALID, three_way_split
 from scmap_cli.errors import InputError, UsageError
 from scmap_cli.markers.base import MarkerData
@@ -166,12 +166,15 @@ class Fold:
         return scores.mislabel(own, len(self.panel.classes), share, [*self._noise_seed, round(share * 1e6)])
 
     @cached_property
+    def scaling(self) -> Scaling:
+        """Mean and deviation of every gene in the training cells."""
+        return fit_scaling(self.panel.log1p[self.train])
+
+    @cached_property
     def scaled(self) -> tuple[np.ndarray, np.ndarray]:
         """All genes of training and test cells, float32, scaled by the training cells."""
         log1p = self.panel.log1p
-        train = log1p[self.train]
-        scaling = fit_scaling(train)
-        return scaling.apply(train), scaling.apply(log1p[self.test])
+        return self.scaling.apply(log1p[self.train]), self.scaling.apply(log1p[self.test])
 
     def confusions(self, genes: np.ndarray, train_codes: np.ndarray | None = None) -> dict[str, np.ndarray]:
         """Confusion matrix on the test cells by classifier, trained with other class codes where given."""

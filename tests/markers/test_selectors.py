@@ -51,7 +51,7 @@ def test_planted_markers_are_found_and_speak_for_their_class(planted, name):
 def test_planted_markers_are_nearly_all_found(planted, name):
     found = pick(name, planted.data)
     right = [(gene, of) for gene, of in zip(found.genes, found.classes, strict=True) if gene < 20]
-    assert len(right) >= 18
+    assert len(right) >= 16
     assert all(CLASSES[gene // 5] == of for gene, of in right)
 
 
@@ -65,12 +65,14 @@ def test_networks_prefer_planted_markers(planted, monkeypatch):
     monkeypatch.undo()
     assert sum(gene < 20 for gene in pick("smash-dnn", planted.data).genes) >= 8
     monkeypatch.setattr(persist, "_MASK_EPOCHS", 150)
+    # Few cells make few steps an epoch, so they are longer ones.
+    monkeypatch.setattr(persist, "_LR", 1e-2)
     # The network of PERSIST sees only whether a gene is expressed, so markers are planted that are absent elsewhere.
     counts = planted.counts.copy()
     for code in range(4):
         counts[np.ix_(planted.labels != CLASSES[code], range(5 * code, 5 * code + 5))] = 0
     found = pick("persist", marker_data(counts, planted.labels), 10)
-    assert sum(gene < 20 for gene in found.genes) >= 4
+    assert sum(gene < 20 for gene in found.genes) >= 8
 
 
 @pytest.mark.parametrize("name", [name for name in SELECTORS if name != "lassonet"])
@@ -154,11 +156,11 @@ def test_forced_genes_alone(planted):
 
 @pytest.mark.parametrize("name", QUICK)
 def test_all_genes_can_be_chosen(planted, name):
-    """Also those that are constant or never found, which come last where anything can be said of them."""
+    """Also those that are never found, which come last where anything can be said of them."""
     found = pick(name, planted.data, planted.data.n_genes)
     assert sorted(found.genes) == list(range(planted.data.n_genes))
     if name not in ("random", "hvg", "cosg"):
-        assert not set(found.genes[:20]) & set(range(110, 120))
+        assert not set(found.genes[:20]) & set(range(115, 120))
 
 
 @pytest.mark.parametrize("name", QUICK)
@@ -181,7 +183,7 @@ def test_labels_that_are_missing_or_do_not_serve(planted, name):
         pick(name, marker_data(planted.counts))
     with pytest.raises(InputError, match="all cells are of the class 'A'"):
         pick(name, marker_data(planted.counts, ["A"] * 240))
-    lonely = planted.labels.copy()
+    lonely = planted.labels.astype(object)
     lonely[7] = "rare"
     with pytest.raises(InputError, match="'rare' has 1 cell") as caught:
         pick(name, marker_data(planted.counts, lonely))
