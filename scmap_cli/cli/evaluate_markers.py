@@ -108,6 +108,8 @@ def verb(
         options["k_grid"] = o.integers(k_grid, "--k-grid")
     if label_noise is not None:
         options["label_noise"] = o.floats(label_noise, "--label-noise")
+    if method is not None:
+        options["method"] = o.names(method)
     from scmap_cli.stages.evaluate_markers import evaluate_markers, render
 
     result = evaluate_markers(**options)

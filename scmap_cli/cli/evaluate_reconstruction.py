@@ -13,7 +13,7 @@ from scmap_cli.cli.session import begin, emit, finish
 SUMMARY = "How well all genes are rebuilt from a few, or by a model."
 EPILOG = """\b
 Example:
-  scmap evaluate reconstruction rna.h5ad --method greedy-columns --method hvg -k 50 -o - | jq '.results[].overall.mse'
+  scmap evaluate reconstruction rna.h5ad --method greedy-columns,hvg -k 50 -o - | jq '.results[].overall.mse'
 
 Pitfall: errors on different scales cannot be compared. A reconstruction is scored as it is unless it holds counts and
 --reconstruction-values says so; --scale must then be that of the paper's table you compare with.
@@ -91,6 +91,8 @@ def verb(
     Errors of an entry and of a cell, and whether the same genes vary; overall and, with --label-key, by class.
     """
     options = begin(ctx, needs=("input",), text_output=True)
+    if method is not None:
+        options["method"] = o.names(method)
     from scmap_cli.stages.evaluate_markers import render
     from scmap_cli.stages.evaluate_reconstruction import evaluate_reconstruction
 

@@ -79,12 +79,12 @@ ExcludeLabels = Annotated[
     ),
 ]
 Methods = Annotated[
-    list[str] | None,
+    str | None,
     typer.Option(
         "--method",
-        metavar="NAME",
+        metavar="NAME[,NAME]",
         show_default="none",
-        help="Choose genes by this method; see `select-markers -h`. May be repeated.",
+        help="Choose genes by these methods; see `select-markers -h`.",
         rich_help_panel="Genes",
     ),
 ]
@@ -162,6 +162,11 @@ PrintConfig = Annotated[
         "--print-config", help="Print the options in effect as TOML for --config, and stop.", rich_help_panel=RUN
     ),
 ]
+
+
+def names(text: str) -> tuple[str, ...]:
+    """Names from comma-separated text."""
+    return tuple(name.strip() for name in text.split(","))
 
 
 def integers(text: str, flag: str) -> tuple[int, ...]:

@@ -190,7 +190,9 @@ def _genes(panel: Panel, path: Path | None, flag: str) -> np.ndarray:
 def _check_forced(panel: Panel, k: int, forced_in: np.ndarray, forced_out: np.ndarray) -> None:
     both = np.intersect1d(forced_in, forced_out)
     if len(both):
-        raise UsageError(f"the gene {str(panel.genes[both[0]])!r} is forced in and out", "see --force-in and --force-out")
+        raise UsageError(
+            f"the gene {str(panel.genes[both[0]])!r} is forced in and out", "see --force-in and --force-out"
+        )
     if len(forced_in) > k:
         raise UsageError(f"{len(forced_in)} genes are forced in, but -k is {k}", "raise -k, or force fewer")
 
