@@ -61,7 +61,16 @@ def verb(
             rich_help_panel=o.DATA,
         ),
     ] = None,
-    label_key: o.LabelKey = None,
+    label_key: Annotated[
+        str | None,
+        typer.Option(
+            "--label-key",
+            metavar="COLUMN",
+            show_default="none",
+            help="Column of obs with the labels; most methods need it.",
+            rich_help_panel=o.DATA,
+        ),
+    ] = None,
     exclude_labels: o.ExcludeLabels = None,
     layer: o.Layer = None,
     gene_column: o.GeneColumn = None,

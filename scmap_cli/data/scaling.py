@@ -38,8 +38,8 @@ def fit_scaling(matrix: sp.csr_matrix, clip: float = CLIP) -> Scaling:
     column_means = np.bincount(matrix.indices, weights=matrix.data, minlength=g) / max(n, 1)
     stored = np.bincount(matrix.indices, minlength=g)
     # Squares of what is left after the mean, so that a large mean costs no digits.
-    squares = np.bincount(matrix.indices, (matrix.data - column_means[matrix.indices]) ** 2, minlength=g)
-    squares = squares + (n - stored) * column_means**2
+    left_over = (matrix.data - column_means[matrix.indices]) ** 2
+    squares = np.bincount(matrix.indices, weights=left_over, minlength=g) + (n - stored) * column_means**2
     deviation = np.sqrt(squares / max(n - 1, 1))
     # What rounding leaves of a constant gene is no deviation.
     constant = deviation <= 1e-6 * np.maximum(np.abs(column_means), 1e-6)

@@ -17,7 +17,6 @@ import numpy as np
 
 from scmap_cli.errors import InputError, UsageError
 from scmap_cli.io.atomic import check_output, write_text
-from scmap_cli.io.text import open_text
 from scmap_cli.markers.base import run_selector
 from scmap_cli.metrics.markers import CLASSIFIERS, KNN_K, TREES, class_scores, overall_scores
 from scmap_cli.plots.draw import publish
@@ -25,56 +24,13 @@ from scmap_cli.plots.markers import evaluation_panels
 from scmap_cli.registry import get_selector
 from scmap_cli.runtime import provenance
 from scmap_cli.runtime.logs import log
+from scmap_cli.stages.marker_tables import MarkerTable, check_table, read_markers
 from scmap_cli.stages.panel import Fold, Panel, check_classes, check_splits, load_panel, spread
 
 EVERYWHERE, SELECTION = "everywhere", "selection"
 """Where wrong labels are: in all training, or in choosing genes alone."""
 
-
-@dataclass(frozen=True, eq=False)
-class MarkerTable:
-    """Genes of a table of ``select-markers``: one list, or one a split with the seed of the splits."""
-
-    path: Path
-    genes: dict[int | None, list[str]]
-    seed: int | None
-
-    def of_split(self, number: int) -> list[str]:
-        """The genes for a split."""
-        return self.genes[None if self.seed is None else number]
-
-
-def read_markers(path: Path) -> MarkerTable:
-    """Read a table of ``select-markers``, or any TSV with a column ``gene``, best gene first.
-
-    Raises
-    ------
-    InputError
-        There is no such column, no gene, or a gene twice.
-    """
-    with open_text(path) as handle:
-        rows = [line.rstrip("\r\n").split("\t") for line in handle if line.strip()]
-    header = rows[0] if rows else []
-    if "gene" not in header:
-        raise InputError(f"{path} has no column 'gene'", "give a table of select-markers")
-    genes: dict[int | None, list[str]] = {}
-    seeds: set[int] = set()
-    for number, row in enumerate(rows[1:], 2):
-        try:
-            fields = dict(zip(header, row, strict=True))
-            split = int(fields["split"]) if "split" in fields else None
-            if split is not None:
-                seeds.add(int(fields["seed"]))
-        except (ValueError, KeyError) as error:
-            raise InputError(f"{path}, line {number} is not of the header's form", "make the table again") from error
-        if fields["gene"] in genes.setdefault(split, []):
-            raise InputError(f"{path}, line {number}: the gene {fields['gene']!r} is there twice")
-        genes[split].append(fields["gene"])
-    if not genes:
-        raise InputError(f"{path} holds no genes")
-    if len(seeds) > 1:
-        raise InputError(f"{path} mixes splits of the seeds {', '.join(map(str, sorted(seeds)))}")
-    return MarkerTable(path, genes, seeds.pop() if seeds else None)
+_WHERE = {EVERYWHERE: "in all training", SELECTION: "in choosing genes"}
 
 
 @dataclass(frozen=True)
@@ -235,19 +191,6 @@ def render(result: dict[str, Any]) -> str:
     return json.dumps(result, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
 
 
-def check_table(table: MarkerTable, seed: int, splits: int, grid: Sequence[int]) -> None:
-    """Refuse tables of other splits and shorter ones; warn of genes that may have been chosen by test cells."""
-    fewest = min(map(len, table.genes.values()))
-    if grid and grid[-1] > fewest:
-        raise UsageError(f"{table.path} has {fewest} genes, {grid[-1]} are wanted", "lower -k or --k-grid")
-    if table.seed is None:
-        log.warning("%s: genes of no split; if they were chosen by all cells, the scores are too good", table.path)
-    elif table.seed != seed:
-        raise UsageError(f"{table.path} has splits of the seed {table.seed}", f"give --seed {table.seed}")
-    elif len(table.genes) < splits:
-        raise UsageError(f"{table.path} has {len(table.genes)} splits", f"give --splits {len(table.genes)}")
-
-
 def _collect(
     panel: Panel, cases: Sequence[_Case], splits: int, seed: int, as_published: bool
 ) -> dict[tuple[_Case, str | None], list[dict[str, np.ndarray]]]:
@@ -304,7 +247,7 @@ def _line(entry: dict[str, Any]) -> str:
         sd = "" if accuracy["sd"] is None else f" ± {accuracy['sd']:.3f}"
         return f"{classifier} accuracy {accuracy['mean']:.3f}{sd}, macro F1 {f1:.3f}"
 
-    noise = f", {entry['label_noise']:g} of labels wrong {entry['design']}" if entry["design"] else ""
+    noise = f", {entry['label_noise']:g} of labels drawn anew {_WHERE[entry['design']]}" if entry["design"] else ""
     return f"{entry['name']}, {entry['k']} genes{noise}: {'; '.join(text(one) for one in CLASSIFIERS)}"
 
 
@@ -329,8 +272,7 @@ def _draw(
     force: bool,
 ) -> None:
     rows = [
-        {"name": entry["name"] + (f", wrong in {entry['design']}" if entry["design"] else ""), "accuracy": value}
-        | {key: entry[key] for key in ("k", "label_noise", "design")}
+        {key: entry[key] for key in ("name", "k", "label_noise", "design", "source")} | {"accuracy": value}
         for entry in results
         for value in entry["knn"]["accuracy"]["values"]
     ]
@@ -339,10 +281,16 @@ def _draw(
     if len({row["k"] for row in by_k}) > 1:
         curves.append(("k", by_k))
     largest = max(row["k"] for row in rows)
-    noisy = [row for row in rows if row["design"] is not None and row["k"] == largest]
+    # Without noise both designs are the same, so that both curves begin there.
+    noisy = [
+        row | {"name": f"{row['name']}, {text}"}
+        for design, text in _WHERE.items()
+        for row in rows
+        if row["design"] in (design, None) and row["k"] == largest and row["source"] == "method"
+    ]
     if len({row["label_noise"] for row in noisy}) > 1:
         curves.append(("label_noise", noisy))
-    case, splits = clean[0]
+    case, splits = max((one for one in clean if one[0].name == clean[0][0].name), key=lambda one: one[0].k)
     total = np.sum([one["knn"] for one in splits], axis=0)
     title = f"{case.name}, {case.k} genes, {KNN_K} neighbours"
     publish(path, force, "the scores", evaluation_panels, total, panel.classes, title, curves)

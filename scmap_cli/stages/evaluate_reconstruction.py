@@ -22,8 +22,9 @@ from scmap_cli.metrics.reconstruction import by_type, linear_map, reconstruction
 from scmap_cli.registry import get_selector
 from scmap_cli.runtime import provenance
 from scmap_cli.runtime.logs import log
-from scmap_cli.stages.evaluate_markers import MarkerTable, check_table, read_markers, render
+from scmap_cli.stages.evaluate_markers import render
 from scmap_cli.stages.inputs import load_rna
+from scmap_cli.stages.marker_tables import MarkerTable, check_table, read_markers
 from scmap_cli.stages.panel import Fold, Panel, check_classes, check_splits, load_panel, spread
 
 SCALES = ("scaled", "global")

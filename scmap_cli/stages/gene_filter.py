@@ -83,7 +83,7 @@ def filter_by_class(
     if not used.any():
         raise InputError(f"no cell to decide by has a label in {label_key!r}", "see --label-key and --train-cells")
     names, codes = np.unique(labels[used], return_inverse=True)
-    kept, steps = markermap_filter(one.matrix[used], one.var.index, codes, housekeeping)
+    kept, steps = markermap_filter(one.matrix[used], list(one.var.index), codes, housekeeping)
     before, after = len(kept), int(kept.sum())
     for step, count in steps.items():
         log.info("--gene-filter markermap, %s: %d genes out", step, count)

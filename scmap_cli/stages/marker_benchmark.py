@@ -13,7 +13,7 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from scmap_cli.errors import InputError, StoppedError, UsageError
 from scmap_cli.io.atomic import write_text
 from scmap_cli.io.text import open_text
 from scmap_cli.markers.base import run_selector
-from scmap_cli.metrics.markers import CLASSIFIERS, overall_scores
+from scmap_cli.metrics.markers import overall_scores
 from scmap_cli.plots.draw import publish
 from scmap_cli.plots.markers import benchmark_curves
 from scmap_cli.registry import get_selector
@@ -32,32 +32,8 @@ from scmap_cli.runtime import provenance
 from scmap_cli.runtime.logs import log
 from scmap_cli.runtime.signals import StopFlag
 from scmap_cli.runtime.threads import set_threads, threads_in_use
+from scmap_cli.stages.marker_jobs import AS_PUBLISHED, SHORT, Job, job_name, report, tables
 from scmap_cli.stages.panel import Fold, Panel, check_classes, check_splits, load_panel
-
-AS_PUBLISHED = "as-published"
-"""Word after a method's name in the file of methods."""
-
-_SHORT = {"knn": "knn", "random-forest": "rf"}
-MEASURES = (
-    *(f"{_SHORT[c]}_{m}" for c in CLASSIFIERS for m in ("accuracy", "macro_f1", "weighted_f1", "misclassification")),
-    *("mse", "mae"),
-)
-"""Columns with scores; those of classifiers are empty without labels."""
-
-
-@dataclass(frozen=True)
-class Job:
-    """One method on one split, for one or several numbers of genes."""
-
-    method: str
-    as_published: bool
-    split: int
-    ks: tuple[int, ...]
-
-    @property
-    def name(self) -> str:
-        """Method, with how it is run."""
-        return f"{self.method} {AS_PUBLISHED}" if self.as_published else self.method
 
 
 def read_methods(path: Path) -> list[tuple[str, bool]]:
@@ -172,8 +148,8 @@ def marker_benchmark(
         digests = [entry["digest"] for entry in run.record["inputs"]][:1]
         done = {} if partial is None else _resume(partial, f"{record} {digests}", force)
         rows = _run(jobs, done, partial, panel, input, loading, seed, processes)
-        table, means = _tables(rows, listed, grid)
-        seconds = {name: float(np.mean([row["seconds"] for row in rows if _name(row) == name])) for name in names}
+        table, means = tables(rows, listed, grid)
+        seconds = {name: float(np.mean([row["seconds"] for row in rows if job_name(row) == name])) for name in names}
         run.note(selection_seconds={name: round(value, 3) for name, value in seconds.items()}, workers=processes)
         if to_file is not None:
             write_text(to_file, table, force)
@@ -183,7 +159,7 @@ def marker_benchmark(
             publish(plot, force, "the benchmark", benchmark_curves, rows, names)
         if partial is not None:
             partial.unlink(missing_ok=True)
-    for line in _report(rows, listed, grid, seconds):
+    for line in report(rows, listed, grid, seconds):
         log.info("%s", line)
     return {"table": table, "summary": means, "seconds": seconds}
 
@@ -207,10 +183,6 @@ def _jobs(listed: Sequence[tuple[str, bool]], grid: tuple[int, ...], splits: int
                 yield Job(name, published, split, ks)
 
 
-def _name(row: dict[str, Any]) -> str:
-    return Job(row["method"], row["as_published"], 0, ()).name
-
-
 def work(job: Job, fold: Fold) -> list[dict[str, Any]]:
     """Do one job: a row a number of genes, with the seconds that choosing took."""
     spec = get_selector(job.method)
@@ -225,7 +197,7 @@ def work(job: Job, fold: Fold) -> list[dict[str, Any]]:
         del row["ks"]
         if fold.panel.codes is not None:
             for classifier, confusion in fold.confusions(genes).items():
-                row |= {f"{_SHORT[classifier]}_{key}": value for key, value in overall_scores(confusion).items()}
+                row |= {f"{SHORT[classifier]}_{key}": value for key, value in overall_scores(confusion).items()}
         rows.append(row)
     return rows
 
@@ -354,39 +326,3 @@ def _resume(partial: Path, record: str, force: bool) -> dict[str, list[dict[str,
         )
     write_text(partial, json.dumps({"run": record}) + "\n", force=True)
     return {}
-
-
-def _text(value: Any) -> str:
-    return "" if value is None else f"{value:.6g}"
-
-
-def _tables(rows: Sequence[dict[str, Any]], listed: Sequence[tuple[str, bool]], grid: Sequence[int]) -> tuple[str, str]:
-    """The table of all rows, and that of means and standard deviations."""
-    front = ("method", "as_published", "k")
-    lines = ["\t".join((*front, "split", *MEASURES))]
-    short = ["\t".join((*front, "splits", *(f"{m}_{what}" for m in MEASURES for what in ("mean", "sd"))))]
-    for name, published in listed:
-        for k in grid:
-            ours = [row for row in rows if (row["method"], row["as_published"], row["k"]) == (name, published, k)]
-            start = [name, str(published).lower(), str(k)]
-            for row in ours:
-                lines.append("\t".join([*start, str(row["split"]), *(_text(row.get(m)) for m in MEASURES)]))
-            cells = [*start, str(len(ours))]
-            for measure in MEASURES:
-                values = [row[measure] for row in ours if measure in row]
-                cells.append(_text(float(np.mean(values)) if values else None))
-                cells.append(_text(float(np.std(values, ddof=1)) if len(values) > 1 else None))
-            short.append("\t".join(cells))
-    return "\n".join(lines) + "\n", "\n".join(short) + "\n"
-
-
-def _report(
-    rows: Sequence[dict[str, Any]], listed: Sequence[tuple[str, bool]], grid: Sequence[int], seconds: dict[str, float]
-) -> Iterator[str]:
-    """One line a method at the largest number of genes."""
-    for one in listed:
-        name = Job(*one, 0, ()).name
-        ours = [row for row in rows if _name(row) == name and row["k"] == grid[-1]]
-        means = {m: float(np.mean([row[m] for row in ours])) for m in MEASURES if m in ours[0]}
-        told = [f"{m} {means[m]:.3f}" for m in ("knn_accuracy", "rf_accuracy", "mse") if m in means]
-        yield f"{name}, {grid[-1]} genes: {', '.join(told)}; {seconds[name]:.1f} s"
