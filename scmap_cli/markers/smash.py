@@ -11,10 +11,15 @@ A gene speaks for the class in which importance times mean scaled expression is 
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from scmap_cli.markers.base import MarkerData, Selection, best_for_classes
 from scmap_cli.runtime.threads import threads_in_use
+
+if TYPE_CHECKING:
+    import torch
 
 _PUBLISHED_SEED = 42
 _BATCH, _EPOCHS, _PATIENCE = 100, 100, 5
@@ -74,7 +79,14 @@ def select_network(data: MarkerData, k: int, *, seed: int, as_published: bool) -
     return best_for_classes(data, scores_g, k)
 
 
-def _train(net, x_ng, y_n, learn, check, weight) -> None:  # type: ignore[no-untyped-def] # tensors and index arrays
+def _train(
+    net: torch.nn.Sequential,
+    x_ng: torch.Tensor,
+    y_n: torch.Tensor,
+    learn: np.ndarray,
+    check: np.ndarray,
+    weight: torch.Tensor,
+) -> None:
     """Adam on weighted cross-entropy until the left-out loss has not fallen for five epochs; the best weights stay."""
     import torch
 
@@ -102,12 +114,12 @@ def _train(net, x_ng, y_n, learn, check, weight) -> None:  # type: ignore[no-unt
     net.load_state_dict(kept)
 
 
-def _expected_gradients(net, x_ng, background_ng) -> np.ndarray:  # type: ignore[no-untyped-def] # tensors
+def _expected_gradients(net: torch.nn.Sequential, x_ng: torch.Tensor, background_ng: torch.Tensor) -> np.ndarray:
     """(g,) mean absolute expected gradient, summed over classes."""
     import torch
 
     net.eval()
-    classes = net[-1].out_features
+    classes = int(net(x_ng[:1]).shape[1])
     total_cg = torch.zeros(classes, x_ng.shape[1], dtype=torch.float64)
     for rows in torch.arange(len(x_ng)).split(_BATCH):
         values_cng = torch.zeros(classes, len(rows), x_ng.shape[1])

@@ -11,8 +11,9 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict
 from multiprocessing import get_context
 from pathlib import Path
@@ -20,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from scmap_cli.errors import InputError, StoppedError, UsageError
+from scmap_cli.errors import DeviceError, InputError, StoppedError, UsageError
 from scmap_cli.io.atomic import write_text
 from scmap_cli.io.text import open_text
 from scmap_cli.markers.base import run_selector
@@ -271,7 +272,14 @@ def _run(
     return [row for job in jobs for row in done[str(job)]]
 
 
-def _run_pool(waiting, finished, arguments, processes, stop, partial) -> None:  # type: ignore[no-untyped-def] # as _run
+def _run_pool(
+    waiting: Sequence[Job],
+    finished: Callable[[Job, list[dict[str, Any]]], None],
+    arguments: tuple[Path, dict[str, Any], int, int],
+    processes: int,
+    stop: StopFlag,
+    partial: Path | None,
+) -> None:
     """Keep one job a process in hand, so that a stop waits for no more than those."""
     left = iter(waiting)
     running: dict[Future, Job] = {}
@@ -287,6 +295,11 @@ def _run_pool(waiting, finished, arguments, processes, stop, partial) -> None:  
             while running:
                 _collect(running, finished)
             _check_stop(stop, partial)
+        except BrokenProcessPool:
+            raise DeviceError(
+                "a worker process was killed, which the system does when memory runs out",
+                "run the same command again with fewer --workers; what is finished is kept",
+            ) from None
         except BaseException:
             for future in running:
                 future.cancel()
@@ -312,13 +325,17 @@ def _resume(partial: Path, record: str, force: bool) -> dict[str, list[dict[str,
         lines = []
     if lines and json.loads(lines[0]).get("run") == record:
         done: dict[str, list[dict[str, Any]]] = {}
+        whole = lines[:1]
         for line in lines[1:]:
             try:
                 entry = json.loads(line)
             except ValueError:
                 # A kill while the last line was written.
                 continue
+            whole.append(line)
             done[entry["job"]] = entry["rows"]
+        # What comes next must not be appended to half a line.
+        write_text(partial, "\n".join(whole) + "\n", force=True)
         return done
     if lines and not force:
         raise UsageError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+from concurrent.futures.process import BrokenProcessPool
 
 import anndata
 import numpy as np
@@ -12,7 +13,7 @@ import pandas as pd
 import pytest
 import scipy.sparse as sp
 
-from scmap_cli.errors import InputError, OutputExistsError, StoppedError, UsageError
+from scmap_cli.errors import DeviceError, InputError, OutputExistsError, StoppedError, UsageError
 from scmap_cli.io.h5ad import read_h5ad
 from scmap_cli.keys import HISTORY, MARKER, MARKER_CLASS, MARKER_RANK, MARKER_SCORE
 from scmap_cli.stages import marker_benchmark as bench
@@ -233,6 +234,29 @@ def test_a_stopped_benchmark_goes_on(tmp_path, data, monkeypatch):
         benchmark(tmp_path, data, k_grid=(5,))
     assert benchmark(tmp_path, data)["table"] == whole
     assert len(count) == 8
+
+
+def test_half_a_line_of_a_killed_run_is_done_again(tmp_path, data, monkeypatch):
+    whole = benchmark(tmp_path, data)["table"]
+    kept = tmp_path / ".b.tsv.partial.jsonl"
+    # As if the run had been killed at the end of its last job.
+    monkeypatch.setattr(bench, "tables", lambda *parts: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        benchmark(tmp_path, data, force=True)
+    monkeypatch.undo()
+    kept.write_text(kept.read_text()[:-40])
+    assert benchmark(tmp_path, data, force=True)["table"] == whole
+    assert not kept.exists()
+
+
+def test_a_killed_worker_is_told_as_memory(tmp_path, data, monkeypatch):
+    def killed(running, finished):
+        raise BrokenProcessPool
+
+    monkeypatch.setattr(bench, "_collect", killed)
+    with pytest.raises(DeviceError, match="a worker process was killed"):
+        benchmark(tmp_path, data, workers=2)
+    assert not (tmp_path / "b.tsv").exists()
 
 
 def test_with_force_a_benchmark_of_other_options_begins_anew(tmp_path, data):
