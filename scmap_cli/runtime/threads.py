@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from scmap_cli.errors import UsageError
 
@@ -44,3 +46,21 @@ def threads_in_use() -> int:
     """What :func:`set_threads` was last told, or the user by ``OMP_NUM_THREADS``; else as :func:`available_threads`."""
     first = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
     return int(first) if first.isascii() and first.isdigit() and int(first) > 0 else available_threads()
+
+
+@contextmanager
+def threads_of_children(count: int) -> Iterator[None]:
+    """Let processes that are started inside use ``count`` threads each; this one's libraries are not told.
+
+    Some of them, such as numba, cannot change their number once they have started.
+    """
+    before = {name: os.environ.get(name) for name in _ENVIRONMENT}
+    os.environ.update(dict.fromkeys(_ENVIRONMENT, str(count)))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value

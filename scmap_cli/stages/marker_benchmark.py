@@ -32,7 +32,7 @@ from scmap_cli.registry import get_selector
 from scmap_cli.runtime import provenance
 from scmap_cli.runtime.logs import log
 from scmap_cli.runtime.signals import StopFlag
-from scmap_cli.runtime.threads import set_threads, threads_in_use
+from scmap_cli.runtime.threads import set_threads, threads_in_use, threads_of_children
 from scmap_cli.stages.marker_jobs import AS_PUBLISHED, SHORT, Job, job_name, report, tables
 from scmap_cli.stages.panel import Fold, Panel, check_classes, check_splits, load_panel
 
@@ -261,14 +261,9 @@ def _run(
                 _check_stop(stop, partial)
                 finished(job, here.do(job))
         else:
-            threads = threads_in_use()
-            share = max(threads // processes, 1)
-            # Children read the thread limits from the environment when they load their libraries.
-            set_threads(share)
-            try:
+            share = max(threads_in_use() // processes, 1)
+            with threads_of_children(share):
                 _run_pool(waiting, finished, (path, loading, seed, share), processes, stop, partial)
-            finally:
-                set_threads(threads)
     return [row for job in jobs for row in done[str(job)]]
 
 
