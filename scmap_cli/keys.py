@@ -40,6 +40,12 @@ ORIGIN = "scmap_origin"
 BATCH = "scmap_batch"
 """``obs``: the condition that a model took each cell for."""
 
+MARKER, MARKER_RANK = "scmap_marker", "scmap_marker_rank"
+"""``var``: whether a gene was chosen as a marker, and its place from 1 (0 for the others)."""
+
+MARKER_SCORE, MARKER_CLASS = "scmap_marker_score", "scmap_marker_class"
+"""``var``: score of a marker by its method (NaN for the others), and the class it speaks for (empty for none)."""
+
 
 def embedding_key(model: str) -> str:
     """``obsm`` key of a model's posterior means (float32)."""

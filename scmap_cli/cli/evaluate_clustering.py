@@ -42,16 +42,7 @@ def verb(
         ),
     ] = None,
     batch_key: o.BatchKey = None,
-    exclude_labels: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--exclude-labels",
-            metavar="LABEL",
-            show_default="none",
-            help="Leave cells of this label out; may be repeated.",
-            rich_help_panel=o.DATA,
-        ),
-    ] = None,
+    exclude_labels: o.ExcludeLabels = None,
     max_cells: Annotated[
         int | None,
         typer.Option(

@@ -68,6 +68,44 @@ Missing = Annotated[
         rich_help_panel=DATA,
     ),
 ]
+ExcludeLabels = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--exclude-labels",
+        metavar="LABEL",
+        show_default="none",
+        help="Leave cells of this label out; may be repeated.",
+        rich_help_panel=DATA,
+    ),
+]
+Methods = Annotated[
+    str | None,
+    typer.Option(
+        "--method",
+        metavar="NAME[,NAME]",
+        show_default="none",
+        help="Choose genes by these methods; see `select-markers -h`.",
+        rich_help_panel="Genes",
+    ),
+]
+MarkerTables = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--markers",
+        metavar="FILE.tsv",
+        show_default="none",
+        help="Genes of a table of select-markers; may be repeated.",
+        rich_help_panel="Genes",
+    ),
+]
+AsPublished = Annotated[
+    bool,
+    typer.Option(
+        "--as-published",
+        help="Run methods as the MarkerMap paper did, where that is not how they are meant.",
+        rich_help_panel="Genes",
+    ),
+]
 ClusterBackend = Annotated[
     Literal["igraph", "leidenalg"],
     typer.Option("--cluster-backend", help="Implementation of Leiden; igraph is the faster one.", rich_help_panel=DATA),
@@ -210,6 +248,11 @@ PrintConfig = Annotated[
         "--print-config", help="Print the options in effect as TOML for --config, and stop.", rich_help_panel=RUN
     ),
 ]
+
+
+def names(text: str) -> tuple[str, ...]:
+    """Names from comma-separated text."""
+    return tuple(name.strip() for name in text.split(","))
 
 
 def integers(text: str, flag: str) -> tuple[int, ...]:

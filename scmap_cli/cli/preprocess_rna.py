@@ -118,6 +118,43 @@ def verb(
             rich_help_panel="Filters",
         ),
     ] = None,
+    gene_filter: Annotated[
+        Literal["markermap"] | None,
+        typer.Option(
+            "--gene-filter",
+            show_default="off",
+            help="Drop genes of general function, rare in every class, or common in half of them (MarkerMap paper).",
+            rich_help_panel="Genes",
+        ),
+    ] = None,
+    label_key: Annotated[
+        str | None,
+        typer.Option(
+            "--label-key",
+            metavar="COLUMN",
+            help="Column of obs with the classes; for --gene-filter.",
+            rich_help_panel="Genes",
+        ),
+    ] = None,
+    housekeeping: Annotated[
+        Path | None,
+        typer.Option(
+            "--housekeeping",
+            metavar="FILE",
+            help="House-keeping genes, one a line, which --gene-filter also drops.",
+            rich_help_panel="Genes",
+        ),
+    ] = None,
+    train_cells: Annotated[
+        Path | None,
+        typer.Option(
+            "--train-cells",
+            metavar="FILE",
+            show_default="all cells",
+            help="Cells that --gene-filter decides by, one name a line.",
+            rich_help_panel="Genes",
+        ),
+    ] = None,
     programs: Annotated[
         Path | None,
         typer.Option(
@@ -159,6 +196,10 @@ def verb(
             rich_help_panel="Genes",
         ),
     ] = False,
+    log_base: Annotated[
+        Literal["e", "2", "10"],
+        typer.Option("--log-base", help="Base of the logarithm of --normalize.", rich_help_panel="Genes"),
+    ] = "e",
     seed: o.Seed = 0,
     threads: o.Threads = None,
     force: o.Force = False,

@@ -168,3 +168,24 @@ def read_text_matrix(path: Path | str, *, transpose: bool = False) -> anndata.An
     if transpose:
         matrix, rows, others = matrix.T.tocsr(), others, rows
     return new_adata(matrix, pd.DataFrame(index=rows), pd.DataFrame(index=others))
+
+
+def read_names(path: Path | str) -> list[str]:
+    """Names from a text file, one a line; empty lines and lines that begin with ``#`` are passed over.
+
+    Raises
+    ------
+    InputError
+        The file is unfit (see :func:`open_text`), holds no name, or holds one twice.
+    """
+    with open_text(path) as handle:
+        names = [line.strip() for line in handle]
+    names = [name for name in names if name and not name.startswith("#")]
+    if not names:
+        raise InputError(f"{path} holds no names", "write one name a line")
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            raise InputError(f"{path} holds {name!r} twice", "write each name once")
+        seen.add(name)
+    return names

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from scmap_cli.errors import UsageError
 
@@ -49,3 +51,21 @@ def current_threads() -> int:
     """
     first = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
     return (int(first) if first.isascii() and first.isdigit() else 0) or available_threads()
+
+
+@contextmanager
+def threads_of_children(count: int) -> Iterator[None]:
+    """Let processes that are started inside use ``count`` threads each; this one's libraries are not told.
+
+    Some of them, such as numba, cannot change their number once they have started.
+    """
+    before = {name: os.environ.get(name) for name in _ENVIRONMENT}
+    os.environ.update(dict.fromkeys(_ENVIRONMENT, str(count)))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value

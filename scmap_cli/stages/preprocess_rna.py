@@ -24,9 +24,11 @@ from scmap_cli.io.atomic import check_output
 from scmap_cli.io.h5ad import write_h5ad
 from scmap_cli.io.programs import Programs, load_programs
 from scmap_cli.io.rna import name_genes, read_rna, rna_form, unique_names
+from scmap_cli.io.text import read_names
 from scmap_cli.keys import HISTORY, LOG1P_LAYER
 from scmap_cli.runtime import provenance
 from scmap_cli.runtime.logs import log
+from scmap_cli.stages.gene_filter import LOG_BASES, check_gene_filter, filter_by_class
 from scmap_cli.stages.inputs import sample_names
 
 Join = Literal["inner", "outer"]
@@ -173,6 +175,11 @@ def preprocess_rna(
     hvg_flavor: Flavor = "seurat_v3",
     hvg_batch_key: str | None = None,
     programs: Path | str | None = None,
+    gene_filter: str | None = None,
+    label_key: str | None = None,
+    housekeeping: Path | str | None = None,
+    train_cells: Path | str | None = None,
+    log_base: str = "e",
     mito_prefix: Sequence[str] = ("MT-", "mt-"),
     join: Join = "inner",
     seed: int = 0,
@@ -206,6 +213,11 @@ def preprocess_rna(
     hvg, hvg_flavor, hvg_batch_key
         Keep this many highly variable genes, found within each batch of the column (by default ``batch_key`` if it is
         there).
+    gene_filter, label_key, housekeeping, train_cells
+        ``markermap``: drop genes by :func:`scmap_cli.stages.gene_filter.filter_by_class`.
+    log_base
+        Of ``normalize``, a key of :data:`scmap_cli.stages.gene_filter.LOG_BASES`; other bases than e are also written
+        to ``uns["log1p"]["base"]``, as scanpy expects.
     programs
         A ``programs.npz``: genes in none of its programs are dropped before variable genes are sought.
     mito_prefix
@@ -236,10 +248,12 @@ def preprocess_rna(
     if not paths:
         raise UsageError("no input given")
     _check_options(join, hvg, hvg_flavor, hvg_batch_key, batch_key, limits)
+    check_gene_filter(gene_filter, label_key, housekeeping, train_cells, normalize, log_base)
     names = sample_names(paths, sample, r"(\.(h5ad|h5|hdf5|tsv|csv|txt|tab|mtx|gz))+$")
     check_output(output, force)
     forms = [rna_form(path) for path in paths]
     loaded_programs = None if programs is None else load_programs(programs)
+    housekeeping_names = [] if housekeeping is None else read_names(housekeeping)
     parameters = {
         "layer": layer,
         "gene_column": gene_column,
@@ -253,6 +267,11 @@ def preprocess_rna(
         "hvg_flavor": hvg_flavor,
         "hvg_batch_key": hvg_batch_key,
         "programs": None if programs is None else Path(programs).name,
+        "gene_filter": gene_filter,
+        "label_key": label_key,
+        "housekeeping": None if housekeeping is None else Path(housekeeping).name,
+        "train_cells": None if train_cells is None else Path(train_cells).name,
+        "log_base": log_base,
         "mito_prefix": list(mito_prefix),
         "join": join,
     }
@@ -263,7 +282,7 @@ def preprocess_rna(
         log.info("would read %s and write %s", ", ".join(f"{f['path']} ({f['form']})" for f in found), output)
         return {"dry_run": True, "output": str(output), "inputs": found, "parameters": parameters}
 
-    read = [*paths, *([] if programs is None else [Path(programs)])]
+    read = [*paths, *(Path(path) for path in (programs, housekeeping, train_cells) if path is not None)]
     with provenance.run("preprocess rna", inputs=read, output=output, parameters=parameters, seed=seed) as run:
         summary: dict[str, Any] = {"output": str(output), "inputs": []}
         samples: list[Sample] = []
@@ -288,6 +307,9 @@ def preprocess_rna(
         one.var = _with_columns(one.var, gene_metrics(one.matrix, np.asarray(mito)))
         summary["filters"] = _filter(one, min_genes, min_counts, max_mito, min_cells)
         totals = one.obs["total_counts"].to_numpy(dtype=np.float64)
+        if gene_filter is not None:
+            kept, summary["gene_filter"] = filter_by_class(one, str(label_key), housekeeping_names, train_cells)
+            _subset(one, genes=kept)
         if loaded_programs is not None:
             summary["programs"] = _restrict(one, loaded_programs, Path(str(programs)).name)
         if hvg is not None:
@@ -298,6 +320,10 @@ def preprocess_rna(
         if empty:
             log.warning("%d cells have no counts in the genes kept (--min-genes drops cells)", empty)
         adata = _assemble(one, log1p_cp10k(one.matrix, totals=totals) if normalize else None)
+        base = LOG_BASES[log_base]
+        if base is not None:
+            adata.layers[LOG1P_LAYER].data /= np.float32(np.log(base))
+            adata.uns["log1p"] = {"base": base}
         if len(paths) == 1 and history is not None:
             adata.uns[HISTORY] = history
         run.stamp(adata.uns)

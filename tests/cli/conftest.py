@@ -157,6 +157,17 @@ COMMANDS = {
     "evaluate imputation": (
         *("{shelf}/atac.h5ad", "--raw", "{shelf}/atac.h5ad", "--label-key", "cell_type", "-o", "out.json"),
     ),
+    "select-markers": (
+        *("{shelf}/data.h5ad", "-o", "out.tsv", "--method", "t-test", "--label-key", "cell_type"),
+        *("-k", "5", "--h5ad-output", "out.h5ad", "--plot", "out.png"),
+    ),
+    "evaluate markers": (
+        *("{shelf}/data.h5ad", "-o", "out.json", "--method", "hvg", "--label-key", "cell_type"),
+        *("-k", "5", "--splits", "1", "--confusion-output", "out.tsv"),
+    ),
+    "evaluate reconstruction": (
+        *("{shelf}/data.h5ad", "-o", "out.json", "--method", "greedy-columns", "-k", "5", "--splits", "1"),
+    ),
     "info": ("{shelf}/data.h5ad", "-o", "out.txt"),
 }
 

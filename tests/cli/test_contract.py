@@ -28,9 +28,12 @@ STAGES = {
     "embed": "scmap_cli.stages.embed:embed",
     "map-query": "scmap_cli.stages.map_query:map_query",
     "gp-test": "scmap_cli.stages.gp_test:gp_test",
+    "select-markers": "scmap_cli.stages.select_markers:select_markers",
     "evaluate clustering": "scmap_cli.stages.evaluate:evaluate_clustering",
     "evaluate invariance": "scmap_cli.stages.evaluate_invariance:evaluate_invariance",
     "evaluate imputation": "scmap_cli.stages.evaluate_imputation:evaluate_imputation",
+    "evaluate markers": "scmap_cli.stages.evaluate_markers:evaluate_markers",
+    "evaluate reconstruction": "scmap_cli.stages.evaluate_reconstruction:evaluate_reconstruction",
     "info": "scmap_cli.stages.info:info",
 }
 #: further stages of a verb that does one of several things
@@ -96,7 +99,10 @@ def test_the_same_flag_means_the_same_everywhere():
                 # What can be chosen differs by verb; that a name is chosen does not.
                 form = "Literal" if flag in CHOICES_DIFFER and "Literal" in form else form
                 kind = (p.multiple, bool(p.is_flag), form)
-                meaning = (tuple(p.opts), *kind) if flag not in ("-k",) else kind
+                if flag == "-k":
+                    # What a verb counts: neighbours of several graphs, or genes.
+                    continue
+                meaning = (tuple(p.opts), *kind)
                 if flag in SAME_MEANING:
                     meaning = (*meaning, p.help, p.default)
                 other, before = seen.setdefault(flag, (verb, meaning))
@@ -120,7 +126,7 @@ def test_parameters_are_those_of_the_stage(verb):
         if default is inspect.Parameter.empty or default is None or default == ():
             continue
         shown = ours[name].default
-        if name == "k":
+        if name == "k" and isinstance(shown, str):
             shown = options.integers(shown, "-k")
         if name == "thresholds":
             shown = options.floats(shown, "--thresholds")
@@ -177,6 +183,8 @@ def test_choices_are_those_of_the_code():
     from scmap_cli.metrics.invariance import ESTIMATORS
     from scmap_cli.nn.distributions import LINKS
     from scmap_cli.stages.embed_baseline import BASELINES
+    from scmap_cli.stages.evaluate_reconstruction import REBUILT, SCALES
+    from scmap_cli.stages.gene_filter import GENE_FILTERS, LOG_BASES
     from scmap_cli.stages.inputs import MISSING
     from scmap_cli.stages.map_query import SPACES
     from scmap_cli.stages.preprocess_programs import CASES
@@ -184,6 +192,8 @@ def test_choices_are_those_of_the_code():
     expected = {
         ("preprocess atac", "count"): RULES,
         ("preprocess rna", "hvg_flavor"): FLAVORS,
+        ("preprocess rna", "gene_filter"): GENE_FILTERS,
+        ("preprocess rna", "log_base"): LOG_BASES,
         ("preprocess programs", "form"): FORMS,
         ("preprocess programs", "case"): CASES,
         ("simulate rna", "preset"): PRESETS,
@@ -199,6 +209,8 @@ def test_choices_are_those_of_the_code():
         ("evaluate clustering", "cluster_method"): METHODS,
         ("evaluate clustering", "leiden_backend"): BACKENDS,
         ("evaluate invariance", "batch_estimator"): ESTIMATORS,
+        ("evaluate reconstruction", "scale"): SCALES,
+        ("evaluate reconstruction", "reconstruction_values"): REBUILT,
     }
     for (verb, name), choices in expected.items():
         assert set(parameters(verb)[name].type_descriptor.choices) == set(choices), (verb, name)

@@ -9,7 +9,13 @@ import sys
 import pytest
 
 from scmap_cli.errors import UsageError
-from scmap_cli.runtime.threads import _ENVIRONMENT, available_threads, current_threads, set_threads
+from scmap_cli.runtime.threads import (
+    _ENVIRONMENT,
+    available_threads,
+    current_threads,
+    set_threads,
+    threads_of_children,
+)
 
 VARIABLE = "SLURM_CPUS_PER_TASK"
 
@@ -73,8 +79,8 @@ def test_a_loaded_numba_keeps_its_number(monkeypatch: pytest.MonkeyPatch) -> Non
     assert os.environ["OMP_NUM_THREADS"] == "3"
 
 
-@pytest.mark.parametrize(("value", "count"), [("3", 3), ("4,2", 4), ("", 5), ("x", 5), ("0", 5)])
-def test_threads_in_use_are_those_that_were_set(monkeypatch: pytest.MonkeyPatch, value: str, count: int) -> None:
+@pytest.mark.parametrize(("value", "count"), [("3", 3), (" 3", 3), ("4,2", 4), ("", 5), ("x", 5), ("0", 5)])
+def test_current_threads_are_those_that_were_set(monkeypatch: pytest.MonkeyPatch, value: str, count: int) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", value)
     monkeypatch.setenv(VARIABLE, "5")
     assert current_threads() == count
@@ -86,3 +92,11 @@ def test_no_threads_is_a_usage_error(count: int) -> None:
         set_threads(count)
     assert caught.value.exit_code == 2
     assert {os.environ[name] for name in _ENVIRONMENT} == {"1"}
+
+
+def test_children_get_their_share_and_this_process_keeps_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NUMBA_NUM_THREADS")
+    before = dict(os.environ)
+    with threads_of_children(3):
+        assert all(os.environ[name] == "3" for name in _ENVIRONMENT)
+    assert dict(os.environ) == before

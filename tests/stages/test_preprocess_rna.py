@@ -402,3 +402,75 @@ def test_memory_stays_a_small_multiple_of_the_sparse_matrix(tmp_path: Path) -> N
     size, used = map(int, done.stdout.split())
     assert used < n * g * 4 / 3
     assert used < 8 * size + (40 << 20)
+
+
+def labelled(path: Path) -> Path:
+    adata = data(n=120, g=60, names=["mt-Nd1", "Mtor", "Rps6", "Rps6ka1", "Gapdh", *(f"G{i}" for i in range(55))])
+    adata.obs["kind"] = np.array(["a", "b", "c"])[np.arange(120) % 3]
+    # G0 is in class a alone, G1 in a tenth of each class, G2 in all cells.
+    dense = adata.X.toarray()
+    dense[:, 5:8] = 0
+    dense[::3, 5] = 3
+    dense[::10, 6] = 1
+    dense[:, 7] = 2
+    dense[:, [1, 3]] = (np.arange(120) % 2)[:, None]
+    dense[::3, 4] = 4
+    dense[1::3, 4] = dense[2::3, 4] = 0
+    adata.X = sp.csr_matrix(dense)
+    return save(adata, path)
+
+
+def test_gene_filter_of_the_markermap_paper(tmp_path: Path, out: Path) -> None:
+    path = labelled(tmp_path / "a.h5ad")
+    (tmp_path / "house.txt").write_text("GAPDH\n")
+    options = {"gene_filter": "markermap", "label_key": "kind"}
+    summary = preprocess_rna([path], out, **options)
+    kept = set(read_h5ad(out).var_names)
+    assert {"Mtor", "Rps6ka1", "Gapdh", "G0"} <= kept
+    assert not kept & {"mt-Nd1", "Rps6", "G1", "G2"}
+    assert summary["gene_filter"]["classes"] == 3
+    preprocess_rna([path], out, force=True, housekeeping=tmp_path / "house.txt", **options)
+    assert kept - set(read_h5ad(out).var_names) == {"Gapdh"}
+
+
+def test_gene_filter_by_training_cells_does_not_see_the_others(tmp_path: Path, out: Path) -> None:
+    path = labelled(tmp_path / "a.h5ad")
+    (tmp_path / "cells.txt").write_text("\n".join(f"cell{i}" for i in range(60)) + "\n")
+    options = {"gene_filter": "markermap", "label_key": "kind", "train_cells": tmp_path / "cells.txt"}
+    preprocess_rna([path], out, **options)
+    before = read_h5ad(out).var_names.tolist()
+    other = anndata.read_h5ad(path)
+    dense = other.X.toarray()
+    dense[60:] = np.random.default_rng(1).poisson(1, (60, 60))
+    other.X = sp.csr_matrix(dense)
+    preprocess_rna([save(other, tmp_path / "b.h5ad")], out, force=True, **options)
+    assert read_h5ad(out).var_names.tolist() == before
+    preprocess_rna([tmp_path / "b.h5ad"], out, force=True, **options | {"train_cells": None})
+    assert read_h5ad(out).var_names.tolist() != before
+
+
+@pytest.mark.parametrize(("base", "divisor"), [("2", np.log(2)), ("10", np.log(10))])
+def test_log_base(source: Path, out: Path, base: str, divisor: float) -> None:
+    preprocess_rna([source], out, normalize=True)
+    natural = read_h5ad(out).layers[LOG1P_LAYER].toarray()
+    preprocess_rna([source], out, normalize=True, log_base=base, force=True)
+    found = read_h5ad(out)
+    np.testing.assert_allclose(found.layers[LOG1P_LAYER].toarray(), natural / divisor, rtol=1e-6)
+    assert found.uns["log1p"]["base"] == float(base)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "text"),
+    [
+        ({"gene_filter": "markermap"}, UsageError, "needs classes"),
+        ({"gene_filter": "smash", "label_key": "kind"}, UsageError, "--gene-filter must be markermap"),
+        ({"label_key": "kind"}, UsageError, "--label-key says nothing without --gene-filter"),
+        ({"log_base": "2"}, UsageError, "--log-base says nothing without --normalize"),
+        ({"log_base": "3", "normalize": True}, UsageError, "--log-base must be one of e, 2, 10"),
+        ({"gene_filter": "markermap", "label_key": "no"}, InputError, "no obs column 'no'"),
+    ],
+)
+def test_bad_options_of_the_gene_filter(source: Path, out: Path, options: dict, error: type, text: str) -> None:
+    with pytest.raises(error, match=text):
+        preprocess_rna([source], out, **options)
+    assert not out.exists()

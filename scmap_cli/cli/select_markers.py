@@ -1,0 +1,168 @@
+"""``scmap select-markers``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from scmap_cli.cli import options as o
+from scmap_cli.cli.session import begin, emit, finish
+from scmap_cli.registry import SELECTORS
+
+SUMMARY = "Marker genes by many methods, and the methods compared."
+_METHODS = "\n".join(f"  {spec.name:<22}{spec.summary}" for spec in SELECTORS.values())
+EPILOG = f"""\b
+Methods:
+{_METHODS}
+
+\b
+Example:
+  scmap select-markers rna.h5ad -o markers.tsv -k 50 --method l1-logistic --label-key cell_type
+
+Pitfall: genes chosen by all cells look too good on any of them. To score genes, choose them by training cells alone:
+with --splits here and in `evaluate markers`, or let `evaluate markers --method` choose.
+"""
+_BENCHMARK = "Benchmark"
+
+
+def verb(
+    ctx: typer.Context,
+    input: Annotated[
+        Path | None,
+        typer.Argument(metavar="INPUT", show_default=False, help="Raw counts: h5ad or any form of preprocess rna."),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "-o",
+            "--output",
+            metavar="FILE.tsv",
+            help="Rank, gene, score and class; - for stdout. Required.",
+            rich_help_panel=o.DATA,
+        ),
+    ] = None,
+    h5ad_output: Annotated[
+        Path | None,
+        typer.Option(
+            "--h5ad-output",
+            metavar="FILE.h5ad",
+            help="Also write the input with the markers in var, as scmap_marker and more.",
+            rich_help_panel=o.DATA,
+        ),
+    ] = None,
+    plot: Annotated[
+        Path | None,
+        typer.Option(
+            "--plot",
+            metavar="FILE.png",
+            help="Draw the markers by class as dots and heat map; of a benchmark, its scores.",
+            rich_help_panel=o.DATA,
+        ),
+    ] = None,
+    label_key: Annotated[
+        str | None,
+        typer.Option(
+            "--label-key",
+            metavar="COLUMN",
+            show_default="none",
+            help="Column of obs with the labels; most methods need it.",
+            rich_help_panel=o.DATA,
+        ),
+    ] = None,
+    exclude_labels: o.ExcludeLabels = None,
+    layer: o.Layer = None,
+    gene_column: o.GeneColumn = None,
+    k: Annotated[int, typer.Option("-k", metavar="N", help="Number of genes.", rich_help_panel="Choice")] = 50,
+    method: Annotated[
+        str | None,
+        typer.Option("--method", metavar="NAME", help="How to choose; see Methods below.", rich_help_panel="Choice"),
+    ] = None,
+    as_published: o.AsPublished = False,
+    splits: Annotated[
+        int | None,
+        typer.Option(
+            "--splits",
+            metavar="N",
+            show_default="no split; 3 with --benchmark",
+            help="Choose anew from the training cells of N seeded 70/10/20 splits.",
+            rich_help_panel="Choice",
+        ),
+    ] = None,
+    train_cells: Annotated[
+        Path | None,
+        typer.Option(
+            "--train-cells",
+            metavar="FILE",
+            help="Choose by these cells alone, one name a line.",
+            rich_help_panel="Choice",
+        ),
+    ] = None,
+    force_in: Annotated[
+        Path | None,
+        typer.Option("--force-in", metavar="FILE", help="Genes that come first, one a line.", rich_help_panel="Choice"),
+    ] = None,
+    force_out: Annotated[
+        Path | None,
+        typer.Option(
+            "--force-out", metavar="FILE", help="Genes that are not chosen, one a line.", rich_help_panel="Choice"
+        ),
+    ] = None,
+    benchmark: Annotated[
+        Path | None,
+        typer.Option(
+            "--benchmark",
+            metavar="FILE",
+            help="Compare the methods of this file, one a line, `as-published` after it for the paper's way.",
+            rich_help_panel=_BENCHMARK,
+        ),
+    ] = None,
+    k_grid: Annotated[
+        str | None,
+        typer.Option(
+            "--k-grid",
+            metavar=o.WIDTHS,
+            show_default="that of -k",
+            help="Numbers of genes to compare at.",
+            rich_help_panel=_BENCHMARK,
+        ),
+    ] = None,
+    summary: Annotated[
+        Path | None,
+        typer.Option(
+            "--summary", metavar="FILE.tsv", help="Also write means over the splits.", rich_help_panel=_BENCHMARK
+        ),
+    ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            "--workers",
+            metavar="N",
+            show_default="one a thread",
+            help="Processes, which share the threads.",
+            rich_help_panel=_BENCHMARK,
+        ),
+    ] = None,
+    seed: o.Seed = 0,
+    threads: o.Threads = None,
+    force: o.Force = False,
+    dry_run: o.DryRun = False,
+    quiet: o.Quiet = False,
+    verbose: o.Verbose = False,
+    config: o.Config = None,
+    print_config: o.PrintConfig = False,
+) -> None:
+    """Choose k genes that tell classes apart, or that all other genes can be rebuilt from.
+
+    With --benchmark, compare methods over splits and numbers of genes; a stopped benchmark goes on where it was.
+    """
+    options = begin(ctx, needs=("input", "output"), text_output=True)
+    if k_grid is not None:
+        options["k_grid"] = o.integers(k_grid, "--k-grid")
+    from scmap_cli.stages.select_markers import select_markers
+
+    result = select_markers(**options)
+    if str(output) == "-" and not dry_run:
+        emit(result["table"])
+    finish(options, "output", "h5ad_output", "plot", "summary")

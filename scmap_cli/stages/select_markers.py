@@ -1,0 +1,266 @@
+"""``scmap select-markers``: k genes that tell the classes apart, or that all other genes can be rebuilt from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from scmap_cli.errors import InputError, UsageError
+from scmap_cli.io.atomic import check_output, write_text
+from scmap_cli.io.h5ad import write_h5ad
+from scmap_cli.io.text import read_names
+from scmap_cli.keys import MARKER, MARKER_CLASS, MARKER_RANK, MARKER_SCORE
+from scmap_cli.markers.base import Selection, run_selector
+from scmap_cli.plots.draw import publish
+from scmap_cli.plots.markers import marker_panels
+from scmap_cli.registry import Selector, get_selector
+from scmap_cli.runtime import provenance
+from scmap_cli.runtime.logs import log
+from scmap_cli.stages.inputs import plain_records
+from scmap_cli.stages.marker_benchmark import marker_benchmark
+from scmap_cli.stages.panel import Fold, Panel, check_classes, check_splits, load_panel
+
+COLUMNS = ("rank", "gene", "score", "class")
+"""Columns of the table; with several splits ``split`` and ``seed`` stand before them."""
+
+
+def select_markers(
+    input: Path,
+    output: Path,
+    *,
+    k: int = 50,
+    method: str | None = None,
+    label_key: str | None = None,
+    exclude_labels: Sequence[str] = (),
+    as_published: bool = False,
+    splits: int | None = None,
+    train_cells: Path | None = None,
+    force_in: Path | None = None,
+    force_out: Path | None = None,
+    benchmark: Path | None = None,
+    k_grid: Sequence[int] = (),
+    summary: Path | None = None,
+    workers: int | None = None,
+    h5ad_output: Path | None = None,
+    plot: Path | None = None,
+    layer: str | None = None,
+    gene_column: str | None = None,
+    seed: int = 0,
+    force: bool = False,
+    dry_run: bool = False,
+) -> dict[str, Any]:
+    """Choose marker genes, or compare methods of choosing them.
+
+    Parameters
+    ----------
+    input
+        Raw counts.
+    output
+        TSV with :data:`COLUMNS`; ``-`` gives the text back under ``table``. With ``benchmark``, its table.
+    k
+        Number of genes.
+    method
+        Name in :data:`scmap_cli.registry.SELECTORS`.
+    label_key, exclude_labels
+        ``obs`` column of the classes, and classes whose cells are left out.
+    as_published
+        Run the method as the MarkerMap paper did.
+    splits
+        Choose anew from the training cells of each of so many splits, those of ``evaluate markers``.
+    train_cells
+        File with the names of the cells to choose by, one a line.
+    force_in, force_out
+        Files with genes that must be, or must not be, chosen.
+    benchmark, k_grid, summary, workers
+        Compare the methods of a file instead; see :func:`scmap_cli.stages.marker_benchmark.marker_benchmark`.
+    h5ad_output
+        Also write the input with the markers in ``var``.
+    plot
+        Also draw the markers by class; of a benchmark, its scores.
+    layer, gene_column
+        As in :func:`scmap_cli.stages.inputs.load_rna`.
+    seed
+        Of the splits and of the methods that draw.
+    force, dry_run
+        Replace outputs; check alone.
+
+    Returns
+    -------
+    dict
+        ``table`` (text) and, without a benchmark, ``genes`` (a list a split).
+
+    Raises
+    ------
+    UsageError
+        Options that make no sense together, or an unknown method.
+    InputError
+        The input is unfit for the method: too few genes, no labels, a class too small.
+    """
+    outputs = [] if str(output) == "-" else [output]
+    outputs += [path for path in (h5ad_output, plot, summary) if path is not None]
+    if benchmark is not None:
+        given = {"--method": method, "--train-cells": train_cells, "--h5ad-output": h5ad_output}
+        _refuse({**given, "--as-published": as_published or None}, "with --benchmark; methods are named in its file")
+        _refuse({"--force-in": force_in, "--force-out": force_out}, "with --benchmark")
+        for path in outputs:
+            check_output(path, force)
+        return marker_benchmark(
+            input,
+            output,
+            benchmark,
+            label_key=label_key,
+            exclude_labels=exclude_labels,
+            k_grid=k_grid or (k,),
+            splits=3 if splits is None else splits,
+            summary=summary,
+            workers=workers,
+            plot=plot,
+            layer=layer,
+            gene_column=gene_column,
+            seed=seed,
+            force=force,
+            dry_run=dry_run,
+        )
+    _refuse({"--k-grid": k_grid or None, "--summary": summary, "--workers": workers}, "without --benchmark")
+    if method is None:
+        raise UsageError("no method is named", "name one with --method, or several with --benchmark")
+    spec = get_selector(method)
+    if k < 1:
+        raise UsageError(f"-k must be at least 1, not {k}")
+    if splits is not None:
+        check_splits(splits)
+        given = {"--train-cells": train_cells, "--h5ad-output": h5ad_output, "--plot": plot}
+        _refuse(given, "with --splits; every split has its own genes")
+    if plot is not None and label_key is None:
+        raise UsageError("--plot draws the markers by class", "name the classes' column with --label-key")
+    for path in outputs:
+        check_output(path, force)
+    panel = load_panel(input, label_key=label_key, exclude_labels=exclude_labels, layer=layer, gene_column=gene_column)
+    if splits is not None:
+        check_classes(panel)
+    forced = {
+        "forced_in": _genes(panel, force_in, "--force-in"),
+        "forced_out": _genes(panel, force_out, "--force-out"),
+    }
+    _check_forced(panel, k, **forced)
+    chosen = _training_cells(panel, train_cells)
+    spec.load()
+    if dry_run:
+        log.info("would choose %d of %d genes by %s from %d cells", k, len(panel.genes), method, int(chosen.sum()))
+        return {"table": "", "genes": []}
+    parameters = plain_records(
+        {
+            **{"k": k, "method": method, "label_key": label_key, "exclude_labels": list(exclude_labels)},
+            **{"as_published": as_published, "splits": splits, "train_cells": train_cells},
+            **{"force_in": force_in, "force_out": force_out, "layer": layer, "gene_column": gene_column},
+        }
+    )
+    read = [path for path in (input, train_cells, force_in, force_out) if path is not None]
+    to_file = None if str(output) == "-" else output
+    with provenance.run("select-markers", inputs=read, output=to_file, parameters=parameters, seed=seed) as run:
+        folds = [None] if splits is None else [Fold(panel, number, seed) for number in range(splits)]
+        found = [_choose(spec, panel, fold, chosen, k, seed, as_published, forced) for fold in folds]
+        table = _table(panel, found, None if splits is None else seed)
+        if to_file is not None:
+            write_text(to_file, table, force)
+        if h5ad_output is not None:
+            _write_h5ad(panel, found[0], run, h5ad_output, force)
+        if plot is not None:
+            data = panel.data(chosen)
+            publish(plot, force, "the markers", marker_panels, data, found[0].genes, panel.genes[found[0].genes])
+    log.info("%s: %s", method, ", ".join(panel.genes[found[0].genes[:8]]) + (", ..." if k > 8 else ""))
+    return {"table": table, "genes": [panel.genes[one.genes].tolist() for one in found]}
+
+
+def _refuse(options: dict[str, Any], when: str) -> None:
+    """Refuse options that say nothing here; those that are None were not given."""
+    for flag, value in options.items():
+        if value is not None:
+            raise UsageError(f"{flag} says nothing {when}")
+
+
+def _genes(panel: Panel, path: Path | None, flag: str) -> np.ndarray:
+    return np.zeros(0, dtype=np.int64) if path is None else panel.columns(read_names(path), flag)
+
+
+def _check_forced(panel: Panel, k: int, forced_in: np.ndarray, forced_out: np.ndarray) -> None:
+    both = np.intersect1d(forced_in, forced_out)
+    if len(both):
+        raise UsageError(
+            f"the gene {str(panel.genes[both[0]])!r} is forced in and out", "see --force-in and --force-out"
+        )
+    if len(forced_in) > k:
+        raise UsageError(f"{len(forced_in)} genes are forced in, but -k is {k}", "raise -k, or force fewer")
+
+
+def _training_cells(panel: Panel, path: Path | None) -> np.ndarray:
+    """(n,) bool over the panel's cells: those named in the file, or all."""
+    names = panel.source.cells[panel.kept]
+    if path is None:
+        return np.ones(len(names), dtype=bool)
+    wanted = read_names(path)
+    absent = sorted(set(wanted) - set(panel.source.cells.tolist()))
+    if absent:
+        raise InputError(f"{path}: {len(absent)} cells are not in {panel.path}, such as {absent[0]!r}")
+    chosen: np.ndarray = np.isin(names, wanted)
+    if not chosen.any():
+        raise InputError(f"{path}: none of its cells has a label that is used", "see --label-key and --exclude-labels")
+    return chosen
+
+
+def _choose(
+    spec: Selector,
+    panel: Panel,
+    fold: Fold | None,
+    cells: np.ndarray,
+    k: int,
+    seed: int,
+    as_published: bool,
+    forced: dict[str, np.ndarray],
+) -> Selection:
+    data = panel.data(cells) if fold is None else fold.data()
+    return run_selector(spec, data, k, seed=seed if fold is None else fold.seed, as_published=as_published, **forced)
+
+
+def _table(panel: Panel, found: Sequence[Selection], seed: int | None) -> str:
+    front = () if seed is None else ("split", "seed")
+    lines = ["\t".join((*front, *COLUMNS))]
+    for number, one in enumerate(found):
+        classes = one.classes or ("",) * len(one.genes)
+        start = "" if seed is None else f"{number}\t{seed}\t"
+        lines += [
+            f"{start}{rank}\t{panel.genes[gene]}\t{score:.6g}\t{name}"
+            for rank, (gene, score, name) in enumerate(zip(one.genes, one.scores, classes, strict=True), 1)
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def _write_h5ad(panel: Panel, found: Selection, run: provenance.Run, path: Path, force: bool) -> None:
+    """The input as it was read, with the markers in ``var``."""
+    adata = panel.source.adata
+    table = pd.DataFrame(index=pd.Index(panel.genes))
+    table[MARKER], table[MARKER_RANK], table[MARKER_SCORE] = False, 0, np.nan
+    names = panel.genes[found.genes]
+    table.loc[names, MARKER] = True
+    table.loc[names, MARKER_RANK] = np.arange(1, len(names) + 1)
+    table.loc[names, MARKER_SCORE] = found.scores
+    if found.classes is not None:
+        table[MARKER_CLASS] = ""
+        table.loc[names, MARKER_CLASS] = list(found.classes)
+    # Counts may come from raw, whose genes need not all be genes of the table.
+    aligned = table.reindex(adata.var_names)
+    absent = aligned[MARKER].isna()
+    if table.loc[~table.index.isin(adata.var_names), MARKER].any():
+        raise InputError("a marker is a gene of raw alone, var cannot hold it", "choose from other counts, see --layer")
+    aligned.loc[absent, [MARKER, MARKER_RANK]] = False, 0
+    aligned = aligned.astype({MARKER: bool, MARKER_RANK: np.int64})
+    if MARKER_CLASS in aligned:
+        aligned[MARKER_CLASS] = aligned[MARKER_CLASS].fillna("")
+    for name in aligned:
+        adata.var[name] = aligned[name].to_numpy()
+    run.stamp(adata.uns)
+    write_h5ad(adata, path, force=force)
