@@ -26,18 +26,14 @@ _SPARSE = 0.12
 class _SumOfRows(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, weight_ph: Tensor, flat_m: Tensor, n: int) -> Tensor:
-        g = len(weight_ph)
-        start_n = torch.searchsorted(flat_m, torch.arange(n) * g)
-        ctx.save_for_backward(flat_m)
-        ctx.shape = weight_ph.shape
-        sums: Tensor = torch.nn.functional.embedding_bag(flat_m % g, weight_ph, start_n, mode="sum")
-        return sums
+        from scmap_cli.nn.kernels import OpenRows
+
+        ctx.rows = OpenRows(flat_m, n, len(weight_ph))
+        return ctx.rows.times(weight_ph)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        from scmap_cli.nn.kernels import sum_by_column
-
-        return sum_by_column(grads[0], ctx.saved_tensors[0], ctx.shape[0]), None, None
+        return ctx.rows.transposed_times(grads[0]), None, None
 
 
 def sum_of_open(batch: Batch, weight_ph: Tensor) -> Tensor:
@@ -112,15 +108,17 @@ class _OpenPeaks(torch.autograd.Function):
             if grad_ph is not None:
                 grad_ph[some] = cast_np.T @ cast_nh
             grad_nh += cast_np @ w_ph
-        ctx.save_for_backward(grad_nh, grad_ph, grad_p)
+        ctx.made = (grad_nh, grad_ph, grad_p)
         # Of a sample of the peaks, the sum over all of them is an estimate.
         ctx.scale = len(weight_ph) / p / n
         return (loss * ctx.scale).to(h_nh.dtype)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        # Scaled in place, as another copy of the widest layer would cost more than making it; so they serve once.
+        made, ctx.made = ctx.made, None
         scale = grads[0] * ctx.scale
-        return *(None if t is None else t * scale for t in ctx.saved_tensors), None, None, None
+        return *(None if t is None else t.mul_(scale) for t in made), None, None, None
 
 
 def open_peaks_loss(

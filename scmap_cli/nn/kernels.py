@@ -282,19 +282,55 @@ def sparse_product_gradient(
 
 
 @_kernel
-def _sum_columns(grad_nh: Any, ccol_g: Any, row_m: Any, out_gh: Any, first: int, last: int) -> None:
-    for j in range(first, last):
+def _add_rows(weight_gh: Any, ccol_g: Any, row_m: Any, out_nh: Any, first: int, last: int) -> None:
+    for j in range(len(ccol_g) - 1):
+        # Slices, because the compiler vectorises a loop over all of an array only.
+        weight_h = weight_gh[j, first:last]
         for m in range(ccol_g[j], ccol_g[j + 1]):
-            row = row_m[m]
-            for h in range(out_gh.shape[1]):
-                out_gh[j, h] += grad_nh[row, h]
+            sum_h = out_nh[row_m[m], first:last]
+            for h in range(len(weight_h)):
+                sum_h[h] += weight_h[h]
 
 
-def sum_by_column(grad_nh: Tensor, flat_m: Tensor, g: int) -> Tensor:
-    """``x.T @ grad`` for the 0/1 matrix ``x`` with ones at ``flat_m`` (ordered by row), (g, h); float32 on the CPU."""
-    ccol_g, row_m = np.empty(g + 1, np.int64), np.empty(len(flat_m), np.int64)
-    by_column(flat_m.numpy(), g, ccol_g, row_m)
-    out_gh = torch.zeros(g, grad_nh.shape[1])
-    arrays = (grad_nh.detach().contiguous().numpy(), ccol_g, row_m, out_gh.numpy())
-    _in_shares(g, lambda first, last: _sum_columns(*arrays, first, last))
-    return out_gh
+@_kernel
+def _add_rows_gradient(grad_nh: Any, ccol_g: Any, row_m: Any, out_gh: Any, first: int, last: int) -> None:
+    for j in range(first, last):
+        sum_h = out_gh[j]
+        sum_h[:] = f32(0.0)
+        for m in range(ccol_g[j], ccol_g[j + 1]):
+            grad_h = grad_nh[row_m[m]]
+            for h in range(len(sum_h)):
+                sum_h[h] += grad_h[h]
+
+
+class OpenRows:
+    """The 0/1 matrix ``x`` of a batch by column, for products with tall float32 matrices on the CPU.
+
+    A row of the tall matrix passes by once, while the sums of all cells stay in the cache.
+
+    Parameters
+    ----------
+    flat_m
+        Positions ``row * g + column`` of the ones, int64, ordered by row.
+    n, g
+        Shape.
+    """
+
+    def __init__(self, flat_m: Tensor, n: int, g: int) -> None:
+        self.n, self.g = n, g
+        self.ccol_g, self.row_m = np.empty(g + 1, np.int64), np.empty(len(flat_m), np.int64)
+        by_column(flat_m.numpy(), g, self.ccol_g, self.row_m)
+
+    def times(self, weight_gh: Tensor) -> Tensor:
+        """``x @ weight``, (n, h)."""
+        out_nh = torch.zeros(self.n, weight_gh.shape[1])
+        arrays = (weight_gh.detach().contiguous().numpy(), self.ccol_g, self.row_m, out_nh.numpy())
+        _in_shares(weight_gh.shape[1], lambda first, last: _add_rows(*arrays, first, last))
+        return out_nh
+
+    def transposed_times(self, grad_nh: Tensor) -> Tensor:
+        """``x.T @ grad``, (g, h)."""
+        out_gh = torch.empty(self.g, grad_nh.shape[1])
+        arrays = (grad_nh.detach().contiguous().numpy(), self.ccol_g, self.row_m, out_gh.numpy())
+        _in_shares(self.g, lambda first, last: _add_rows_gradient(*arrays, first, last))
+        return out_gh
