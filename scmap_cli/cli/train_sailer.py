@@ -15,7 +15,6 @@ SUMMARY = "Embedding of scATAC peaks that is free of depth and batch."
 EPILOG = """\b
 Example:
   scmap train sailer atac.h5ad -o model --batch-key sample
-  scmap embed model atac.h5ad -o embedded.h5ad --umap --cluster leiden
 
 Pitfall: when the peaks are a subset, their number of open ones is a poor measure of depth; name the column with the
 fragments of each cell by --depth-key.
@@ -72,7 +71,7 @@ def verb(
             help="Largest share of a cell's open peaks hidden from the encoder in a training step; 0 is off.",
             rich_help_panel=o.MODEL,
         ),
-    ] = 0.0,
+    ] = 0.5,
     peak_share: Annotated[
         float,
         typer.Option(
@@ -104,7 +103,7 @@ def verb(
             help="Weight omega of open peaks; auto is closed over open entries.",
             rich_help_panel=o.MODEL,
         ),
-    ] = "none",
+    ] = "8",
     kl_weight: Annotated[
         float,
         typer.Option(
@@ -116,7 +115,7 @@ def verb(
         typer.Option(
             "--warmup-epochs", metavar="N", help="First epochs, without divergences.", rich_help_panel=o.MODEL
         ),
-    ] = 10.0,
+    ] = 5.0,
     cycle_epochs: Annotated[
         float,
         typer.Option(
@@ -125,7 +124,7 @@ def verb(
             help="Epochs of a cycle: beta rises over the first half of it.",
             rich_help_panel=o.MODEL,
         ),
-    ] = 20.0,
+    ] = 10.0,
     cycles: Annotated[
         int,
         typer.Option("--cycles", metavar="N", help="Cycles, after which beta stays.", rich_help_panel=o.MODEL),

@@ -24,7 +24,7 @@ from scmap_cli.stages.train_sailer import train_sailer
 from scmap_cli.training.infer import restore_model
 
 CELLS, PEAKS = 300, 150
-SMALL = {"model_options": {"hidden": [32, 16], "latent": 4, "warmup_epochs": 5, "cycle_epochs": 10}}
+SMALL = {"model_options": {"hidden": [32, 16], "latent": 4, "positive_weight": "none"}}
 SHORT = {"train_options": {"epochs": 40, "batch_size": 50}}
 
 
