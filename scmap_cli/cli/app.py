@@ -130,7 +130,19 @@ def _group(name: str, summary: str) -> typer.Typer:
     return group
 
 
-def _build() -> typer.Typer:
+def _listed() -> None:
+    """Stands for a verb that is only listed: the options of one verb take several milliseconds to declare."""
+
+
+def _wanted(arguments: Sequence[str]) -> str | None:
+    """The verb that a command line runs, empty if it runs none, None if it may need the options of all."""
+    if "_SCMAP_COMPLETE" in os.environ or any(word.startswith(("--config", "--print-config")) for word in arguments):
+        return None
+    return next((path for path in (" ".join(arguments[:2]), *arguments[:1]) if path in VERBS), "")
+
+
+def _build(wanted: str | None = None) -> typer.Typer:
+    """The tree of verbs, with the options of the ``wanted`` one alone; None declares all."""
     root = typer.Typer(
         name="scmap",
         cls=Verbs,
@@ -154,7 +166,7 @@ def _build() -> typer.Typer:
                 root.add_typer(groups[name])
             target = groups[name]
         target.command(word, cls=Verb, context_settings=_HELP, short_help=module.SUMMARY, epilog=module.EPILOG)(
-            module.verb
+            module.verb if wanted in (None, path) else _listed
         )
     return root
 
@@ -200,7 +212,8 @@ def _run(arguments: Sequence[str] | None) -> int:
             from typer.completion import completion_init  # type: ignore[attr-defined]
 
             completion_init()
-        code = app(args=arguments, prog_name="scmap", standalone_mode=False)
+        words = list(sys.argv[1:] if arguments is None else arguments)
+        code = _build(_wanted(words))(args=words, prog_name="scmap", standalone_mode=False)
     except SystemExit as error:
         # Shell completion ends this way, and help whose reader went away.
         if isinstance(error.__context__, BrokenPipeError):
