@@ -98,4 +98,7 @@ def usual(described: Sequence[dict[str, Any]]) -> np.ndarray:
 
 def _z_score(values: np.ndarray) -> tuple[np.ndarray, dict[str, float]]:
     mean, std = float(values.mean()), float(values.std())
-    return ((values - mean) / (std or 1.0))[:, None], {"mean": mean, "std": std}
+    # Rounding gives a constant column a deviation of its own.
+    if np.ptp(values) == 0:
+        return np.zeros((len(values), 1)), {"mean": mean, "std": 0.0}
+    return ((values - mean) / std)[:, None], {"mean": mean, "std": std}

@@ -1,4 +1,4 @@
-r"""How far the posteriors of a batch of cells are from one another: upper bounds of SAILER's invariance term.
+r"""How far the posteriors of a batch of cells are from one another: bounds that stand for SAILER's invariance term.
 
 The term is :math:`E_x\,KL(q(z|x)\,\|\,q(z))` with the marginal :math:`q(z)` of the data (thesis, equation 2.5), known
 only through the cells of a batch. Both bounds replace it by their posteriors :math:`q_i=N(\mu_i, v_i)`.
@@ -14,7 +14,7 @@ BOUNDS = ("pairwise", "mixture")
 
 
 def mean_pairwise_kl(mean_nz: Tensor, var_nz: Tensor) -> Tensor:
-    r"""Mean of :math:`KL(q_i\|q_j)` over all pairs of cells, in nats: the thesis's bound, exact and in O(n z).
+    r"""Mean of :math:`KL(q_i\|q_j)` over all i and j, equal ones too, in nats: the thesis's bound, exact and in O(n z).
 
     The logarithms cancel in the mean, and what is left factorises into means over cells:
 
@@ -41,10 +41,13 @@ def mean_pairwise_kl(mean_nz: Tensor, var_nz: Tensor) -> Tensor:
 def mixture_kl(mean_nz: Tensor, var_nz: Tensor) -> Tensor:
     r"""Mean over cells of :math:`-\log\frac1n\sum_j e^{-KL(q_i\|q_j)}`, in nats: the tighter bound, over all pairs.
 
-    It bounds the divergence of a posterior from the mixture of all of them and never exceeds ``log n``.
+    It bounds the divergence of a posterior from the mixture of all of them. That mixture contains the posterior itself,
+    so the value never exceeds ``log n`` and may lie below the term over all of the data.
     """
+    mu_nz, var_nz = mean_nz.double(), var_nz.double()
+    mu_nz = mu_nz - mu_nz.mean(0, keepdim=True)
     precision_nz = 1.0 / var_nz
-    kl_nn = (var_nz + mean_nz.square()) @ precision_nz.T - 2.0 * mean_nz @ (mean_nz * precision_nz).T
-    kl_nn = kl_nn + (mean_nz.square() * precision_nz + var_nz.log()).sum(1) - var_nz.log().sum(1, keepdim=True)
+    kl_nn = (var_nz + mu_nz.square()) @ precision_nz.T - 2.0 * mu_nz @ (mu_nz * precision_nz).T
+    kl_nn = kl_nn + (mu_nz.square() * precision_nz + var_nz.log()).sum(1) - var_nz.log().sum(1, keepdim=True)
     kl_nn = 0.5 * (kl_nn - mean_nz.shape[1])
-    return (math.log(len(mean_nz)) - (-kl_nn).logsumexp(1)).mean()
+    return (math.log(len(mean_nz)) - (-kl_nn).logsumexp(1)).mean().to(mean_nz.dtype)

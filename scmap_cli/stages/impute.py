@@ -61,10 +61,10 @@ def impute(
         Text file of the peaks wanted, one a line; all by default.
     binarize
         ``none``: probabilities, float32. A number in (0, 1): 1 where the probability is above it. ``scale``: 1 where it
-        is above both the share of cells in which the peak is open and the share of peaks open in the cell, in the data
-        as read (the rule of SCALE).
+        is above both the share of cells in which the peak is open and the share of the model's peaks open in the cell,
+        where peaks that the input lacks are closed (the rule of SCALE).
     batch
-        The batch that all cells are decoded as; by default the one of highest mean depth in training.
+        The batch that all cells are decoded as; by default the one of highest geometric mean depth in training.
     layer, batch_size, min_overlap, seed, device, force, dry_run
         As :func:`scmap_cli.stages.embed.embed`.
 

@@ -34,8 +34,8 @@ DEFAULTS = {
     "lr_patience": 5,
     "sampling": "shuffle",
 }
-"""Training settings that differ from those of :class:`~scmap_cli.config.TrainConfig`: batch size, weight decay and
-learning rate are the thesis's."""
+"""Training settings that differ from those of :class:`~scmap_cli.config.TrainConfig`: the weight decay is the
+thesis's, the batch size that of its released code."""
 
 
 def train_sailer(
@@ -89,7 +89,10 @@ def train_sailer(
     """
     input, output = Path(input), Path(output)
     settings = build(TrainConfig, DEFAULTS, train_options or {}, where="[train]")
-    config = build(SailerConfig, model_options or {}, where="[model]")
+    given = dict(model_options or {})
+    if isinstance(given.get("positive_weight"), int | float):
+        given["positive_weight"] = str(given["positive_weight"])
+    config = build(SailerConfig, given, where="[model]")
     if resume not in ("auto", "never"):
         raise UsageError(f"--resume is {resume!r}", "choose auto or never")
     check_target(output, force, resume)
@@ -192,15 +195,20 @@ def _plan(
 ) -> dict[str, Any]:
     n, p = job.counts.shape
     share = job.counts.nnz / n / p
+    training_share = float(np.clip(job.counts[~job.held].nnz / (~job.held).sum() / p, 1e-9, 1 - 1e-9))
     with torch.device("meta"):
         network = Sailer(
-            config, n_peaks=p, n_conditions=len(job.conditions), n_covariates=n_covariates, omega=config.omega(share)
+            config,
+            n_peaks=p,
+            n_conditions=len(job.conditions),
+            n_covariates=n_covariates,
+            omega=config.omega(training_share),
         )
     return {
         "cells": n,
         "peaks": p,
         "open_share": share,
-        "positive_weight": config.omega(share),
+        "positive_weight": config.omega(training_share),
         "conditions": job.conditions,
         "covariates": [told["name"] for told in job.described["covariates"]],
         "validation_cells": int(job.held.sum()),

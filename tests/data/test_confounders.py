@@ -28,6 +28,12 @@ def test_columns_and_their_meaning() -> None:
     np.testing.assert_array_equal(usual(made.described), [0, 0, 1, 0, 0, 1, 0])
 
 
+@pytest.mark.parametrize("cells_", [100, 1000, 14125])
+def test_a_constant_depth_is_zero(cells_: int) -> None:
+    made = confounders(pd.DataFrame(index=[f"c{i}" for i in range(cells_)]), np.full(cells_, 777), "fragments", [])
+    np.testing.assert_array_equal(made.matrix, 0)
+
+
 @pytest.mark.parametrize("depth", [0, -1, np.nan, np.inf])
 def test_a_depth_that_is_none(depth: float) -> None:
     with pytest.raises(InputError, match=r"1 cells have no depth above 0 in fragments, first 'y'"):

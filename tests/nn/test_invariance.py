@@ -51,6 +51,14 @@ def test_the_mixture_is_the_tighter_bound() -> None:
         assert mixture_kl(mean, var) <= math.log(40) + 1e-9
 
 
+def test_the_mixture_is_exact_in_float32_and_under_mixed_precision() -> None:
+    gen = torch.Generator().manual_seed(1)
+    mean, var = 5 + 0.05 * torch.randn(200, 10, generator=gen), torch.full((200, 10), 1e-3)
+    exact = mixture_kl(mean.double(), var.double()).item()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert mixture_kl(mean, var).item() == pytest.approx(exact, rel=1e-5)
+
+
 def test_equal_posteriors_have_no_divergence_in_float32() -> None:
     mean, var = torch.full((500, 10), 30.0), torch.full((500, 10), 1e-3)
     assert mean_pairwise_kl(mean, var).item() == pytest.approx(0.0, abs=1e-6)

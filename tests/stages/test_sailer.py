@@ -201,7 +201,11 @@ def test_a_dry_run_plans(made: Made, tmp_path: Path) -> None:
     plan = train_sailer(
         made.data, tmp_path / "m", batch_key="batch", dry_run=True, model_options={"positive_weight": "auto"}
     )
-    share = float((peaks().X > 0).sum()) / CELLS / PEAKS
-    assert plan["positive_weight"] == pytest.approx((1 - share) / share)
+    share = plan["open_share"]
+    assert share == pytest.approx(float((peaks().X > 0).sum()) / CELLS / PEAKS)
+    # The weight is that of the training cells.
+    assert plan["positive_weight"] == pytest.approx((1 - share) / share, rel=0.1)
+    numbers = train_sailer(made.data, tmp_path / "m", dry_run=True, model_options={"positive_weight": 3})
+    assert numbers["positive_weight"] == 3
     assert plan["conditions"] == ["poor", "rich"]
     assert not (tmp_path / "m").exists()
