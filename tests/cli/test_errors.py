@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from functools import partial
 
 import pytest
 
@@ -170,7 +171,10 @@ def test_ctrl_c_is_130(scmap):
     )
     command = [sys.executable, "-c", program]
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with subprocess.Popen(command, cwd=scmap.folder, env=scmap.environment(), text=True, **streams) as process:
+    # A shell's background job ignores Ctrl-C, and so would all that it starts.
+    heard = partial(signal.signal, signal.SIGINT, signal.default_int_handler)
+    options = {"cwd": scmap.folder, "env": scmap.environment(), "text": True, "preexec_fn": heard}
+    with subprocess.Popen(command, **options, **streams) as process:
         assert process.stderr.readline() == "ready\n"
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=60)
