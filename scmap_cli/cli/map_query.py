@@ -9,7 +9,7 @@ import typer
 
 from scmap_cli.cli import options as o
 from scmap_cli.cli.session import begin, finish
-from scmap_cli.cli.settings import given
+from scmap_cli.cli.settings import with_configs
 
 SUMMARY = "Put a query into the space of a reference, learn what is new, carry labels over."
 EPILOG = """\b
@@ -241,10 +241,8 @@ def verb(
 
     Only parameters of new batches and of added programs train. The mapped model embeds reference and query alike.
     """
-    everything = begin(ctx, needs=("model_dir", "query", "output", "model_out"))
-    own = {p.name for p in ctx.command.params if getattr(p, "rich_help_panel", None) in (o.MODEL, o.TRAINING)}
-    options = {name: value for name, value in everything.items() if name not in own}
+    options = with_configs(ctx, begin(ctx, needs=("model_dir", "query", "output", "model_out")))
     from scmap_cli.stages.map_query import map_query
 
-    map_query(**options, model_options=given(ctx, o.MODEL), train_options=given(ctx, o.TRAINING))
+    map_query(**options)
     finish(options, "join")

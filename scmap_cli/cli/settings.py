@@ -8,7 +8,7 @@ pipeline: sections of other verbs are passed over. What belongs to a call rather
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -180,3 +180,13 @@ def given(ctx: typer.Context, panel: str) -> dict[str, Any]:
         if getattr(parameter, "rich_help_panel", None) == panel and source is not None and source.name != "DEFAULT":
             found[key_of(parameter)] = _to_file(ctx.params.get(str(parameter.name)), parameter)
     return found
+
+
+def with_configs(ctx: typer.Context, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of a verb that trains: those of model and training become ``model_options`` and ``train_options``.
+
+    Only what a flag or a file has set is in these two, so that the defaults are the stage's.
+    """
+    panels = {parameter.name: getattr(parameter, "rich_help_panel", None) for parameter in ctx.command.params}
+    rest = {name: value for name, value in options.items() if panels.get(name) not in ("Model", "Training")}
+    return rest | {"model_options": given(ctx, "Model"), "train_options": given(ctx, "Training")}

@@ -9,7 +9,7 @@ import typer
 
 from scmap_cli.cli import options as o
 from scmap_cli.cli.session import begin, finish
-from scmap_cli.cli.settings import given
+from scmap_cli.cli.settings import with_configs
 
 SUMMARY = "Interpretable reference of gene programs."
 EPILOG = """\b
@@ -179,14 +179,8 @@ def verb(
     MODEL_DIR gets the weights, the programs with their top genes, scores and the loss curve. A run stopped by SIGTERM,
     SIGUSR1 or Ctrl-C saves its state and exits 75; the same command goes on from there.
     """
-    everything = begin(ctx, needs=("input", "output"))
-    own = {parameter.name for parameter in ctx.command.params if _panel(parameter) in (o.MODEL, o.TRAINING)}
-    options = {name: value for name, value in everything.items() if name not in own}
+    options = with_configs(ctx, begin(ctx, needs=("input", "output")))
     from scmap_cli.stages.train import train
 
-    train("expimap", **options, model_options=given(ctx, o.MODEL), train_options=given(ctx, o.TRAINING))
+    train("expimap", **options)
     finish(options)
-
-
-def _panel(parameter: object) -> object:
-    return getattr(parameter, "rich_help_panel", None)

@@ -141,10 +141,12 @@ def embed(
         memory_errors("--batch-size"),
     ):
         bundle = load_bundle(model_dir)
+        kind = get_model(bundle.config["model"]).load()
+        if kind.features == "peaks" and missing == "reference-mean":
+            raise UsageError("--missing reference-mean scales counts; this model reads open and closed peaks")
         data, counts, report = aligned_counts(
             bundle, input, layer=layer, gene_column=gene_column, min_overlap=min_overlap, missing=missing
         )
-        kind = get_model(bundle.config["model"]).load()
         if kind.told_condition:
             labels, codes = model_conditions(bundle, data, batch_key, input)
         else:

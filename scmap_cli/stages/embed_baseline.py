@@ -15,11 +15,9 @@ from scmap_cli.plots.draw import embedding as draw_embedding
 from scmap_cli.plots.draw import publish
 from scmap_cli.runtime import provenance
 from scmap_cli.runtime.logs import log
+from scmap_cli.stages.embeddings import BASELINES, baseline_slot
 from scmap_cli.stages.inputs import condition_labels, load_rna
 from scmap_cli.stages.views import Embedding, arrange, check_views, plot_columns, write_embedding
-
-BASELINES = ("lsi", "pca", "lsi-harmony")
-"""Baselines by their names on the command line; in slots hyphens become underscores."""
 
 
 def embed_baseline(
@@ -121,7 +119,7 @@ def embed_baseline(
         dropped = int(drop_first and baseline != "pca")
         names = [f"{baseline.partition('-')[0].upper()}{i + 1 + dropped}" for i in range(components)]
         active = np.ones(components, dtype=bool)
-        result = Embedding(baseline.replace("-", "_"), names, emb_nz.astype(np.float32), None, active)
+        result = Embedding(baseline_slot(baseline), names, emb_nz.astype(np.float32), None, active)
         summary |= arrange(
             result,
             umap=umap or plot is not None,

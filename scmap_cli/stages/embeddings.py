@@ -15,8 +15,13 @@ from scmap_cli.io.h5ad import read_h5ad
 from scmap_cli.io.npz import read_npz
 from scmap_cli.registry import MODELS
 
-BASELINES = ("lsi", "lsi_harmony", "pca")
-"""Names under which ``embed --baseline`` writes; sought where a file has no embedding of a model."""
+BASELINES = ("lsi", "pca", "lsi-harmony")
+"""Baselines by their names on the command line; where a file has no embedding of a model, theirs is sought."""
+
+
+def baseline_slot(name: str) -> str:
+    """What a baseline is called in slots: hyphens become underscores."""
+    return name.replace("-", "_")
 
 
 @dataclass(frozen=True)
@@ -76,7 +81,7 @@ def read_embeddings(path: Path, wanted: Sequence[str] = ()) -> EmbeddingFile:
         finally:
             adata.file.close()
         ours = [key for key in map(keys.embedding_key, MODELS) if key in found]
-        ours = ours or [key for key in map(keys.embedding_key, BASELINES) if key in found]
+        ours = ours or [key for key in (keys.embedding_key(baseline_slot(name)) for name in BASELINES) if key in found]
     if not wanted:
         if len(ours) != 1:
             names = ", ".join(ours or found) or "none"

@@ -19,6 +19,7 @@ from scmap_cli.io.atomic import check_output
 from scmap_cli.io.bundle import Bundle, load_bundle
 from scmap_cli.io.h5ad import write_h5ad_rows
 from scmap_cli.io.npz import write_npz_rows
+from scmap_cli.io.text import read_names
 from scmap_cli.keys import HISTORY
 from scmap_cli.registry import get_model
 from scmap_cli.runtime import provenance
@@ -85,7 +86,7 @@ def impute(
         raise UsageError(f"--batch-size {batch_size} must be at least 1")
     if not 0 <= min_overlap <= 1:
         raise UsageError(f"--min-overlap {min_overlap} is not in [0, 1]")
-    threshold = _threshold(binarize)
+    _check_rule(binarize)
     check_output(output, force)
     where = resolve_device(device)
     parameters = {"features": features, "binarize": binarize, "batch": batch, "layer": layer, "batch_size": batch_size}
@@ -123,11 +124,13 @@ def impute(
                     rows = torch.arange(start, min(start + batch_size, store.n))
                     share_np = model.impute(store.batch(rows), wanted).float().cpu().numpy()
                     bar.advance(len(rows))
-                    if threshold is None:
+                    if binarize == "none":
                         yield share_np
-                        continue
-                    cut = np.maximum(peak_share, cell_share[rows.numpy(), None]) if threshold < 0 else threshold
-                    yield sparse.csr_matrix(share_np > cut, dtype=np.uint8)
+                    elif binarize == "scale":
+                        cut_np = np.maximum(peak_share, cell_share[rows.numpy(), None])
+                        yield sparse.csr_matrix(share_np > cut_np, dtype=np.uint8)
+                    else:
+                        yield sparse.csr_matrix(share_np > float(binarize), dtype=np.uint8)
 
         shape = (store.n, len(columns))
         if output.suffix == ".npz":
@@ -143,19 +146,13 @@ def impute(
     return summary
 
 
-def _threshold(binarize: str) -> float | None:
-    """None for probabilities, the threshold, or -1 for the rule of SCALE."""
-    if binarize == "none":
-        return None
-    if binarize == "scale":
-        return -1.0
+def _check_rule(binarize: str) -> None:
     try:
-        value = float(binarize)
+        known = binarize in ("none", "scale") or 0 < float(binarize) < 1
     except ValueError:
-        value = -1.0
-    if not 0 < value < 1:
+        known = False
+    if not known:
         raise UsageError(f"--binarize is {binarize!r}", "choose none, scale or a number between 0 and 1")
-    return value
 
 
 def _batch(bundle: Bundle, batch: str | None) -> tuple[int, str]:
@@ -170,15 +167,12 @@ def _batch(bundle: Bundle, batch: str | None) -> tuple[int, str]:
 def _columns(names: np.ndarray, path: Path | None) -> np.ndarray:
     if path is None:
         return np.arange(len(names))
-    try:
-        wanted = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read {path}: {error}") from None
+    wanted = read_names(path)
     position = {name: i for i, name in enumerate(names.tolist())}
     strange = [name for name in wanted if name not in position]
-    if strange or not wanted:
-        found = f"{path} names {len(strange)} peaks that the model lacks, first {strange[0]!r}" if strange else ""
-        raise InputError(found or f"{path} names no peak", f"the model's peaks are named like {names[0]!r}")
-    if len(set(wanted)) < len(wanted):
-        raise InputError(f"{path} names {len(wanted) - len(set(wanted))} peaks twice")
+    if strange:
+        raise InputError(
+            f"{path} names {len(strange)} peaks that the model lacks, first {strange[0]!r}",
+            f"the model's peaks are named like {names[0]!r}",
+        )
     return np.array([position[name] for name in wanted], dtype=np.int64)

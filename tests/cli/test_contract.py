@@ -189,7 +189,7 @@ def test_choices_are_those_of_the_code():
     from scmap_cli.metrics.graph import BACKENDS, METHODS
     from scmap_cli.metrics.invariance import ESTIMATORS
     from scmap_cli.nn.distributions import LINKS
-    from scmap_cli.stages.embed_baseline import BASELINES
+    from scmap_cli.stages.embeddings import BASELINES
     from scmap_cli.stages.evaluate_reconstruction import REBUILT, SCALES
     from scmap_cli.stages.gene_filter import GENE_FILTERS, LOG_BASES
     from scmap_cli.stages.inputs import MISSING

@@ -5,6 +5,8 @@ from __future__ import annotations
 import anndata
 import pytest
 
+from scmap_cli.io.npz import read_npz
+
 
 def test_a_baseline_takes_the_place_of_the_model(scmap, shelf):
     scmap("embed", "--baseline", "lsi", shelf / "atac.h5ad", "-o", "out.h5ad", "--components", 5, "--keep-first")
@@ -37,6 +39,7 @@ def test_options_of_the_other_are_refused(scmap, words, told):
 def test_a_file_of_options_serves_both(scmap, shelf):
     (scmap.folder / "run.toml").write_text("[embed]\nmin_overlap = 0.9\ncomponents = 4\n")
     scmap("embed", "--baseline", "pca", shelf / "data.h5ad", "-o", "out.npz", "--config", "run.toml")
+    assert read_npz(scmap.folder / "out.npz")[1]["embedding"].shape[1] == 4
 
 
 @pytest.mark.parametrize("name", ["lsi", "pca", "lsi-harmony"])

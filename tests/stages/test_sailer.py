@@ -187,9 +187,14 @@ def test_bad_inputs(made: Made, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="first 'chr9:1-2'"):
         impute(made.model, made.data, tmp_path / "i.h5ad", features=tmp_path / "strange.txt")
     (tmp_path / "none.txt").write_text("\n")
-    with pytest.raises(InputError, match="names no peak"):
+    with pytest.raises(InputError, match="holds no names"):
         impute(made.model, made.data, tmp_path / "i.npz", features=tmp_path / "none.txt")
     assert not list(tmp_path.glob("i.*"))
+
+
+def test_missing_peaks_are_closed(made: Made, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="reads open and closed peaks"):
+        embed(made.model, made.data, tmp_path / "e.npz", missing="reference-mean")
 
 
 def test_a_model_that_cannot_impute(trained, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
