@@ -35,19 +35,19 @@ def gather_rows(indptr: Any, indices: Any, values: Any, rows: Any, g: int, flat_
 
 
 @compiled
-def by_column(flat_m: Any, g: int, ccol_g: Any, row_m: Any) -> None:
+def by_column(flat_m: Any, value_m: Any, g: int, ccol_g: Any, row_m: Any, sorted_m: Any) -> None:
     """Order entries by column, then row: a counting sort.
 
     Parameters
     ----------
-    flat_m
-        Positions ``row * g + column``, ordered by row.
+    flat_m, value_m
+        Positions ``row * g + column``, ordered by row, and the values there.
     g
         Columns.
     ccol_g
         Filled with where each column starts in ``row_m``, int64 (g + 1,).
-    row_m
-        Filled with the rows, int64.
+    row_m, sorted_m
+        Filled with the rows (int64) and the values.
     """
     ccol_g[:] = 0
     for m in range(len(flat_m)):
@@ -58,4 +58,5 @@ def by_column(flat_m: Any, g: int, ccol_g: Any, row_m: Any) -> None:
     for m in range(len(flat_m)):
         column = flat_m[m] % g
         row_m[place_g[column]] = flat_m[m] // g
+        sorted_m[place_g[column]] = value_m[m]
         place_g[column] += 1

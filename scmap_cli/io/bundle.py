@@ -35,7 +35,8 @@ from safetensors.numpy import load_file, save
 from scmap_cli.errors import InputError
 from scmap_cli.registry import MODELS
 
-SCHEMA_VERSION = 1
+# 2: the first layer of expiMap is stored genes x units (ExpiMap.upgraded).
+SCHEMA_VERSION = 2
 
 CONFIG = "config.json"
 TENSORS = "model.safetensors"

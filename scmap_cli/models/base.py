@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -82,6 +83,11 @@ class ScmapModel(nn.Module, ABC):
 
     def shorten_annealing(self, epochs: int) -> None:
         """Adapt the annealing to a run of ``epochs`` epochs."""
+
+    @classmethod
+    def upgraded(cls, tensors: dict[str, np.ndarray], version: int) -> dict[str, np.ndarray]:
+        """Tensors of a model directory of an earlier ``schema_version`` under today's names and in today's shapes."""
+        return tensors
 
     def loaded(self) -> None:
         """Called after tensors were loaded, to refresh what is derived from them."""

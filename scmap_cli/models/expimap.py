@@ -36,6 +36,7 @@ which rare types were told apart less well and batches mixed less (CHANGELOG).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, cast
@@ -56,6 +57,8 @@ from scmap_cli.nn.programs import ProgramBlock
 _MIN_VARIANCE = 1e-4
 # Beyond it the distribution is Poisson's for any count met in practice, and float32 could not tell the difference.
 _MAX_LOG_THETA = 10.0
+# Parts of the encoder's first layer: their names in version 1 of the model directory, and now.
+_FIRST = (("weight", "gh"), ("bias", "bias_h"))
 
 
 @dataclass(frozen=True)
@@ -192,6 +195,18 @@ class ExpiMap(ScmapModel):
                 model.condition_bg.copy_(torch.from_numpy(_start(mean_g, config).astype(np.float32)))
         return model
 
+    @classmethod
+    def upgraded(cls, tensors: dict[str, np.ndarray], version: int) -> dict[str, np.ndarray]:
+        """In version 1 the encoder's first layer was one of its linear layers, units x genes."""
+        if version > 1:
+            return tensors
+        known = dict(tensors)
+        now = {f"encoder.first_{new}": known.pop(f"encoder.layers.0.{old}").T for old, new in _FIRST}
+        for name, tensor in known.items():
+            found = re.fullmatch(r"encoder\.layers\.(\d+)\.(.+)", name)
+            now[f"encoder.layers.{int(found[1]) - 1}.{found[2]}" if found else name] = tensor
+        return now
+
     def tables(self) -> tuple[str, ...]:
         """Names of the tensors that have one row a condition."""
         return ("encoder.condition_bh", "condition_bg", "log_theta_bg")[: 3 if self.config.likelihood == "nb" else 2]
@@ -220,18 +235,16 @@ class ExpiMap(ScmapModel):
         self.l1_anneal_epochs = min(self.config.l1_anneal_epochs, epochs / 2)
 
     def _input(self, batch: Batch) -> Tensor:
+        """What the encoder sees at the stored positions of a batch; with mse also what the decoder is to give."""
         if self.config.likelihood == "nb":
-            return batch.dense(torch.log1p(batch.value_m))
-        return self._target(batch)
-
-    def _target(self, batch: Batch) -> Tensor:
+            return torch.log1p(batch.value_m)
         if self.config.input_scale == "as-is":
-            return batch.dense(batch.value_m)
+            return batch.value_m
         cell_m = torch.div(batch.flat_m, batch.g, rounding_mode="floor")
-        return batch.dense(torch.log1p(batch.value_m * (1e4 / batch.size_n.clamp_min(1.0))[cell_m]))
+        return torch.log1p(batch.value_m * (1e4 / batch.size_n.clamp_min(1.0))[cell_m])
 
     def _posterior(self, batch: Batch) -> Posterior:
-        h_nh = self.encoder(self._input(batch), batch.condition_n, batch.noise)
+        h_nh = self.encoder(batch, self._input(batch))
         # Under mixed precision only the encoder's products are rough; the rest is in the dtype of the model.
         halves = [block.head(h_nh).to(self.dtype).chunk(2, dim=1) for block in self.all_programs()]
         mean_nz, log_var_nz = (_joined(list(parts)) for parts in zip(*halves, strict=True))
@@ -266,7 +279,7 @@ class ExpiMap(ScmapModel):
                 self.config.mean,
             )
         else:
-            recon_n = (self._target(batch) - logits_ng).square().sum(1)
+            recon_n = (batch.dense(self._input(batch)) - logits_ng).square().sum(1)
         recon = recon_n.mean()
         kl = gaussian_kl(posterior.mean_nz, posterior.var_nz).mean()
         parts = {"recon": recon.detach(), "kl": kl.detach()}

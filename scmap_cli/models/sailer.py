@@ -46,9 +46,10 @@ from torch import Tensor, nn
 from scmap_cli.data.batches import Batch
 from scmap_cli.errors import UsageError
 from scmap_cli.models.base import LossOutput, Posterior, ScmapModel
-from scmap_cli.nn.bernoulli import open_peaks_loss, sum_of_open
+from scmap_cli.nn.bernoulli import open_peaks_loss
 from scmap_cli.nn.distributions import gaussian_kl
 from scmap_cli.nn.invariance import BOUNDS, mean_pairwise_kl, mixture_kl
+from scmap_cli.nn.rows import sum_of_rows
 
 _MIN_VARIANCE = 1e-4
 
@@ -247,7 +248,7 @@ class Sailer(ScmapModel):
         if batch.noise is not None and self.config.thinning > 0:
             keep_m = batch.noise.kept(torch.div(batch.flat_m, batch.g, rounding_mode="floor"), self.config.thinning)
             batch = replace(batch, flat_m=batch.flat_m[keep_m], value_m=batch.value_m[keep_m])
-        h_nh = self.first_norm(sum_of_open(batch, self.first_ph))
+        h_nh = self.first_norm(sum_of_rows(batch, torch.ones_like(batch.value_m), self.first_ph))
         h_nh = self.encoder(nn.functional.leaky_relu(h_nh, 0.2))
         mean_nz, log_var_nz = self.head(h_nh).to(self.dtype).chunk(2, dim=1)
         return Posterior(mean_nz, log_var_nz.exp() + _MIN_VARIANCE)

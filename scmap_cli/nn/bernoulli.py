@@ -1,4 +1,4 @@
-r"""Open and closed peaks: a sum over open ones as the first layer, and their weighted likelihood as the last.
+r"""Open and closed peaks: their weighted likelihood as the last layer of a decoder.
 
 With logits :math:`l`, :math:`s(l)=\log(1+e^l)` and weight :math:`\omega` of an open peak, a cell costs
 
@@ -15,43 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scmap_cli.data.batches import Batch
-
 # Outputs that are held at once, 32 MB in float32.
 _BLOCK = 1 << 23
-# Share of open peaks up to which adding their rows beats a dense product on a CPU.
-_SPARSE = 0.12
-
-
-class _SumOfRows(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, weight_ph: Tensor, flat_m: Tensor, n: int) -> Tensor:
-        from scmap_cli.nn.kernels import OpenRows
-
-        ctx.rows = OpenRows(flat_m, n, len(weight_ph))
-        return ctx.rows.times(weight_ph)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        return ctx.rows.transposed_times(grads[0]), None, None
-
-
-def sum_of_open(batch: Batch, weight_ph: Tensor) -> Tensor:
-    """``x @ weight`` for the 0/1 matrix ``x`` of open peaks, (n, h).
-
-    Parameters
-    ----------
-    batch
-        Stored entries are open peaks, whatever their values.
-    weight_ph
-        (peaks, h).
-    """
-    filled = len(batch.flat_m) / max(1, batch.n * batch.g)
-    single = weight_ph.device.type == "cpu" and weight_ph.dtype == torch.float32
-    if single and filled <= _SPARSE and not torch.is_autocast_enabled("cpu"):
-        sums: Tensor = _SumOfRows.apply(weight_ph, batch.flat_m, batch.n)
-        return sums
-    return batch.dense(torch.ones_like(batch.value_m)) @ weight_ph
 
 
 class _OpenPeaks(torch.autograd.Function):

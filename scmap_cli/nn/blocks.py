@@ -7,7 +7,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from scmap_cli.nn.noise import Noise
+from scmap_cli.data.batches import Batch
+from scmap_cli.nn.rows import sum_of_rows
 
 
 class ConditionalEncoder(nn.Module):
@@ -15,23 +16,32 @@ class ConditionalEncoder(nn.Module):
 
     The one-hot condition times a bias-free matrix is a row of that matrix, so it is stored as an embedding table
     ``condition_bh`` and looked up. It starts at zero: the encoder is blind to the condition until training tells
-    conditions apart, which leaves less of them in the latent space than a random start.
+    conditions apart, which leaves less of them in the latent space than a random start. The first layer's weights are
+    stored features x units, as :func:`~scmap_cli.nn.rows.sum_of_rows` reads them.
     """
 
     def __init__(self, n_features: int, n_conditions: int, hidden: tuple[int, ...], dropout: float) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise((n_features, *hidden)))
+        # As torch starts a linear layer.
+        bound = n_features**-0.5
+        self.first_gh = nn.Parameter(torch.empty(n_features, hidden[0]).uniform_(-bound, bound))
+        self.first_bias_h = nn.Parameter(torch.empty(hidden[0]).uniform_(-bound, bound))
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(hidden))
         self.condition_bh = nn.Parameter(torch.zeros(n_conditions, hidden[0]))
         self.dropout = dropout
 
-    def forward(self, x_ng: Tensor, condition_n: Tensor, noise: Noise | None) -> Tensor:
-        """Activations of the last layer, (n, hidden[-1]); ``noise`` None means no dropout."""
-        h_nh = x_ng
-        for depth, layer in enumerate(self.layers):
-            h_nh = layer(h_nh)
-            if depth == 0:
-                h_nh = h_nh + nn.functional.embedding(condition_n, self.condition_bh)
-            h_nh = torch.relu(nn.functional.layer_norm(h_nh, h_nh.shape[1:]))
-            if noise is not None:
-                h_nh = noise.dropout(h_nh, self.dropout)
+    def forward(self, batch: Batch, value_m: Tensor) -> Tensor:
+        """Activations of the last layer, (n, hidden[-1]), of cells with ``value_m`` at the stored positions of a batch.
+
+        Units are dropped if the batch has noise.
+        """
+        told_bh = self.condition_bh + self.first_bias_h
+        h_nh = sum_of_rows(batch, value_m, self.first_gh) + nn.functional.embedding(batch.condition_n, told_bh)
+        h_nh = self._activated(h_nh, batch)
+        for layer in self.layers:
+            h_nh = self._activated(layer(h_nh), batch)
         return h_nh
+
+    def _activated(self, h_nh: Tensor, batch: Batch) -> Tensor:
+        h_nh = torch.relu(nn.functional.layer_norm(h_nh, h_nh.shape[1:]))
+        return h_nh if batch.noise is None else batch.noise.dropout(h_nh, self.dropout)

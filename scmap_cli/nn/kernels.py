@@ -1,9 +1,10 @@
-"""Two parts of a training step in one pass over their entries, compiled for CPUs: float32, one thread a share of rows.
+"""Three parts of a training step in one pass over their entries, compiled for CPUs: float32, threads share the rows.
 
 As separate tensor operations the negative binomial and its gradient read and write a cells x genes matrix some twenty
-times, and a sparse product transposes it twice each way: together more than a third of a step. Here a row, or a tile
-of rows, stays in the cache. The loops are plain enough for the compiler to vectorise; numba's own exp and log1p are
-calls to scalar functions, which is why their polynomials stand below. ``examples/benchmarks/expimap.py`` measures it.
+times, a sparse product transposes it twice each way, and nine tenths of a dense first layer multiply zeros: together
+more than half of a step. Here a row, or a tile of rows, stays in the cache. The loops are plain enough for the compiler
+to vectorise; numba's own exp and log1p are calls to scalar functions, which is why their polynomials stand below.
+``examples/benchmarks/expimap.py`` measures it.
 """
 
 from __future__ import annotations
@@ -31,10 +32,14 @@ _LOOSE = {*_EXACT, "reassoc"}
 _kernel = partial(compiled, fastmath=_LOOSE, error_model="numpy")
 # Rows below which another thread costs more than it brings.
 _SHARE = 256
+# The same for features, whose rows are shorter work.
+_FEATURES = 4096
 # Rows and genes that a sparse product treats at a time, so that a tile of both stays in the first-level cache.
 _TILE, _GENES = 64, 16
 # Up to this count the ratio of two gamma functions is a product of as many factors; the series holds from here on.
 _PRODUCT = 16.0
+# Between these a product of float64 takes one more such ratio without overflow: dispersions end at e^10 (expiMap).
+_SMALL, _LARGE = 1e-200, 1e200
 
 
 @njit(fastmath=_EXACT, error_model="numpy")
@@ -75,18 +80,17 @@ def _log1p(t: Any) -> Any:
 
 
 @njit(error_model="numpy")
-def _rising_factorial(x: float, theta: float, log_theta: float) -> tuple[float, float]:
+def _rising_factorial(x: float, theta: float) -> tuple[float, float, float]:
     """``log(Gamma(x + theta) / Gamma(theta))`` and its derivative in ``log theta``, for a whole number ``x >= 1``.
 
-    A product of up to sixteen factors; what is beyond comes from the asymptotic series of both functions, in float64.
+    The first is the sum of the first number returned and the logarithm of the second, which is a product of up to
+    sixteen factors, so that a caller may take one logarithm of many; the third is the derivative. What is beyond
+    comes from the asymptotic series of both functions, in float64.
     """
-    if x == 1.0:
-        return log_theta, 1.0
-    product, slope = 1.0, 1.0
+    rise, product, slope = 0.0, theta, 1.0
     for i in range(1, int(min(x, _PRODUCT))):
         product *= theta + i
         slope += theta / (theta + i)
-    rise = log_theta + math.log(product)
     if x > _PRODUCT:
         a, b = theta + _PRODUCT, theta + x
         log_a, log_b = math.log(a), math.log(b)
@@ -95,7 +99,7 @@ def _rising_factorial(x: float, theta: float, log_theta: float) -> tuple[float, 
         rise -= (a - 0.5) * log_a - a + ra * (1 - ra * ra / 30) / 12
         slope += theta * (log_b - 0.5 * rb - rb * rb * (1 - rb * rb / 10) / 12)
         slope -= theta * (log_a - 0.5 * ra - ra * ra * (1 - ra * ra / 10) / 12)
-    return rise, slope
+    return rise, product, slope
 
 
 @cache
@@ -103,9 +107,9 @@ def _pool() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(thread_name_prefix="scmap-kernel")
 
 
-def _in_shares(n: int, work: Callable[[int, int], Any]) -> list[Any]:
+def _in_shares(n: int, work: Callable[[int, int], Any], least: int = _SHARE) -> list[Any]:
     """``work(first, last)`` on equal shares of ``n`` rows, as many at once as torch may use threads."""
-    shares = max(1, min(torch.get_num_threads(), n // _SHARE))
+    shares = max(1, min(torch.get_num_threads(), n // least))
     edges = [n * i // shares for i in range(shares + 1)]
     others = [_pool().submit(work, *edge) for edge in list(pairwise(edges))[1:]]
     return [work(edges[0], edges[1]), *(other.result() for other in others)]
@@ -129,7 +133,7 @@ def _softmax_rows(
     g = logits_ng.shape[1]
     theta_bg = np.exp(log_theta_bg)
     reverse_bg = f32(1.0) / theta_bg
-    p_g = np.empty(g, f32)
+    p_g, log1p_g = np.empty(g, f32), np.empty(g, f32)
     m = np.searchsorted(flat_m, first * g)
     for i in range(first, last):
         b = condition_n[i]
@@ -142,7 +146,8 @@ def _softmax_rows(
         for j in range(g):
             theta = theta_bg[b, j]
             ratio = p_g[j] * scale * reverse_bg[b, j]
-            excess = _log1p(ratio) * theta
+            log1p_g[j] = _log1p(ratio)
+            excess = log1p_g[j] * theta
             slope = theta * ratio / (f32(1.0) + ratio)
             grad_ng[i, j] = slope
             slope_ng[i, j] = excess - slope
@@ -157,17 +162,23 @@ def _softmax_rows(
         for r in range(start, m):
             j, x = flat_m[r] - i * g, value_m[r]
             ratio = p_g[j] * scale * reverse_bg[b, j]
-            nonzero += x * (logits_ng[i, j] + offset - _log1p(ratio) - log_theta_bg[b, j])
+            nonzero += x * (logits_ng[i, j] + offset - log1p_g[j] - log_theta_bg[b, j])
             unexplained = x / (f32(1.0) + ratio)
             grad_ng[i, j] -= unexplained
             slope_ng[i, j] += unexplained
             mass -= unexplained
-        risen = 0.0
+        # One logarithm of as many factors as a float64 holds.
+        risen, product = 0.0, 1.0
         for r in range(start, m):
             j = flat_m[r] - i * g
-            log_rise, rise = _rising_factorial(float(value_m[r]), float(theta_bg[b, j]), float(log_theta_bg[b, j]))
-            risen += log_rise
-            slope_ng[i, j] -= f32(rise)
+            rise, factor, by_theta = _rising_factorial(float(value_m[r]), float(theta_bg[b, j]))
+            slope_ng[i, j] -= f32(by_theta)
+            risen += rise
+            product *= factor
+            if not _SMALL < product < _LARGE:
+                risen += math.log(product)
+                product = 1.0
+        risen += math.log(product)
         nll_n[i] = float(nll) - float(nonzero) - risen
         through_softmax = mass / total
         for j in range(g):
@@ -282,55 +293,56 @@ def sparse_product_gradient(
 
 
 @_kernel
-def _add_rows(weight_gh: Any, ccol_g: Any, row_m: Any, out_nh: Any, first: int, last: int) -> None:
+def _add_rows(weight_gh: Any, ccol_g: Any, row_m: Any, value_m: Any, out_nh: Any, first: int, last: int) -> None:
     for j in range(len(ccol_g) - 1):
         # Slices, because the compiler vectorises a loop over all of an array only.
         weight_h = weight_gh[j, first:last]
         for m in range(ccol_g[j], ccol_g[j + 1]):
-            sum_h = out_nh[row_m[m], first:last]
+            sum_h, value = out_nh[row_m[m], first:last], value_m[m]
             for h in range(len(weight_h)):
-                sum_h[h] += weight_h[h]
+                sum_h[h] += value * weight_h[h]
 
 
 @_kernel
-def _add_rows_gradient(grad_nh: Any, ccol_g: Any, row_m: Any, out_gh: Any, first: int, last: int) -> None:
+def _add_rows_gradient(grad_nh: Any, ccol_g: Any, row_m: Any, value_m: Any, out_gh: Any, first: int, last: int) -> None:
     for j in range(first, last):
         sum_h = out_gh[j]
         sum_h[:] = f32(0.0)
         for m in range(ccol_g[j], ccol_g[j + 1]):
-            grad_h = grad_nh[row_m[m]]
+            grad_h, value = grad_nh[row_m[m]], value_m[m]
             for h in range(len(sum_h)):
-                sum_h[h] += grad_h[h]
+                sum_h[h] += value * grad_h[h]
 
 
-class OpenRows:
-    """The 0/1 matrix ``x`` of a batch by column, for products with tall float32 matrices on the CPU.
+class StoredRows:
+    """The stored values ``x`` of a batch by column, for products with tall float32 matrices on the CPU.
 
     A row of the tall matrix passes by once, while the sums of all cells stay in the cache.
 
     Parameters
     ----------
-    flat_m
-        Positions ``row * g + column`` of the ones, int64, ordered by row.
+    flat_m, value_m
+        Positions ``row * g + column`` (int64, ordered by row) and values (float32) of what is not zero.
     n, g
         Shape.
     """
 
-    def __init__(self, flat_m: Tensor, n: int, g: int) -> None:
+    def __init__(self, flat_m: Tensor, value_m: Tensor, n: int, g: int) -> None:
         self.n, self.g = n, g
         self.ccol_g, self.row_m = np.empty(g + 1, np.int64), np.empty(len(flat_m), np.int64)
-        by_column(flat_m.numpy(), g, self.ccol_g, self.row_m)
+        self.value_m = np.empty(len(flat_m), f32)
+        by_column(flat_m.numpy(), value_m.numpy(), g, self.ccol_g, self.row_m, self.value_m)
 
     def times(self, weight_gh: Tensor) -> Tensor:
         """``x @ weight``, (n, h)."""
         out_nh = torch.zeros(self.n, weight_gh.shape[1])
-        arrays = (weight_gh.detach().contiguous().numpy(), self.ccol_g, self.row_m, out_nh.numpy())
+        arrays = (weight_gh.detach().contiguous().numpy(), self.ccol_g, self.row_m, self.value_m, out_nh.numpy())
         _in_shares(weight_gh.shape[1], lambda first, last: _add_rows(*arrays, first, last))
         return out_nh
 
     def transposed_times(self, grad_nh: Tensor) -> Tensor:
         """``x.T @ grad``, (g, h)."""
         out_gh = torch.empty(self.g, grad_nh.shape[1])
-        arrays = (grad_nh.detach().contiguous().numpy(), self.ccol_g, self.row_m, out_gh.numpy())
-        _in_shares(self.g, lambda first, last: _add_rows_gradient(*arrays, first, last))
+        arrays = (grad_nh.detach().contiguous().numpy(), self.ccol_g, self.row_m, self.value_m, out_gh.numpy())
+        _in_shares(self.g, lambda first, last: _add_rows_gradient(*arrays, first, last), least=_FEATURES)
         return out_gh

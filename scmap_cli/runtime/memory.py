@@ -1,7 +1,8 @@
-"""How much memory this process may still take, so that a file's claims can be refused before anything is read."""
+"""Memory that this process may still take, and memory that it frees and takes again all the time."""
 
 from __future__ import annotations
 
+import ctypes
 import os
 from pathlib import Path
 
@@ -71,3 +72,18 @@ def readable_size(size: int) -> str:
             break
         value /= 1024
     return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+
+
+def keep_freed_memory() -> bool:
+    """Let glibc keep what is freed for the next request; returns whether it could be told (elsewhere it cannot).
+
+    By default it hands every block of more than 128 KiB back to the system and asks for it again in the next training
+    step, which then waits for thousands of page faults. The peak of the process stays as it was.
+    """
+    mmap_threshold, trim_threshold = -3, -1  # M_MMAP_THRESHOLD and M_TRIM_THRESHOLD of malloc.h
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):
+        return False
+    # 32 MiB is the most that glibc takes for the first.
+    return bool(mallopt(mmap_threshold, 32 << 20) and mallopt(trim_threshold, 1 << 30))

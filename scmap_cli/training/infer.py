@@ -26,6 +26,7 @@ def restore_model(
     """
     settings: Any = build(kind.config_type, config["model_config"], where="config.json")
     model = kind(settings, **config["structure"])
+    tensors = kind.upgraded(tensors, config["schema_version"])
     try:
         model.load_state_dict({name: torch.from_numpy(array) for name, array in tensors.items()})
     except RuntimeError as error:

@@ -25,6 +25,7 @@ from scmap_cli.errors import DivergedError, StoppedError, UsageError
 from scmap_cli.models.base import LossOutput, ScmapModel
 from scmap_cli.nn.noise import Noise, mixed_seed
 from scmap_cli.runtime.logs import log, progress
+from scmap_cli.runtime.memory import keep_freed_memory
 from scmap_cli.runtime.signals import StopFlag
 from scmap_cli.training.checkpoint import Checkpoint, pack_optimizer, unpack_optimizer
 from scmap_cli.training.distributed import Ranks
@@ -128,6 +129,7 @@ class Trainer:
         """
         if resume and self.checkpoint is not None and self.checkpoint.exists():
             self._restore(self.checkpoint)
+        keep_freed_memory()
         self.safe = self._copy()
         try:
             self._epochs()

@@ -20,6 +20,7 @@ from scmap_cli.data.features import align, apply
 from scmap_cli.data.simulation import simulate_rna_data
 from scmap_cli.data.splits import validation_split
 from scmap_cli.errors import InputError, StoppedError
+from scmap_cli.io.bundle import SCHEMA_VERSION
 from scmap_cli.keys import PROGRAMS_VARM
 from scmap_cli.models.base import ScmapModel
 from scmap_cli.models.expimap import ExpiMap, ExpiMapConfig
@@ -117,7 +118,11 @@ def test_saved_and_loaded_gives_equal_outputs(make: Callable[[], Made]) -> None:
     made = make()
     made.trainer(epochs=2).fit()
     tensors = {k: v.numpy().copy() for k, v in made.model.state_dict().items()}
-    config = {"model_config": as_dict(made.model.config), "structure": made.model.structure}
+    config = {
+        "schema_version": SCHEMA_VERSION,
+        "model_config": as_dict(made.model.config),
+        "structure": made.model.structure,
+    }
     again = restore_model(type(made.model), config, tensors, torch.device("cpu"))
     for a, b in zip(embed_cells(made.model, made.store()), embed_cells(again, made.store()), strict=True):
         np.testing.assert_array_equal(a, b)
@@ -126,6 +131,7 @@ def test_saved_and_loaded_gives_equal_outputs(make: Callable[[], Made]) -> None:
 def test_tensors_that_do_not_fit_are_an_input_error(make: Callable[[], Made]) -> None:
     made = make()
     config = {
+        "schema_version": SCHEMA_VERSION,
         "model_config": as_dict(made.model.config),
         "structure": made.model.structure | {f"n_{made.model.features}": 7},
     }

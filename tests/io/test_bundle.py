@@ -97,7 +97,7 @@ def test_what_is_written_is_read_back(model: Path) -> None:
     assert loaded.features.tolist() == ["GENE1", "GENE2", "GENE3"]
     assert loaded.feature_means.tolist() == [0.1, 1 / 3, 1e-300]
     assert loaded.categories == {"condition": ["a", "é"], "latent": ["p"]}
-    assert loaded.config.items() >= {**CONFIG, "schema_version": 1}.items()
+    assert loaded.config.items() >= {**CONFIG, "schema_version": bundle.SCHEMA_VERSION}.items()
     history = bundle.read_history(model)
     assert history == [{"epoch": 1, "train_loss": 2.5}, {"epoch": 2, "train_loss": 1 / 3, "valid_loss": 1.0}]
 
@@ -152,8 +152,10 @@ def test_the_version_1_fixture_is_small_and_says_so() -> None:
 def test_a_newer_version_is_refused_with_the_remedy(model: Path) -> None:
     config = json.loads((model / bundle.CONFIG).read_text())
     # A later schema may have renamed everything else.
-    (model / bundle.CONFIG).write_text(json.dumps({"schema_version": 2, "kind": config["model"]}))
-    error = refused(lambda: bundle.load_bundle(model), str(model), "schema_version 2", "up to 1")
+    (model / bundle.CONFIG).write_text(json.dumps({"schema_version": 99, "kind": config["model"]}))
+    error = refused(
+        lambda: bundle.load_bundle(model), str(model), "schema_version 99", f"up to {bundle.SCHEMA_VERSION}"
+    )
     assert error.hint == "upgrade scmap"
 
 

@@ -2,7 +2,9 @@
 
 import pytest
 import torch
+from scipy import sparse
 
+from scmap_cli.data.batches import CsrStore
 from scmap_cli.nn.blocks import ConditionalEncoder
 from scmap_cli.nn.noise import Noise, mixed_seed
 from scmap_cli.nn.programs import SparsePattern
@@ -35,13 +37,15 @@ def test_the_condition_table_is_a_layer_on_the_one_hot() -> None:
     assert not encoder.condition_bh.any()
     torch.nn.init.normal_(encoder.condition_bh)
     x_ng, condition_n = torch.rand(5, 8, dtype=torch.float64), torch.tensor([0, 2, 1, 1, 0])
-    first, second = encoder.layers
+    store = CsrStore(sparse.csr_matrix(x_ng.numpy()), condition_n.numpy(), torch.float64)
+    batch = store.batch(torch.arange(5))
+    (second,) = encoder.layers
     one_hot = torch.nn.functional.one_hot(condition_n, 3).double()
-    h = first(x_ng) + one_hot @ encoder.condition_bh
+    h = x_ng @ encoder.first_gh + encoder.first_bias_h + one_hot @ encoder.condition_bh
     h = torch.relu((h - h.mean(1, keepdim=True)) / (h.var(1, keepdim=True, unbiased=False) + 1e-5).sqrt())
     h = second(h)
     h = torch.relu((h - h.mean(1, keepdim=True)) / (h.var(1, keepdim=True, unbiased=False) + 1e-5).sqrt())
-    torch.testing.assert_close(encoder(x_ng, condition_n, None), h)
+    torch.testing.assert_close(encoder(batch, batch.value_m), h)
 
 
 def test_ranks_draw_the_rows_of_the_global_batch() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -29,3 +31,24 @@ def test_a_control_group_limit_is_obeyed(tmp_path: Path, monkeypatch: pytest.Mon
 )
 def test_sizes_are_readable(size: int, text: str) -> None:
     assert readable_size(size) == text
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's")
+def test_freed_memory_is_taken_again_without_page_faults() -> None:
+    # A process of its own, because the setting stays.
+    lines = (
+        "import resource, numpy as np",
+        "from scmap_cli.runtime.memory import keep_freed_memory",
+        "told = keep_freed_memory()",
+        "def faults():",
+        "    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt",
+        "    for _ in range(20): np.ones(1 << 20)",
+        "    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before",
+        "faults()",
+        "print(int(told), faults())",
+    )
+    done = subprocess.run([sys.executable, "-c", "\n".join(lines)], capture_output=True, text=True, check=True)
+    told, faults = map(int, done.stdout.split())
+    if not told:
+        pytest.skip("this C library cannot be told")
+    assert faults < 2000  # of the 20 x 2,048 pages
