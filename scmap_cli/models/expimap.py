@@ -252,10 +252,12 @@ class ExpiMap(ScmapModel):
 
     def decode(self, z_nz: Tensor, condition_n: Tensor) -> Tensor:
         """Output of the linear decoder before the mean function, (n, g)."""
-        logits_ng = nn.functional.embedding(condition_n, self.condition_bg)
-        start = 0
-        for block in self.all_programs():
-            logits_ng = block.decode(z_nz[:, start : start + block.n_latent]) + logits_ng
+        first, *others = self.all_programs()
+        logits_ng = first.decode(z_nz[:, : first.n_latent], self.condition_bg, condition_n)
+        start, no_shift_bg = first.n_latent, torch.zeros_like(self.condition_bg)
+        for block in others:
+            z_nk = z_nz[:, start : start + block.n_latent]
+            logits_ng = logits_ng + block.decode(z_nk, no_shift_bg, condition_n)
             start += block.n_latent
         return logits_ng
 

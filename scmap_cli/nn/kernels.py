@@ -1,4 +1,4 @@
-"""Three parts of a training step in one pass over their entries, compiled for CPUs: float32, threads share the rows.
+"""Parts of a training step in one pass over their entries, compiled for CPUs: float32, threads share the rows.
 
 As separate tensor operations the negative binomial and its gradient read and write a cells x genes matrix some twenty
 times, a sparse product transposes it twice each way, and nine tenths of a dense first layer multiply zeros: together
@@ -210,7 +210,17 @@ def softmax_negative_binomial(
 
 
 @_kernel
-def _product_rows(z_nk: Any, w_e: Any, crow_g: Any, column_e: Any, out_ng: Any, first: int, last: int) -> None:
+def _product_rows(
+    z_nk: Any,
+    w_e: Any,
+    shift_bg: Any,
+    condition_n: Any,
+    crow_g: Any,
+    column_e: Any,
+    out_ng: Any,
+    first: int,
+    last: int,
+) -> None:
     k, g = z_nk.shape[1], out_ng.shape[1]
     z_kt, out_gt = np.zeros((k, _TILE), f32), np.empty((_GENES, _TILE), f32)
     for start in range(first, last, _TILE):
@@ -227,13 +237,24 @@ def _product_rows(z_nk: Any, w_e: Any, crow_g: Any, column_e: Any, out_ng: Any, 
                     for t in range(_TILE):
                         out_gt[j, t] += w * z_kt[p, t]
             for t in range(rows):
+                b = condition_n[start + t]
                 for j in range(genes):
-                    out_ng[start + t, gene + j] = out_gt[j, t]
+                    out_ng[start + t, gene + j] = out_gt[j, t] + shift_bg[b, gene + j]
 
 
 @_kernel
 def _product_gradient_rows(
-    grad_ng: Any, z_nk: Any, w_e: Any, crow_g: Any, column_e: Any, grad_nk: Any, grad_e: Any, first: int, last: int
+    grad_ng: Any,
+    z_nk: Any,
+    w_e: Any,
+    condition_n: Any,
+    crow_g: Any,
+    column_e: Any,
+    grad_nk: Any,
+    grad_e: Any,
+    grad_bg: Any,
+    first: int,
+    last: int,
 ) -> None:
     k, g = z_nk.shape[1], grad_ng.shape[1]
     z_kt, grad_kt, grad_gt = np.zeros((k, _TILE), f32), np.empty((k, _TILE), f32), np.zeros((_GENES, _TILE), f32)
@@ -247,8 +268,10 @@ def _product_gradient_rows(
         for gene in range(0, g, _GENES):
             genes = min(_GENES, g - gene)
             for t in range(rows):
+                b = condition_n[start + t]
                 for j in range(genes):
                     grad_gt[j, t] = grad_ng[start + t, gene + j]
+                    grad_bg[b, gene + j] += grad_ng[start + t, gene + j]
             for j in range(genes):
                 for e in range(crow_g[gene + j], crow_g[gene + j + 1]):
                     p, w, total = column_e[e], w_e[e], f32(0.0)
@@ -261,8 +284,10 @@ def _product_gradient_rows(
                 grad_nk[start + t, p] = grad_kt[p, t]
 
 
-def sparse_product(z_nk: Tensor, w_e: Tensor, crow_g: Tensor, column_e: Tensor) -> Tensor:
-    """``z_nk @ W.T`` for a genes x programs matrix W in CSR form, (n, g).
+def sparse_product(
+    z_nk: Tensor, w_e: Tensor, shift_bg: Tensor, condition_n: Tensor, crow_g: Tensor, column_e: Tensor
+) -> Tensor:
+    """``z_nk @ W.T + shift_bg[condition_n]`` for a genes x programs matrix W in CSR form, (n, g).
 
     Parameters
     ----------
@@ -270,26 +295,55 @@ def sparse_product(z_nk: Tensor, w_e: Tensor, crow_g: Tensor, column_e: Tensor) 
         float32 on the CPU, (n, k).
     w_e, crow_g, column_e
         Values (float32), row pointers and columns (int64) of W.
+    shift_bg, condition_n
+        Shifts of every condition (float32) and the condition of each cell (int64).
     """
     out_ng = torch.empty(len(z_nk), len(crow_g) - 1)
-    arrays = [tensor.detach().numpy() for tensor in (z_nk, w_e, crow_g, column_e, out_ng)]
+    arrays = [t.detach().numpy() for t in (z_nk, w_e, shift_bg, condition_n, crow_g, column_e, out_ng)]
     _in_shares(len(z_nk), lambda first, last: _product_rows(*arrays, first, last))
     return out_ng
 
 
 def sparse_product_gradient(
-    grad_ng: Tensor, z_nk: Tensor, w_e: Tensor, crow_g: Tensor, column_e: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Gradients of :func:`sparse_product` in ``z_nk`` and in ``w_e``."""
+    grad_ng: Tensor,
+    z_nk: Tensor,
+    w_e: Tensor,
+    conditions: int,
+    condition_n: Tensor,
+    crow_g: Tensor,
+    column_e: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of :func:`sparse_product` in ``z_nk``, in ``w_e`` and in the shifts of so many conditions."""
     grad_nk = torch.empty_like(z_nk, memory_format=torch.contiguous_format)
-    arrays = [tensor.detach().numpy() for tensor in (grad_ng.contiguous(), z_nk, w_e, crow_g, column_e, grad_nk)]
+    tensors = (grad_ng.contiguous(), z_nk, w_e, condition_n, crow_g, column_e, grad_nk)
+    arrays = [tensor.detach().numpy() for tensor in tensors]
 
-    def share(first: int, last: int) -> np.ndarray:
-        grad_e = np.zeros(len(w_e), f32)
-        _product_gradient_rows(*arrays, grad_e, first, last)
-        return grad_e
+    def share(first: int, last: int) -> tuple[np.ndarray, np.ndarray]:
+        grad_e, grad_bg = np.zeros(len(w_e), f32), np.zeros((conditions, grad_ng.shape[1]), f32)
+        _product_gradient_rows(*arrays, grad_e, grad_bg, first, last)
+        return grad_e, grad_bg
 
-    return grad_nk, torch.from_numpy(np.sum(_in_shares(len(z_nk), share), axis=0, dtype=f32))
+    parts = zip(*_in_shares(len(z_nk), share), strict=True)
+    grad_e, grad_bg = (torch.from_numpy(np.sum(part, axis=0, dtype=f32)) for part in parts)
+    return grad_nk, grad_e, grad_bg
+
+
+@_kernel
+def _shrink_segments(w_e: Any, segment_e: Any, strength_k: Any) -> None:
+    scale_k = np.zeros(len(strength_k), f32)
+    for e in range(len(w_e)):
+        scale_k[segment_e[e]] += w_e[e] * w_e[e]
+    for k in range(len(scale_k)):
+        norm = np.sqrt(scale_k[k])
+        scale_k[k] = f32(1.0) - strength_k[k] / norm if norm > strength_k[k] else f32(0.0)
+    for e in range(len(w_e)):
+        w_e[e] *= scale_k[segment_e[e]]
+
+
+def shrink_segments_(w_e: Tensor, segment_e: Tensor, strength_k: Tensor) -> Tensor:
+    """:func:`scmap_cli.nn.proximal.segment_shrink_` on the CPU: float32, segments int64; in place."""
+    _shrink_segments(*(tensor.detach().numpy() for tensor in (w_e, segment_e, strength_k)))
+    return w_e
 
 
 @_kernel

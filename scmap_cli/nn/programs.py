@@ -48,13 +48,13 @@ class SparsePattern(nn.Module):
         w_gk[self.gene_e, self.program_e] = w_e
         return w_gk
 
-    def product(self, z_nk: Tensor, w_e: Tensor) -> Tensor:
-        """``z_nk @ dense(w_e).T``, differentiable in both.
+    def product(self, z_nk: Tensor, w_e: Tensor, shift_bg: Tensor, condition_n: Tensor) -> Tensor:
+        """``z_nk @ dense(w_e).T + shift_bg[condition_n]``, differentiable in all but the conditions.
 
         In float32 on a CPU by a compiled kernel that visits the entries alone (1-3 % are filled), else as a dense
         product, which on a GPU costs nothing.
         """
-        product: Tensor = _SparseProduct.apply(z_nk, w_e, self)
+        product: Tensor = _SparseProduct.apply(z_nk, w_e, shift_bg, condition_n, self)
         return product
 
 
@@ -62,26 +62,30 @@ class _SparseProduct(torch.autograd.Function):
     """See :meth:`SparsePattern.product`."""
 
     @staticmethod
-    def forward(ctx: Any, z_nk: Tensor, w_e: Tensor, pattern: SparsePattern) -> Tensor:
-        ctx.pattern = pattern
-        ctx.save_for_backward(z_nk, w_e)
+    def forward(
+        ctx: Any, z_nk: Tensor, w_e: Tensor, shift_bg: Tensor, condition_n: Tensor, pattern: SparsePattern
+    ) -> Tensor:
+        ctx.pattern, ctx.conditions = pattern, len(shift_bg)
+        ctx.save_for_backward(z_nk, w_e, condition_n)
         if _compiled(z_nk):
             from scmap_cli.nn.kernels import sparse_product
 
-            return sparse_product(z_nk, w_e, pattern.crow_g, pattern.program_e)
-        return z_nk @ pattern.dense(w_e).T
+            return sparse_product(z_nk, w_e, shift_bg, condition_n, pattern.crow_g, pattern.program_e)
+        return z_nk @ pattern.dense(w_e).T + shift_bg.index_select(0, condition_n)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (grad_ng,) = grads
-        z_nk, w_e = ctx.saved_tensors
+        z_nk, w_e, condition_n = ctx.saved_tensors
         pattern: SparsePattern = ctx.pattern
         if _compiled(z_nk):
             from scmap_cli.nn.kernels import sparse_product_gradient
 
-            return *sparse_product_gradient(grad_ng, z_nk, w_e, pattern.crow_g, pattern.program_e), None
+            structure = (ctx.conditions, condition_n, pattern.crow_g, pattern.program_e)
+            return *sparse_product_gradient(grad_ng, z_nk, w_e, *structure), None, None
         grad_w = (grad_ng.T @ z_nk)[pattern.gene_e, pattern.program_e] if ctx.needs_input_grad[1] else None
-        return grad_ng @ pattern.dense(w_e), grad_w, None
+        grad_bg = grad_ng.new_zeros(ctx.conditions, grad_ng.shape[1]).index_add_(0, condition_n, grad_ng)
+        return grad_ng @ pattern.dense(w_e), grad_w, grad_bg, None, None
 
 
 def _compiled(x: Tensor) -> bool:
@@ -129,10 +133,13 @@ class ProgramBlock(nn.Module):
         gene_e, program_e = (torch.from_numpy(index.astype(np.int64)) for index in (entries.row, entries.col))
         self.pattern.set(gene_e, program_e)
 
-    def decode(self, z_nz: Tensor) -> Tensor:
-        """What the block adds to the decoder's output, (n, g)."""
+    def decode(self, z_nz: Tensor, shift_bg: Tensor, condition_n: Tensor) -> Tensor:
+        """The block's part of the decoder's output on top of a shift for every condition, (n, g)."""
         member_nk = z_nz[:, : self.n_programs]
-        logits_ng = member_nk @ self.soft_gk.T if self.soft else self.pattern.product(member_nk, self.member_e)
+        if self.soft:
+            logits_ng = member_nk @ self.soft_gk.T + nn.functional.embedding(condition_n, shift_bg)
+        else:
+            logits_ng = self.pattern.product(member_nk, self.member_e, shift_bg, condition_n)
         if self.n_free:
             logits_ng = logits_ng + z_nz[:, self.n_programs :] @ self.free_gu.T
         return logits_ng

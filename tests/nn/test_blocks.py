@@ -21,11 +21,13 @@ def test_sparse_product_equals_dense(share: float, n: int) -> None:
     pattern.set(gene_e[shuffled], program_e[shuffled])
     w_e = torch.randn(len(gene_e), generator=gen, dtype=torch.float64, requires_grad=True)
     z_nk = torch.randn(n, 5, generator=gen, dtype=torch.float64, requires_grad=True)
+    shift_bg = torch.randn(2, 13, generator=gen, dtype=torch.float64, requires_grad=True)
+    condition_n = torch.arange(n) % 2
     target_ng = torch.randn(n, 13, generator=gen, dtype=torch.float64)
-    found_ng = pattern.product(z_nk, w_e)
-    found = torch.autograd.grad((found_ng * target_ng).sum(), (z_nk, w_e))
-    dense_ng = z_nk @ pattern.dense(w_e).T
-    expected = torch.autograd.grad((dense_ng * target_ng).sum(), (z_nk, w_e))
+    found_ng = pattern.product(z_nk, w_e, shift_bg, condition_n)
+    found = torch.autograd.grad((found_ng * target_ng).sum(), (z_nk, w_e, shift_bg))
+    dense_ng = z_nk @ pattern.dense(w_e).T + torch.nn.functional.one_hot(condition_n, 2).double() @ shift_bg
+    expected = torch.autograd.grad((dense_ng * target_ng).sum(), (z_nk, w_e, shift_bg))
     torch.testing.assert_close(found_ng, dense_ng)
     for a, b in zip(found, expected, strict=True):
         torch.testing.assert_close(a, b)

@@ -78,10 +78,13 @@ def test_sparse_product(threads: int, n: int, g: int, k: int) -> None:
         # a slice of a wider matrix: rows that do not follow one another in memory
         z_nk = torch.randn(n, 2 * k, generator=gen.manual_seed(1))[:, :k].to(dtype).detach().requires_grad_()
         w_e = torch.randn(len(gene_e), generator=gen.manual_seed(2)).to(dtype).requires_grad_()
-        product_ng = pattern.product(z_nk, w_e)
+        shift_bg = torch.randn(3, g, generator=gen.manual_seed(4)).to(dtype).requires_grad_()
+        condition_n = torch.arange(n) * 7 % 3
+        product_ng = pattern.product(z_nk, w_e, shift_bg, condition_n)
         product_ng.backward(torch.randn(g, n, generator=gen.manual_seed(3)).T.to(dtype))
-        found.append([t.double() for t in (product_ng.detach(), z_nk.grad, w_e.grad)])
-        assert torch.equal(product_ng, z_nk @ pattern.dense(w_e).T) or dtype is torch.float32
+        found.append([t.double() for t in (product_ng.detach(), z_nk.grad, w_e.grad, shift_bg.grad)])
+        dense_ng = z_nk @ pattern.dense(w_e).T + shift_bg[condition_n]
+        assert torch.equal(product_ng, dense_ng) or dtype is torch.float32
     for single, exact in zip(*found, strict=True):
         torch.testing.assert_close(single, exact, rtol=1e-4, atol=1e-4)
 

@@ -51,16 +51,17 @@ def test_the_negative_branch_shrinks_towards_zero() -> None:
     assert soft_threshold_(w, 1.0).tolist() == [-1.0, 0.0, 0.0, 1.0]
 
 
-def test_sparse_columns_shrink_as_dense_ones() -> None:
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_sparse_columns_shrink_as_dense_ones(dtype: torch.dtype) -> None:
     rng = np.random.default_rng(1)
     mask_gk = rng.random((40, 9)) < 0.3
     mask_gk[:, 4] = False
     w_gk = torch.from_numpy(rng.normal(size=(40, 9)) * mask_gk)
     gene_e, program_e = (torch.from_numpy(i) for i in np.nonzero(mask_gk))
     strength_k = torch.linspace(0.0, 6.0, 9, dtype=torch.float64)
-    w_e = w_gk[gene_e, program_e].clone()
-    segment_shrink_(w_e, program_e, strength_k)
+    w_e = w_gk[gene_e, program_e].to(dtype)
+    segment_shrink_(w_e, program_e, strength_k.to(dtype))
     dense = group_shrink_(w_gk.clone(), strength_k)
-    torch.testing.assert_close(w_e, dense[gene_e, program_e])
+    torch.testing.assert_close(w_e, dense[gene_e, program_e].to(dtype))
     assert bool((dense[:, 8] == 0).all())
     assert bool((dense[:, 0] == w_gk[:, 0]).all())
