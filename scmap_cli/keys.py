@@ -27,6 +27,9 @@ TSNE = "X_tsne"
 REFERENCE = "X_rna"
 """``obsm`` of multiome files: embedding of each cell's RNA, float32, NaN in the rows of cells without RNA."""
 
+REFERENCE_ID = "scmap_reference"
+"""``uns`` of multiome files: digest of the reference as it was made, so that a model knows its own."""
+
 HAS_RNA, RNA_DEPTH, ATAC_DEPTH = "has_rna", "rna_depth", "atac_depth"
 """``obs`` of multiome files: whether a cell has RNA, its RNA counts (NaN without), its counts in all peaks read."""
 

@@ -36,6 +36,7 @@ from scmap_cli.cli import (
     simulate_rna,
     train_expimap,
     train_sailer,
+    train_sailerx,
 )
 from scmap_cli.cli.command import USAGE_ERROR, Verb, Verbs, usage_text
 from scmap_cli.cli.session import PIPE_CLOSED, emit, silence_stdout
@@ -61,6 +62,7 @@ VERBS: dict[str, ModuleType] = {
     "simulate rna": simulate_rna,
     "simulate atac": simulate_atac,
     "train sailer": train_sailer,
+    "train sailerx": train_sailerx,
     "train expimap": train_expimap,
     "embed": embed,
     "impute": impute,

@@ -38,9 +38,7 @@ def verb(
     ] = None,
     rna: Annotated[
         Path | None,
-        typer.Option(
-            "--rna", metavar="FILE", show_default="in INPUT", help="Counts of genes.", rich_help_panel=o.DATA
-        ),
+        typer.Option("--rna", metavar="FILE", show_default="in INPUT", help="Counts of genes.", rich_help_panel=o.DATA),
     ] = None,
     atac: Annotated[
         Path | None,
@@ -97,9 +95,7 @@ def verb(
     ] = 50,
     hvg: Annotated[
         int,
-        typer.Option(
-            "--hvg", metavar="N", help="Most variable genes that they are made from.", rich_help_panel=o.DATA
-        ),
+        typer.Option("--hvg", metavar="N", help="Most variable genes that they are made from.", rich_help_panel=o.DATA),
     ] = 2000,
     keep_chrom: Annotated[
         list[str] | None,

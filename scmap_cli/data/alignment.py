@@ -44,7 +44,7 @@ def unit_rows(reference: np.ndarray, has_n: np.ndarray, cells: np.ndarray, name:
 
 
 def depth_weights(rna_n: np.ndarray, atac_n: np.ndarray, has_n: np.ndarray, how: str = "robust") -> np.ndarray:
-    """Weights of cells in the alignment from the log ratio of RNA to ATAC depth, (n,) float64, mean 1 over cells with RNA.
+    """Weights of cells from the log ratio of RNA to ATAC depth, (n,) float64, with mean 1 over cells with RNA.
 
     Parameters
     ----------

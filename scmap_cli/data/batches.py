@@ -16,7 +16,8 @@ from torch import Tensor
 
 from scmap_cli.nn.noise import Noise
 
-_HELD = ("indptr", "indices", "values", "condition_n", "size_n", "constant_n", "covariate_nc", "reference_nr", "weight_n")
+_OF_CELLS = ("condition_n", "size_n", "constant_n", "covariate_nc", "reference_nr", "weight_n")
+_HELD = ("indptr", "indices", "values", *_OF_CELLS)
 
 
 @dataclass(frozen=True)
@@ -132,12 +133,7 @@ class CsrStore:
             g=self.g,
             flat_m=flat_m.to(self.device),
             value_m=value_m.to(self.device),
-            size_n=self.size_n[rows].to(self.device),
-            constant_n=self.constant_n[rows].to(self.device),
-            condition_n=self.condition_n[rows].to(self.device),
-            covariate_nc=self.covariate_nc[rows].to(self.device),
-            reference_nr=self.reference_nr[rows].to(self.device),
-            weight_n=self.weight_n[rows].to(self.device),
+            **{name: getattr(self, name)[rows].to(self.device) for name in _OF_CELLS},
             noise=noise,
             progress=progress,
         )

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -117,8 +117,9 @@ class InvariantVae(ScmapModel):
     last_p: nn.Parameter
     edges_c: tuple[int, ...] | None = None
 
-    def __init__(self, config: InvariantConfig) -> None:
+    def __init__(self, config: InvariantConfig, **structure: Any) -> None:
         super().__init__()
+        self.structure = structure
         self.config = config
         self.warmup_epochs, self.cycle_epochs = config.warmup_epochs, config.cycle_epochs
 
@@ -127,18 +128,30 @@ class InvariantVae(ScmapModel):
         self.last_p = nn.Parameter(torch.zeros(n_peaks))
         nn.init.uniform_(self.last_ph, -(width**-0.5), width**-0.5)
 
-    def start_at(self, open_share_p: np.ndarray) -> None:
-        """Let the output biases start at the log-odds of the peaks plus log(omega), the optimum for independent peaks.
+    @classmethod
+    def create(cls, config: InvariantConfig, open_share_p: np.ndarray, *, seed: int, **sizes: Any) -> Self:
+        """A freshly initialised model.
 
         Parameters
         ----------
+        config
+            Hyperparameters.
         open_share_p
-            Share of the training cells in which each peak is open.
+            Share of the training cells in which each peak is open. The output biases start at its log-odds plus
+            log(omega), which is the optimum for independent peaks.
+        seed
+            Seed of the initial weights; the global generator is left as it was.
+        sizes
+            What the model is made with beside ``n_peaks`` and ``omega``.
         """
+        omega = config.omega(float(np.clip(open_share_p.mean(), 1e-9, 1 - 1e-9)))
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)  # noqa: TID251
+            model = cls(config, n_peaks=len(open_share_p), omega=omega, **sizes)
         p = np.clip(open_share_p, 1e-4, 1 - 1e-4)
-        start_p = np.log(p) - np.log1p(-p) + np.log(self.structure["omega"])
         with torch.no_grad():
-            self.last_p.copy_(torch.from_numpy(start_p.astype(np.float32)))
+            model.last_p.copy_(torch.from_numpy((np.log(p) - np.log1p(-p) + np.log(omega)).astype(np.float32)))
+        return model
 
     @property
     def anneal_epochs(self) -> float:

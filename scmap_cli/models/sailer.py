@@ -39,7 +39,6 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import ClassVar
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -90,13 +89,7 @@ class Sailer(InvariantVae):
     def __init__(
         self, config: SailerConfig, *, n_peaks: int, n_conditions: int, n_covariates: int, omega: float
     ) -> None:
-        super().__init__(config)
-        self.structure = {
-            "n_peaks": n_peaks,
-            "n_conditions": n_conditions,
-            "n_covariates": n_covariates,
-            "omega": omega,
-        }
+        super().__init__(config, n_peaks=n_peaks, n_conditions=n_conditions, n_covariates=n_covariates, omega=omega)
         first, *rest = config.hidden
         # A row a peak, so that the first layer adds the rows of open peaks.
         self.first_ph = nn.Parameter(torch.empty(n_peaks, first))
@@ -108,41 +101,6 @@ class Sailer(InvariantVae):
         self.decoder = _Layers((config.latent + n_covariates + self.n_told, *reversed(config.hidden)))
         nn.init.uniform_(self.first_ph, -(first**-0.5), first**-0.5)
         self._make_output(n_peaks, first)
-
-    @classmethod
-    def create(
-        cls,
-        config: SailerConfig,
-        open_share_p: np.ndarray,
-        n_conditions: int,
-        n_covariates: int,
-        seed: int,
-    ) -> Sailer:
-        """A freshly initialised model.
-
-        Parameters
-        ----------
-        config
-            Hyperparameters.
-        open_share_p
-            Share of the training cells in which each peak is open, where the output biases start.
-        n_conditions, n_covariates
-            Sizes.
-        seed
-            Seed of the initial weights; the global generator is left as it was.
-        """
-        omega = config.omega(float(np.clip(open_share_p.mean(), 1e-9, 1 - 1e-9)))
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)  # noqa: TID251
-            model = cls(
-                config,
-                n_peaks=len(open_share_p),
-                n_conditions=n_conditions,
-                n_covariates=n_covariates,
-                omega=omega,
-            )
-        model.start_at(open_share_p)
-        return model
 
     def _posterior(self, batch: Batch) -> Posterior:
         h_nh = self.first_norm(sum_of_open(self._seen(batch), self.first_ph))

@@ -1,11 +1,11 @@
-r"""SAILERX: SAILER on paired cells, whose embedding takes over the local structure of their RNA; ATAC-only cells join in.
+r"""SAILERX: SAILER whose embedding takes over the local structure of the RNA of paired cells; ATAC-only cells join in.
 
 Cao, "Deep learning methods for single-cell multi-omics" (thesis 2023), chapter 3; Cao, Fu, Wu, Zhang, NAR 50 (2022),
 doi:10.1093/nar/gkac781. Implemented here:
 
 * equations 3.1-3.2, the invariant objective, which is SAILER's (:mod:`.invariant`);
 * equations 3.3-3.4, the alignment: cosines among the posterior means of a batch approach those among the rows of a
-  reference embedding of the RNA, with weights of cells by their depths (:mod:`..nn.alignment`, :mod:`..data.alignment`);
+  reference embedding of the RNA, with weights of cells by depths (:mod:`..nn.alignment`, :mod:`..data.alignment`);
 * equation 3.5, the loss per cell: the objective plus gamma times the alignment;
 * section 3.2.2, the network: two dense layers a chromosome, joined before the latent variables; the decoder is its
   mirror image (:mod:`..nn.chromosomes`);
@@ -16,7 +16,7 @@ Where the released code differs, and what is done here:
 * It adds the pairs of a batch up and lets gamma be 6000; here the term is their mean, so that gamma does not depend on
   the batch size. In these units its gamma is near 6e4 for an unweighted reconstruction. A pair's weight is the product
   of its cells' weights, as in its code; the text has one weight a cell.
-* Its weights lie between the smallest and the largest log ratio of depths; here between percentiles, and their mean is 1.
+* Its weights lie between the smallest and largest log ratio of depths; here between percentiles, and their mean is 1.
 * It drops (1 + lambda) before the reconstruction and, in hybrid training, the user's lambda; here both are as written.
 * It alternates steps of paired and of ATAC-only cells and lowers the learning rate in each; here all cells are in one
   mixed batch, and every one is seen every epoch.
@@ -147,20 +147,21 @@ class SailerX(InvariantVae):
         omega: float,
         gamma: float,
     ) -> None:
-        super().__init__(config)
-        self.structure = {
-            "chromosome_peaks": list(chromosome_peaks),
-            "n_peaks": n_peaks,
-            "n_conditions": n_conditions,
-            "n_covariates": n_covariates,
-            "n_reference": n_reference,
-            "omega": omega,
-            "gamma": gamma,
-        }
+        super().__init__(
+            config,
+            chromosome_peaks=list(chromosome_peaks),
+            n_peaks=n_peaks,
+            n_conditions=n_conditions,
+            n_covariates=n_covariates,
+            n_reference=n_reference,
+            omega=omega,
+            gamma=gamma,
+        )
         self.edges_c = edges_of(chromosome_peaks)
-        chromosomes, first, last = len(chromosome_peaks), config.hidden[0], config.hidden[-1]
+        self.chromosomes = chromosomes = len(chromosome_peaks)
+        first, last = config.hidden[0], config.hidden[-1]
         pairs = list(zip(config.hidden, config.hidden[1:], strict=False))
-        group_p = torch.repeat_interleave(torch.arange(chromosomes), torch.tensor(list(chromosome_peaks)))
+        group_p = torch.from_numpy(np.repeat(np.arange(chromosomes), list(chromosome_peaks)))
         self.register_buffer("group_p", group_p, persistent=False)
         self.group_p: Tensor
         self.first_ph = nn.Parameter(torch.empty(n_peaks, first))
@@ -184,51 +185,8 @@ class SailerX(InvariantVae):
         )
         self._make_output(n_peaks, first)
 
-    @classmethod
-    def create(
-        cls,
-        config: SailerXConfig,
-        open_share_p: np.ndarray,
-        chromosome_peaks: Sequence[int],
-        n_conditions: int,
-        n_covariates: int,
-        n_reference: int,
-        seed: int,
-        gamma: float | None = None,
-    ) -> SailerX:
-        """A freshly initialised model.
-
-        Parameters
-        ----------
-        config
-            Hyperparameters.
-        open_share_p
-            Share of the training cells in which each peak is open, where the output biases start.
-        chromosome_peaks, n_conditions, n_covariates, n_reference
-            Sizes.
-        seed
-            Seed of the initial weights; the global generator is left as it was.
-        gamma
-            Weight of the alignment; by default that of the configuration, which must then be a number.
-        """
-        omega = config.omega(float(np.clip(open_share_p.mean(), 1e-9, 1 - 1e-9)))
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)  # noqa: TID251
-            model = cls(
-                config,
-                chromosome_peaks=chromosome_peaks,
-                n_peaks=len(open_share_p),
-                n_conditions=n_conditions,
-                n_covariates=n_covariates,
-                n_reference=n_reference,
-                omega=omega,
-                gamma=config.gamma() if gamma is None else gamma,
-            )
-        model.start_at(open_share_p)
-        return model
-
     def _posterior(self, batch: Batch) -> Posterior:
-        sums_nch = sum_of_open(self._seen(batch), self.first_ph, self.group_p, len(self.edges_c) - 1)
+        sums_nch = sum_of_open(self._seen(batch), self.first_ph, self.group_p, self.chromosomes)
         parts = [self.encoder(self.first_norm(sums_nch)).flatten(1)]
         if self.sees_reference:
             reference_nr = batch.reference_nr

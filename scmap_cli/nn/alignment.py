@@ -23,7 +23,7 @@ def alignment_gap(mean_nz: Tensor, unit_nr: Tensor, weight_n: Tensor) -> Tensor:
     mean_nz
         Posterior means, (n, z).
     unit_nr
-        Reference of the same cells, (n, r), rows of length one; a row of zeros is a cell without one, which is left out.
+        Reference of the same cells, (n, r), rows of length one; zeros where a cell has none, which is then left out.
     weight_n
         Weight of each cell, (n,), at least 0; a pair's weight is the product of its two.
 

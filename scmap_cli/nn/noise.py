@@ -85,7 +85,7 @@ class Noise:
         return drawn_m >= share_n.index_select(0, row_m)
 
     def chosen(self, share: float, like: Tensor) -> Tensor:
-        """Which of this rank's rows, as many as ``like`` has, are chosen when each is with the same chance, bool (n,)."""
+        """Which rows of ``like`` are chosen, bool (n,), when each is with the same chance."""
         drawn_n = torch.rand(self.rows, generator=self.generator, device=like.device)
         return drawn_n[self.start : self.start + len(like)] < share
 

@@ -90,9 +90,7 @@ def _split(path: Path) -> tuple[anndata.AnnData, anndata.AnnData]:
         parts = read_h5mu(path)
         found = [next((parts[n] for n in parts if n.lower() in names), None) for names in (_RNA_NAMES, _ATAC_NAMES)]
         if found[0] is None or found[1] is None:
-            raise InputError(
-                f"{path} holds the modalities {', '.join(parts) or 'none'}", "name them rna and atac"
-            )
+            raise InputError(f"{path} holds the modalities {', '.join(parts) or 'none'}", "name them rna and atac")
         return found[0], found[1]
     form = rna_form(path)
     if form == "10x h5":

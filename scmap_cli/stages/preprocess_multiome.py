@@ -3,12 +3,14 @@
 The file is one of ATAC cells x peaks, so that all that reads ATAC reads it; what the RNA gives stands beside it:
 
 * ``X``: counts of peaks, sorted by chromosome and start; chromosomes without an open peak are not there.
-* ``obsm["X_rna"]``: the reference embedding, float32, NaN in all of the row of a cell without RNA.
+* ``obsm["X_rna"]``: the reference embedding, float32, NaN in all of the row of a cell without RNA; what tells it from
+  one made anew is in ``uns["scmap_reference"]``.
 * ``obs["has_rna"]``, ``obs["rna_depth"]`` (RNA counts, NaN without), ``obs["atac_depth"]`` (counts in all peaks read).
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -27,10 +29,11 @@ from scmap_cli.data.peaks import chromosome_order
 from scmap_cli.errors import InputError, UsageError
 from scmap_cli.io.atomic import check_output
 from scmap_cli.io.h5ad import check_names, write_h5ad
-from scmap_cli.keys import ATAC_DEPTH, HAS_RNA, ORIGIN_SET, REFERENCE, RNA_DEPTH
+from scmap_cli.keys import ATAC_DEPTH, HAS_RNA, ORIGIN_SET, REFERENCE, REFERENCE_ID, RNA_DEPTH
 from scmap_cli.runtime import provenance
 from scmap_cli.runtime.logs import log
 from scmap_cli.stages.inputs import sample_names
+from scmap_cli.stages.multiome import embedding
 from scmap_cli.stages.multiome_inputs import AtacSet, atac_set, common_peaks, read_pair, read_peaks
 
 _ENDINGS = r"(\.(h5mu|h5ad|h5|hdf5|mtx|gz))+$"
@@ -236,7 +239,9 @@ def _stacked_obs(sets: Sequence[AtacSet]) -> pd.DataFrame:
         return sets[0].obs.copy()
     tables = []
     for one in sets:
-        text = {name: c.astype(object) for name, c in one.obs.items() if not pd.api.types.is_numeric_dtype(c.dtype)}
+        text = {
+            str(name): c.astype(object) for name, c in one.obs.items() if not pd.api.types.is_numeric_dtype(c.dtype)
+        }
         tables.append(one.obs.assign(**text))
     obs = pd.concat(tables)
     label_n = np.repeat([one.name for one in sets], [len(one.obs) for one in sets])
@@ -298,7 +303,7 @@ def _add_rna(
     if key is None:
         told, emb_nr = _principal_components(counts, components, hvg)
     else:
-        told, emb_nr = f"obsm {key!r}", _embedding(rna, path, key)[row_n[paired_n]]
+        told, emb_nr = f"obsm {key!r}", embedding(rna, key, path)[row_n[paired_n]]
         bad = ~np.isfinite(emb_nr).all(1)
         if bad.any():
             raise InputError(
@@ -311,6 +316,7 @@ def _add_rna(
     depth_n = np.full(made.n_obs, np.nan)
     depth_n[paired_n] = totals
     made.obsm[REFERENCE] = reference
+    made.uns[REFERENCE_ID] = "sha256:" + hashlib.sha256(reference.tobytes()).hexdigest()
     made.obs[HAS_RNA] = np.isin(np.arange(made.n_obs), paired_n)
     made.obs[RNA_DEPTH] = depth_n
     for name in rna.obs.columns:
@@ -325,14 +331,3 @@ def _principal_components(counts: sparse.csr_matrix, components: int, hvg: int) 
     if hvg < genes:
         counts = counts[:, highly_variable_genes(counts, hvg, flavor="seurat_v3")["highly_variable"].to_numpy()]
     return f"{components} principal components of {counts.shape[1]} genes", scaled_pca(counts, components)
-
-
-def _embedding(rna: anndata.AnnData, path: Path, key: str) -> np.ndarray:
-    if key not in rna.obsm:
-        known = ", ".join(map(str, rna.obsm)) or "none"
-        raise InputError(f"{path} has no obsm key {key!r}", f"keys: {known}; without --reference-key, PCA is made here")
-    found = rna.obsm[key]
-    values = np.asarray(found.toarray() if sparse.issparse(found) else found, dtype=np.float64)
-    if values.ndim != 2 or values.shape[1] < 2:
-        raise InputError(f"obsm {key!r} of {path} has shape {values.shape}", "give an embedding of two dimensions or more")
-    return values

@@ -73,7 +73,7 @@ def sailer(share: float = 0.08, **options: object) -> Made:
     depth = np.log1p(np.asarray(counts.sum(1)))
     covariates = (depth - depth.mean()) / depth.std()
     config = SailerConfig(**({"hidden": (16, 12), "latent": 4, "warmup_epochs": 1.0, "cycle_epochs": 1.0} | options))  # type: ignore[arg-type]
-    model = Sailer.create(config, np.asarray(counts.mean(0)).ravel(), 2, 1, seed=0)
+    model = Sailer.create(config, np.asarray(counts.mean(0)).ravel(), n_conditions=2, n_covariates=1, seed=0)
     return Made(model, counts, codes, np.array([f"chr1:{i}-{i + 1}" for i in range(90)]), covariates)
 
 
