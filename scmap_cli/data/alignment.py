@@ -36,7 +36,7 @@ def unit_rows(reference: np.ndarray, has_n: np.ndarray, cells: np.ndarray, name:
     ):
         if bad.any():
             raise InputError(
-                f"{name} holds {what} for {int(bad.sum())} cells with RNA, first {cells[int(np.argmax(bad))]!r}",
+                f"{name} holds {what} for {int(bad.sum())} cells with RNA, first {str(cells[int(np.argmax(bad))])!r}",
                 "make the embedding anew, or let these cells be without RNA (has_rna false, all of the row NaN)",
             )
     length_n = np.linalg.norm(values, axis=1, keepdims=True)
