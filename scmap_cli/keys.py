@@ -24,6 +24,18 @@ UMAP = "X_umap"
 TSNE = "X_tsne"
 """``obsm``: two-dimensional t-SNE of the embedding, under scanpy's name."""
 
+REFERENCE = "X_rna"
+"""``obsm`` of multiome files: embedding of each cell's RNA, float32, NaN in the rows of cells without RNA."""
+
+REFERENCE_ID = "scmap_reference"
+"""``uns`` of multiome files: digest of the reference as it was made, so that a model knows its own."""
+
+HAS_RNA, RNA_DEPTH, ATAC_DEPTH = "has_rna", "rna_depth", "atac_depth"
+"""``obs`` of multiome files: whether a cell has RNA, its RNA counts (NaN without), its counts in all peaks read."""
+
+ORIGIN_SET = "scmap_set"
+"""``obs`` of multiome files made of several ATAC inputs: the input that a cell is from."""
+
 BULK, BULK_OPEN = "scmap_bulk", "scmap_bulk_open"
 """``varm`` of simulated scATAC: peaks x types signal of the bulk profiles, and where they are open (0 or 1)."""
 

@@ -51,6 +51,12 @@ MODELS: dict[str, ModelSpec] = {
             "atac",
         ),
         ModelSpec(
+            "sailerx",
+            "joint embedding of paired RNA and ATAC, and of ATAC-only cells",
+            "scmap_cli.models.sailerx:SailerX",
+            "multiome",
+        ),
+        ModelSpec(
             "expimap",
             "interpretable reference of gene programs from scRNA counts",
             "scmap_cli.models.expimap:ExpiMap",

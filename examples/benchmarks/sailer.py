@@ -66,7 +66,8 @@ def run_scmap(args: argparse.Namespace, share: float) -> dict[str, Any]:
 
     counts, device = cells(args), torch.device("cpu")
     store = CsrStore(counts, np.zeros(counts.shape[0]), covariates=np.ones((counts.shape[0], 1)))
-    model = Sailer.create(SailerConfig(peak_share=share), np.asarray(counts.mean(0)).ravel(), 1, 1, seed=0)
+    sizes = {"n_conditions": 1, "n_covariates": 1}
+    model = Sailer.create(SailerConfig(peak_share=share), np.asarray(counts.mean(0)).ravel(), seed=0, **sizes)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, fused=True)
     rows = torch.arange(counts.shape[0])
 

@@ -27,6 +27,7 @@ from scmap_cli.cli import (
     map_query,
     preprocess_atac,
     preprocess_gene_scores,
+    preprocess_multiome,
     preprocess_peaks,
     preprocess_programs,
     preprocess_rna,
@@ -35,6 +36,7 @@ from scmap_cli.cli import (
     simulate_rna,
     train_expimap,
     train_sailer,
+    train_sailerx,
 )
 from scmap_cli.cli.command import USAGE_ERROR, Verb, Verbs, usage_text
 from scmap_cli.cli.session import PIPE_CLOSED, emit, silence_stdout
@@ -54,11 +56,13 @@ VERBS: dict[str, ModuleType] = {
     "preprocess atac": preprocess_atac,
     "preprocess peaks": preprocess_peaks,
     "preprocess rna": preprocess_rna,
+    "preprocess multiome": preprocess_multiome,
     "preprocess programs": preprocess_programs,
     "preprocess gene-scores": preprocess_gene_scores,
     "simulate rna": simulate_rna,
     "simulate atac": simulate_atac,
     "train sailer": train_sailer,
+    "train sailerx": train_sailerx,
     "train expimap": train_expimap,
     "embed": embed,
     "impute": impute,

@@ -22,7 +22,17 @@ guessed.
 """
 _GRAPH, _BASELINE = "Clusters and pictures", "Baselines"
 # What only one of the two does.
-_OF_MODELS = ("min_overlap", "missing", "variance", "program_scores", "groupby", "batch_size", "device")
+_OF_MODELS = (
+    "min_overlap",
+    "missing",
+    "reference_key",
+    "ignore_rna",
+    "variance",
+    "program_scores",
+    "groupby",
+    "batch_size",
+    "device",
+)
 _OF_BASELINES = ("components", "drop_first", "tfidf", "binary")
 
 
@@ -87,6 +97,8 @@ def verb(
     gene_column: o.GeneColumn = None,
     min_overlap: o.MinOverlap = 0.5,
     missing: o.Missing = None,
+    reference_key: o.ReferenceKey = None,
+    ignore_rna: o.IgnoreRna = False,
     variance: Annotated[
         bool, typer.Option("--variance", help="Also write posterior variances.", rich_help_panel=o.DATA)
     ] = False,

@@ -72,6 +72,8 @@ def verb(
     ] = None,
     layer: o.Layer = None,
     min_overlap: o.MinOverlap = 0.5,
+    reference_key: o.ReferenceKey = None,
+    ignore_rna: o.IgnoreRna = False,
     batch_size: Annotated[
         int,
         typer.Option(

@@ -68,6 +68,20 @@ Missing = Annotated[
         rich_help_panel=DATA,
     ),
 ]
+ReferenceKey = Annotated[
+    str | None,
+    typer.Option(
+        "--reference-key",
+        metavar="KEY",
+        show_default="that of the training",
+        help="Key of obsm with the embedding of the RNA, of the space that the model was trained with.",
+        rich_help_panel=DATA,
+    ),
+]
+IgnoreRna = Annotated[
+    bool,
+    typer.Option("--ignore-rna", help="Encode every cell by its peaks alone.", rich_help_panel=DATA),
+]
 ExcludeLabels = Annotated[
     list[str] | None,
     typer.Option(

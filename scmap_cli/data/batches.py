@@ -16,7 +16,8 @@ from torch import Tensor
 
 from scmap_cli.nn.noise import Noise
 
-_HELD = ("indptr", "indices", "values", "condition_n", "size_n", "constant_n", "covariate_nc")
+_OF_CELLS = ("condition_n", "size_n", "constant_n", "covariate_nc", "reference_nr", "weight_n")
+_HELD = ("indptr", "indices", "values", *_OF_CELLS)
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,11 @@ class Batch:
         Condition of each cell, int64.
     covariate_nc
         Further numbers that a model is told of each cell, (n, c); c is 0 for most.
+    reference_nr
+        Embedding of another modality of each cell, (n, r), rows of length one, zeros where a cell lacks it; r is 0 for
+        most.
+    weight_n
+        How far that embedding is to be trusted, (n,).
     noise
         The step's random numbers, None for deterministic inference.
     progress
@@ -53,6 +59,8 @@ class Batch:
     constant_n: Tensor
     condition_n: Tensor
     covariate_nc: Tensor
+    reference_nr: Tensor
+    weight_n: Tensor
     noise: Noise | None = None
     progress: float = float("inf")
 
@@ -76,6 +84,8 @@ class CsrStore:
         Floating type of the batches.
     covariates
         (n, c) further numbers of each cell, or None.
+    reference, weights
+        (n, r) and (n,) of a second modality, see :class:`Batch`, or None.
     """
 
     def __init__(
@@ -84,6 +94,8 @@ class CsrStore:
         condition_n: np.ndarray,
         dtype: torch.dtype = torch.float32,
         covariates: np.ndarray | None = None,
+        reference: np.ndarray | None = None,
+        weights: np.ndarray | None = None,
     ) -> None:
         self.n, self.g = counts.shape
         self.dtype = dtype
@@ -94,6 +106,8 @@ class CsrStore:
         self.size_n = torch.from_numpy(np.asarray(counts.sum(axis=1, dtype=np.float64)).ravel()).to(dtype)
         self.constant_n = _log_factorials(counts).to(dtype)
         self.covariate_nc = torch.from_numpy(np.zeros((self.n, 0)) if covariates is None else covariates).to(dtype)
+        self.reference_nr = torch.from_numpy(np.zeros((self.n, 0)) if reference is None else reference).to(dtype)
+        self.weight_n = torch.from_numpy(np.zeros(self.n) if weights is None else weights).to(dtype)
         self.device = torch.device("cpu")
 
     @property
@@ -119,10 +133,7 @@ class CsrStore:
             g=self.g,
             flat_m=flat_m.to(self.device),
             value_m=value_m.to(self.device),
-            size_n=self.size_n[rows].to(self.device),
-            constant_n=self.constant_n[rows].to(self.device),
-            condition_n=self.condition_n[rows].to(self.device),
-            covariate_nc=self.covariate_nc[rows].to(self.device),
+            **{name: getattr(self, name)[rows].to(self.device) for name in _OF_CELLS},
             noise=noise,
             progress=progress,
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,6 +42,16 @@ class Peaks:
             reach = np.maximum.accumulate(self.end[here])
             total += int((self.start[here][1:] < reach[:-1]).sum())
         return total
+
+
+def chromosome_order(names: Iterable[str]) -> list[str]:
+    """Distinct chromosome names with numbers in them in the order of the numbers: chr1, chr2, chr10, chrX."""
+
+    def key(name: str) -> tuple[tuple[bool, int, str], ...]:
+        parts = re.split(r"(\d+)", name)
+        return tuple((not part.isdigit(), int(part) if part.isdigit() else 0, part) for part in parts if part)
+
+    return sorted(set(names), key=key)
 
 
 def peak_positions(var: pd.DataFrame) -> Peaks:

@@ -23,8 +23,10 @@ from scmap_cli.io.hdf5 import REMAKE, new_h5, open_h5, parsing, walk
 
 __all__ = [
     "check_csr",
+    "check_matrices",
     "check_names",
     "check_parts",
+    "check_sparse_groups",
     "is_sparse",
     "new_adata",
     "open_h5",
@@ -144,6 +146,25 @@ def _sparse_parts(adata: anndata.AnnData) -> Iterator[tuple[str, Any]]:
                 yield f"{prefix}[{key!r}]", value
 
 
+def check_sparse_groups(handle: h5py.File, path: Path, *, whole: bool = False) -> None:
+    """Check every sparse matrix of an open file before it is read: its lengths, or with ``whole`` all of it.
+
+    Raises
+    ------
+    InputError
+        As :func:`check_csr`.
+    """
+    for where, item in walk(handle, path):
+        if isinstance(item, h5py.Group):
+            _check_sparse_group(where, item, path, whole)
+
+
+def check_matrices(adata: anndata.AnnData, path: Path | str) -> None:
+    """Check every sparse matrix of an AnnData in memory as :func:`check_csr` does."""
+    for name, value in _sparse_parts(adata):
+        check_csr(value, f"{path}: {name}")
+
+
 def check_names(names: pd.Index, kind: str, path: Path | str) -> None:
     """Refuse repeated ``kind`` ("gene" or "cell") names, telling how many and the first three.
 
@@ -196,17 +217,14 @@ def read_h5ad(path: Path | str, *, backed: bool = False, unique: bool = True) ->
     with open_h5(path, on_disk=("/X", "/raw/X") if backed else ()) as handle, parsing(path):
         if "obs" not in handle or "var" not in handle:
             raise InputError(f"{path} is not an AnnData file: it has no obs and var", "give an .h5ad file")
-        for where, item in walk(handle, path):
-            if isinstance(item, h5py.Group):
-                _check_sparse_group(where, item, path, whole=backed)
+        check_sparse_groups(handle, path, whole=backed)
         current = "encoding-type" in handle.attrs
         adata = _parse(handle if current and not backed else path, backed)
     if not isinstance(adata, anndata.AnnData):
         raise InputError(f"{path} holds no AnnData object", "give an .h5ad file")
     try:
         if not backed:
-            for name, value in _sparse_parts(adata):
-                check_csr(value, f"{path}: {name}")
+            check_matrices(adata, path)
         adata.obs_names = adata.obs_names.astype(str)
         adata.var_names = adata.var_names.astype(str)
         if unique:

@@ -45,9 +45,9 @@ class ScmapModel(nn.Module, ABC):
     """Base of all models.
 
     Subclasses set the class attributes (``features`` is what they call the columns of their input, ``told_condition``
-    whether their encoder must know a cell's condition) and are built as ``Model(config, **structure)``, where
-    ``structure`` holds the numbers that follow from the data (so a saved model is rebuilt from JSON and then loads its
-    tensors).
+    whether their encoder must know a cell's condition, ``every_cell`` whether an epoch may leave no training cell out)
+    and are built as ``Model(config, **structure)``, where ``structure`` holds the numbers that follow from the data (so
+    a saved model is rebuilt from JSON and then loads its tensors).
     """
 
     name: ClassVar[str]
@@ -56,6 +56,7 @@ class ScmapModel(nn.Module, ABC):
 
     features: ClassVar[str] = "genes"
     told_condition: ClassVar[bool] = True
+    every_cell: ClassVar[bool] = False
 
     config: Any
     structure: dict[str, Any]

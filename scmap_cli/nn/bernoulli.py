@@ -6,17 +6,33 @@ With logits :math:`l`, :math:`s(l)=\log(1+e^l)` and weight :math:`\omega` of an 
 
 the binary cross-entropy without a dense target. The last layer is as wide as there are peaks, so its outputs, their
 loss and all gradients are made a block of peaks at a time and never held together.
+
+Peaks may lie in groups (chromosomes) with hidden units of their own: the first layer then adds up each group by itself,
+and the last one gives a group's peaks from that group's units, which is a block-diagonal dense layer.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from scmap_cli.data.batches import Batch
+from scmap_cli.nn.rows import sum_of_rows
+
 # Outputs that are held at once, 32 MB in float32.
 _BLOCK = 1 << 23
+
+
+def sum_of_open(batch: Batch, weight_ph: Tensor, group_p: Tensor | None = None, groups: int = 1) -> Tensor:
+    """``x @ weight`` for the 0/1 matrix ``x`` of open peaks, as :func:`~scmap_cli.nn.rows.sum_of_rows`.
+
+    Stored entries are open peaks, whatever their values.
+    """
+    return sum_of_rows(batch, torch.ones_like(batch.value_m), weight_ph, group_p, groups)
 
 
 class _OpenPeaks(torch.autograd.Function):
@@ -25,40 +41,42 @@ class _OpenPeaks(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
-        h_nh: Tensor,
+        h_nch: Tensor,
         weight_ph: Tensor,
         bias_p: Tensor,
         flat_m: Tensor,
         omega: float,
         peaks_s: Tensor | None,
+        edges_c: Sequence[int],
     ) -> Tensor:
-        n, p = len(h_nh), len(weight_ph)
+        n, p = len(h_nch), len(weight_ph)
         cell_m, peak_m = torch.div(flat_m, p, rounding_mode="floor"), flat_m % p
         if peaks_s is not None:
             place_p = torch.full((p,), -1, device=flat_m.device)
             place_p[peaks_s] = torch.arange(len(peaks_s), device=flat_m.device)
+            edges_c = torch.searchsorted(peaks_s, torch.tensor(edges_c, device=flat_m.device)).tolist()
             peak_m = place_p[peak_m]
             cell_m, peak_m = cell_m[peak_m >= 0], peak_m[peak_m >= 0]
             p = len(peaks_s)
-        dtype = torch.get_autocast_dtype(h_nh.device.type) if torch.is_autocast_enabled(h_nh.device.type) else None
-        cast_nh = h_nh.to(dtype) if dtype else h_nh
+        dtype = torch.get_autocast_dtype(h_nch.device.type) if torch.is_autocast_enabled(h_nch.device.type) else None
+        cast_nch = h_nch.to(dtype) if dtype else h_nch
         wanted = ctx.needs_input_grad
-        grad_nh = torch.zeros_like(h_nh)
+        grad_nch = torch.zeros_like(h_nch)
         empty = torch.empty_like if peaks_s is None else torch.zeros_like
         grad_ph = empty(weight_ph) if wanted[1] else None
         grad_p = empty(bias_p) if wanted[2] else None
-        loss = torch.zeros((), dtype=torch.float64, device=h_nh.device)
+        loss = torch.zeros((), dtype=torch.float64, device=h_nch.device)
         order_m = torch.argsort(peak_m, stable=True)
         peak_m, cell_m = peak_m[order_m], cell_m[order_m]
         width = max(1, _BLOCK // n)
-        firsts = range(0, p, width)
-        edges = torch.searchsorted(peak_m, torch.tensor([*firsts, p], device=h_nh.device)).tolist()
-        for i, first in enumerate(firsts):
-            last = min(first + width, p)
+        blocks = [(c, i, min(i + width, b)) for c, (a, b) in enumerate(pairwise(edges_c)) for i in range(a, b, width)]
+        starts = torch.tensor([*(first for _, first, _ in blocks), p], device=h_nch.device)
+        edges = torch.searchsorted(peak_m, starts).tolist()
+        for i, (c, first, last) in enumerate(blocks):
             some = slice(first, last) if peaks_s is None else peaks_s[first:last]
             open_m = slice(edges[i], edges[i + 1])
             w_ph = weight_ph[some].to(dtype) if dtype else weight_ph[some]
-            logit_np = (cast_nh @ w_ph.T).to(h_nh.dtype).add_(bias_p[some])
+            logit_np = (cast_nch[:, c] @ w_ph.T).to(h_nch.dtype).add_(bias_p[some])
             place_m = cell_m[open_m] * logit_np.shape[1] + peak_m[open_m] - first
             logit_m = logit_np.view(-1)[place_m]
             cost_np = torch.nn.functional.softplus(logit_np)
@@ -71,19 +89,19 @@ class _OpenPeaks(torch.autograd.Function):
                 grad_p[some] = grad_np.sum(0)
             cast_np = grad_np.to(dtype) if dtype else grad_np
             if grad_ph is not None:
-                grad_ph[some] = cast_np.T @ cast_nh
-            grad_nh += cast_np @ w_ph
-        ctx.made = (grad_nh, grad_ph, grad_p)
+                grad_ph[some] = cast_np.T @ cast_nch[:, c]
+            grad_nch[:, c] += cast_np @ w_ph
+        ctx.made = (grad_nch, grad_ph, grad_p)
         # Of a sample of the peaks, the sum over all of them is an estimate.
         ctx.scale = len(weight_ph) / p / n
-        return (loss * ctx.scale).to(h_nh.dtype)
+        return (loss * ctx.scale).to(h_nch.dtype)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         # Scaled in place, as another copy of the widest layer would cost more than making it; so they serve once.
         made, ctx.made = ctx.made, None
         scale = grads[0] * ctx.scale
-        return *(None if t is None else t.mul_(scale) for t in made), None, None, None
+        return *(None if t is None else t.mul_(scale) for t in made), None, None, None, None
 
 
 def open_peaks_loss(
@@ -93,13 +111,14 @@ def open_peaks_loss(
     flat_m: Tensor,
     omega: float,
     peaks_s: Tensor | None = None,
+    edges_c: Sequence[int] | None = None,
 ) -> Tensor:
     """Weighted binary cross-entropy of ``h @ weight.T + bias``, summed over peaks, mean over cells, in nats.
 
     Parameters
     ----------
     h_nh
-        Last hidden layer of the decoder, (n, h).
+        Last hidden layer of the decoder, (n, h); with groups of peaks, (n, groups, h).
     weight_ph, bias_p
         The output layer, (peaks, h) and (peaks,).
     flat_m
@@ -109,6 +128,10 @@ def open_peaks_loss(
     peaks_s
         Peaks that are looked at, int64 without repeats: their sum is scaled up to all peaks, so that over uniform
         samples both the loss and its gradients are right on average. None looks at all.
+    edges_c
+        First peak of each group and the number of peaks; None for no groups.
     """
-    loss: Tensor = _OpenPeaks.apply(h_nh, weight_ph, bias_p, flat_m, omega, peaks_s)
+    h_nch = h_nh.unsqueeze(1) if edges_c is None else h_nh
+    edges = (0, len(weight_ph)) if edges_c is None else edges_c
+    loss: Tensor = _OpenPeaks.apply(h_nch, weight_ph, bias_p, flat_m, omega, peaks_s, edges)
     return loss

@@ -84,6 +84,11 @@ class Noise:
         drawn_m = torch.rand(len(row_m), generator=self.generator, device=row_m.device)
         return drawn_m >= share_n.index_select(0, row_m)
 
+    def chosen(self, share: float, like: Tensor) -> Tensor:
+        """Which rows of ``like`` are chosen, bool (n,), when each is with the same chance."""
+        drawn_n = torch.rand(self.rows, generator=self.generator, device=like.device)
+        return drawn_n[self.start : self.start + len(like)] < share
+
     def sample(self, total: int, share: float, device: torch.device) -> Tensor | None:
         """A uniform sample of ``range(total)``, int64 in rising order; None for all of it."""
         count = max(1, round(share * total))

@@ -28,21 +28,44 @@ class _SumOfRows(torch.autograd.Function):
         return weight_grad, None, None, None
 
 
-def sum_of_rows(batch: Batch, value_m: Tensor, weight_gh: Tensor) -> Tensor:
-    """``x @ weight`` for the matrix ``x`` with ``value_m`` at the stored positions of a batch and 0 elsewhere, (n, h).
+def sum_of_rows(
+    batch: Batch, value_m: Tensor, weight_gh: Tensor, group_g: Tensor | None = None, groups: int = 1
+) -> Tensor:
+    """``x @ weight`` for the matrix ``x`` with ``value_m`` at the stored positions of a batch and 0 elsewhere.
 
     Parameters
     ----------
     batch
-        Where values are stored.
+        Where values are stored, in rising order within a cell.
     value_m
         The values, without gradient, in the order of ``batch.flat_m``.
     weight_gh
         (features, h); differentiable.
+    group_g
+        Group of each feature, int64, never falling; None for no groups.
+    groups
+        Number of groups.
+
+    Returns
+    -------
+    Tensor
+        (n, h); with groups the sums of each, (n, groups, h).
     """
-    filled = len(batch.flat_m) / max(1, batch.n * batch.g)
+    flat_m, rows = batch.flat_m, batch.n
+    if group_g is not None:
+        cell_m, feature_m = torch.div(flat_m, batch.g, rounding_mode="floor"), flat_m % batch.g
+        flat_m, rows = (cell_m * groups + group_g[feature_m]) * batch.g + feature_m, rows * groups
+    filled = len(flat_m) / max(1, batch.n * batch.g)
     single = weight_gh.device.type == "cpu" and weight_gh.dtype == torch.float32
     if single and filled <= _SPARSE and not torch.is_autocast_enabled("cpu"):
-        sums: Tensor = _SumOfRows.apply(weight_gh, value_m, batch.flat_m, batch.n)
-        return sums
-    return batch.dense(value_m) @ weight_gh
+        sums: Tensor = _SumOfRows.apply(weight_gh, value_m, flat_m, rows)
+    elif group_g is None:
+        return batch.dense(value_m) @ weight_gh
+    else:
+        starts = torch.arange(rows, device=flat_m.device) * batch.g
+        bags = torch.searchsorted(flat_m, starts)
+        weights_m = value_m.to(weight_gh.dtype)
+        sums = torch.nn.functional.embedding_bag(
+            flat_m % batch.g, weight_gh, bags, mode="sum", per_sample_weights=weights_m
+        )
+    return sums if group_g is None else sums.view(batch.n, groups, -1)

@@ -91,6 +91,30 @@ def loss_curves(history: Sequence[Mapping[str, float]], path: Path, best: int = 
     _save(figure, path)
 
 
+def elbow_curve(weights: Sequence[float], gaps: Sequence[float], chosen: float, path: Path) -> None:
+    """Final alignment by its weight, the chosen one marked.
+
+    Parameters
+    ----------
+    weights, gaps
+        Weights tried in rising order, and what each led to.
+    chosen
+        The weight taken.
+    path
+        Where to write.
+    """
+    figure, (axes,) = _figure(4.5, 3.2)
+    axes.plot(weights, gaps, color=_COLOURS[0], marker="o", markersize=4)
+    axes.axvline(chosen, color="0.6", linewidth=0.8, linestyle=":")
+    # The first weight may be 0.
+    axes.set_xscale("symlog", linthresh=min(w for w in weights if w > 0))
+    axes.set_xlabel("alignment weight")
+    axes.set_ylabel("final alignment (mean squared gap)")
+    axes.set_title(f"chosen: {chosen:g}", fontsize=10)
+    axes.spines[["top", "right"]].set_visible(False)
+    _save(figure, path)
+
+
 def program_tests(
     log_bf: np.ndarray,
     names: Sequence[str],

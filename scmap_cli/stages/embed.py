@@ -30,6 +30,7 @@ from scmap_cli.stages.inputs import (
     condition_labels,
     plain_records,
 )
+from scmap_cli.stages.multiome import encoder_reference
 from scmap_cli.stages.views import Embedding, arrange, check_views, plot_columns, write_embedding
 from scmap_cli.training.device import memory_errors, resolve_device
 from scmap_cli.training.infer import embed_cells, restore_model
@@ -57,6 +58,8 @@ def embed(
     batch_size: int = 2048,
     min_overlap: float = 0.5,
     missing: str | None = None,
+    reference_key: str | None = None,
+    ignore_rna: bool = False,
     seed: int = 0,
     device: str = "auto",
     force: bool = False,
@@ -98,6 +101,9 @@ def embed(
         Smallest share of the model's genes that the input must have.
     missing
         What cells get for genes that the input lacks: ``zero``, or ``reference-mean``; by default what a mapping took.
+    reference_key, ignore_rna
+        What a model of multiome cells is told of their RNA, see
+        :func:`scmap_cli.stages.multiome.encoder_reference`.
 
     Returns
     -------
@@ -129,6 +135,8 @@ def embed(
         "cluster_backend": cluster_backend,
         "batch_size": batch_size,
         "missing": missing,
+        "reference_key": reference_key,
+        "ignore_rna": ignore_rna,
     }
     with (
         provenance.run(
@@ -151,7 +159,8 @@ def embed(
             labels, codes = model_conditions(bundle, data, batch_key, input)
         else:
             labels, codes = _unseen_conditions(bundle, data, batch_key, input), np.zeros(len(data.cells), np.int64)
-        store = CsrStore(binarised(counts) if kind.features == "peaks" else counts, codes)
+        reference = encoder_reference(bundle, data.adata, input, reference_key, ignore_rna)
+        store = CsrStore(binarised(counts) if kind.features == "peaks" else counts, codes, reference=reference)
         summary: dict[str, Any] = {"model": bundle.config["model"], "cells": store.n, "genes": report}
         if dry_run:
             return summary

@@ -25,6 +25,7 @@ from scmap_cli.registry import get_model
 from scmap_cli.runtime import provenance
 from scmap_cli.runtime.logs import log, progress
 from scmap_cli.stages.inputs import aligned_counts, plain_records
+from scmap_cli.stages.multiome import encoder_reference
 from scmap_cli.training.device import memory_errors, resolve_device
 from scmap_cli.training.infer import restore_model
 
@@ -40,12 +41,14 @@ def impute(
     layer: str | None = None,
     batch_size: int = 512,
     min_overlap: float = 0.5,
+    reference_key: str | None = None,
+    ignore_rna: bool = False,
     seed: int = 0,
     device: str = "auto",
     force: bool = False,
     dry_run: bool = False,
 ) -> dict[str, Any]:
-    """Impute the peaks of cells with a trained SAILER model (thesis, section 2.2.4).
+    """Impute the peaks of cells with a trained SAILER or SAILERX model (thesis, section 2.2.4).
 
     Each cell's posterior mean is decoded with the depth of an average cell (z-score 0) and one batch for all. Output is
     written a block of cells at a time; no more than a block is held in memory.
@@ -53,7 +56,7 @@ def impute(
     Parameters
     ----------
     model_dir
-        Directory written by ``scmap train sailer``.
+        Directory written by ``scmap train sailer`` or ``scmap train sailerx``.
     input
         Peak counts; peaks are matched by name.
     output
@@ -66,7 +69,7 @@ def impute(
         where peaks that the input lacks are closed (the rule of SCALE).
     batch
         The batch that all cells are decoded as; by default the one of highest geometric mean depth in training.
-    layer, batch_size, min_overlap, seed, device, force, dry_run
+    layer, batch_size, min_overlap, reference_key, ignore_rna, seed, device, force, dry_run
         As :func:`scmap_cli.stages.embed.embed`.
 
     Returns
@@ -89,7 +92,15 @@ def impute(
     _check_rule(binarize)
     check_output(output, force)
     where = resolve_device(device)
-    parameters = {"features": features, "binarize": binarize, "batch": batch, "layer": layer, "batch_size": batch_size}
+    parameters = {
+        "features": features,
+        "binarize": binarize,
+        "batch": batch,
+        "layer": layer,
+        "batch_size": batch_size,
+        "reference_key": reference_key,
+        "ignore_rna": ignore_rna,
+    }
     with (
         provenance.run(
             "impute",
@@ -106,6 +117,7 @@ def impute(
         code, name = _batch(bundle, batch)
         columns = _columns(bundle.features, features)
         data, counts, report = aligned_counts(bundle, input, layer=layer, min_overlap=min_overlap)
+        reference = encoder_reference(bundle, data.adata, input, reference_key, ignore_rna)
         opened = binarised(counts)
         summary = {"cells": opened.shape[0], "peaks": len(columns), "batch": name, "overlap": report}
         if dry_run:
@@ -113,7 +125,8 @@ def impute(
         kind = get_model(bundle.config["model"]).load()
         model: Any = restore_model(kind, bundle.config, bundle.tensors, where)
         told = np.tile(usual(bundle.config["covariates"]), (opened.shape[0], 1))
-        store = CsrStore(opened, np.full(opened.shape[0], code), covariates=told).to(where)
+        codes = np.full(opened.shape[0], code)
+        store = CsrStore(opened, codes, covariates=told, reference=reference).to(where)
         peak_share = np.asarray(opened.mean(0)).ravel()[columns]
         cell_share = np.asarray(opened.mean(1)).ravel()
 

@@ -51,6 +51,8 @@ class TrainingData:
         Where the counts were found.
     covariates
         (n, c) what a decoder is told of each cell beside its condition.
+    reference, weights
+        (n, r) and (n,) of a second modality, see :class:`scmap_cli.data.batches.Batch`.
     described
         More about the data for ``config.json``, JSON values.
     """
@@ -66,7 +68,20 @@ class TrainingData:
     means: np.ndarray
     source: str
     covariates: np.ndarray | None = None
+    reference: np.ndarray | None = None
+    weights: np.ndarray | None = None
     described: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def n_covariates(self) -> int:
+        """Columns of the covariates."""
+        return 0 if self.covariates is None else self.covariates.shape[1]
+
+    def store(self) -> CsrStore:
+        """All cells as the loop takes them."""
+        return CsrStore(
+            self.counts, self.codes, covariates=self.covariates, reference=self.reference, weights=self.weights
+        )
 
 
 @dataclass(frozen=True)
@@ -132,7 +147,7 @@ class Training:
         go_on = self.resume == "auto" and checkpoint.exists() and _same_run(checkpoint, self.force)
         network.to(self.device)
         network.held = {name: tensor.to(self.device) for name, tensor in network.held.items()}
-        store = CsrStore(data.counts, data.codes, covariates=data.covariates).to(self.device)
+        store = data.store().to(self.device)
         data.counts = sparse.csr_matrix((0, 0))
         with process_group(self.ranks, self.device):
             rows = (np.flatnonzero(~data.held), np.flatnonzero(data.held))
@@ -219,9 +234,9 @@ def quiet_followers(ranks: Ranks) -> None:
 def _cells_digest(data: TrainingData) -> str:
     """SHA-256 of counts, conditions, covariates and names as they are trained on."""
     total = hashlib.sha256()
-    covariates = np.zeros(0) if data.covariates is None else data.covariates
-    for part in (data.counts.indptr, data.counts.indices, data.counts.data, data.codes, covariates):
-        total.update(np.ascontiguousarray(part).data)
+    told = (data.covariates, data.reference, data.weights)
+    for part in (data.counts.indptr, data.counts.indices, data.counts.data, data.codes, *told):
+        total.update(np.ascontiguousarray(np.zeros(0) if part is None else part).data)
     total.update("\n".join(data.cells.tolist()).encode())
     return f"sha256:{total.hexdigest()}"
 

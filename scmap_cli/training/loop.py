@@ -99,7 +99,9 @@ class Trainer:
         if len(train_rows) < self.ranks.world:
             raise UsageError(f"{len(train_rows)} training cells are too few for {self.ranks.world} processes")
         self.batch_size = max(1, min(config.batch_size, len(train_rows) // self.ranks.world))
-        self.steps = max(1, len(train_rows) // (self.batch_size * self.ranks.world))
+        whole = self.batch_size * self.ranks.world
+        # A model that must see every cell gets batches of nearly equal size, none larger than was asked for.
+        self.steps = -(-len(train_rows) // whole) if model.every_cell else max(1, len(train_rows) // whole)
         model.shorten_annealing(config.epochs)
         self.optimizer = torch.optim.Adam(
             [p for p in model.parameters() if p.requires_grad],
@@ -140,7 +142,7 @@ class Trainer:
         if self.best:
             self.model.load_state_dict(self.best)
             self.model.loaded()
-        cells = self.steps * self.batch_size * self.ranks.world
+        cells = self._span(self.steps - 1)[0][1]
         best_epoch = state.best_epoch or state.epoch
         return FitResult(state.history, best_epoch, state.epoch < config.epochs, self.epoch_seconds, cells)
 
@@ -187,13 +189,11 @@ class Trainer:
         self.epoch_seconds.append(time.perf_counter() - started)
 
     def _step(self, rows: Tensor) -> LossOutput:
-        state, size, world = self.state, self.batch_size, self.ranks.world
-        start = state.step * size * world + self.ranks.rank * size
-        noise = Noise(
-            mixed_seed(self.seed, "train", state.epoch, state.step), size * world, self.ranks.rank * size, self.device
-        )
+        state = self.state
+        (start, end), own = self._span(state.step)
+        noise = Noise(mixed_seed(self.seed, "train", state.epoch, state.step), end - start, own[0], self.device)
         position = state.epoch + state.step / self.steps
-        batch = self.store.batch(rows[start : start + size], noise, position)
+        batch = self.store.batch(rows[start + own[0] : start + own[1]], noise, position)
         with self._precision():
             output: LossOutput = self.loss_of(batch)
         self.optimizer.zero_grad(set_to_none=True)
@@ -206,6 +206,15 @@ class Trainer:
         self.optimizer.step()
         self.model.after_step(state.lr, position)
         return output
+
+    def _span(self, step: int) -> tuple[tuple[int, int], tuple[int, int]]:
+        """Rows of a step of all ranks, and of these the ones of this rank."""
+        rank, world = self.ranks.rank, self.ranks.world
+        if not self.model.every_cell:
+            size = self.batch_size * world
+            return (step * size, (step + 1) * size), (rank * self.batch_size, (rank + 1) * self.batch_size)
+        start, end = (len(self.train_rows) * at // self.steps for at in (step, step + 1))
+        return (start, end), ((end - start) * rank // world, (end - start) * (rank + 1) // world)
 
     def _precision(self) -> Any:
         if self.config.precision == "bf16":
@@ -317,6 +326,9 @@ class _SampleOnly(Noise):
 
     def kept(self, row_m: Tensor, most: float) -> Tensor:
         return torch.ones_like(row_m, dtype=torch.bool)
+
+    def chosen(self, share: float, like: Tensor) -> Tensor:
+        return torch.zeros(len(like), dtype=torch.bool, device=like.device)
 
     def sample(self, total: int, share: float, device: torch.device) -> None:
         return None

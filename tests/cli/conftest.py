@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import anndata
 import pytest
 
 from scmap_cli.cli.app import main
@@ -100,7 +101,7 @@ def scmap(tmp_path) -> Iterator[Scmap]:
 @pytest.fixture(scope="session")
 def shelf(tmp_path_factory) -> Path:
     """Small finished files: data.h5ad, programs.npz, sets.gmt, model/, embedded.h5ad, embedded.npz; for ATAC atac.h5ad,
-    genes.bed, fragments.tsv, peaks.bed, sailer/.
+    genes.bed, fragments.tsv, peaks.bed, sailer/, pair.h5ad and multiome.h5ad.
     """
     folder = tmp_path_factory.mktemp("shelf")
     scmap = Scmap(folder)
@@ -113,6 +114,11 @@ def shelf(tmp_path_factory) -> Path:
         scmap(
             "train", "expimap", "data.h5ad", "-o", "model", "--programs", "programs.npz", "--batch-key", "batch", *short
         )
+        pair = anndata.read_h5ad(folder / "data.h5ad")
+        pair.var_names = [f"chr{i % 2 + 1}:{i * 9}-{i * 9 + 5}" for i in range(pair.n_vars)]
+        pair.write_h5ad(folder / "pair.h5ad")
+        paired = ("--rna", "data.h5ad", "--atac", "pair.h5ad", "--components", 4, "-t", 1)
+        scmap("preprocess", "multiome", *paired, "-o", "multiome.h5ad")
         (folder / "fragments.tsv").write_text("".join(f"chr1\t{i * 9}\t{i * 9 + 50}\tcell{i % 4}\n" for i in range(80)))
         (folder / "peaks.bed").write_text("chr1\t100\t200\nchr1\t300\t400\n")
         for output in ("embedded.h5ad", "embedded.npz"):
@@ -130,12 +136,20 @@ COMMANDS = {
     ),
     "preprocess peaks": ("{shelf}/peaks.bed", "-o", "out.bed"),
     "preprocess rna": ("{shelf}/data.h5ad", "-o", "out.h5ad"),
+    "preprocess multiome": (
+        *("--rna", "{shelf}/data.h5ad", "--atac", "{shelf}/pair.h5ad", "-o", "out.h5ad"),
+        *("--components", "4"),
+    ),
     "preprocess programs": ("{shelf}/sets.gmt", "--genes", "{shelf}/data.h5ad", "-o", "out.npz"),
     "preprocess gene-scores": ("{shelf}/atac.h5ad", "--genes", "{shelf}/genes.bed", "-o", "out.h5ad"),
     "simulate rna": ("--preset", "tiny", "-o", "out.h5ad"),
     "train sailer": (
         *("{shelf}/data.h5ad", "-o", "out", "--epochs", "1", "--hidden", "8,6", "--batch-size", "64"),
         *("--device", "cpu"),
+    ),
+    "train sailerx": (
+        *("{shelf}/multiome.h5ad", "-o", "out", "--epochs", "1", "--hidden", "8,6", "--batch-size", "64"),
+        *("--latent", "4", "--device", "cpu"),
     ),
     "impute": ("{shelf}/sailer", "{shelf}/data.h5ad", "-o", "out.h5ad", "--device", "cpu"),
     "simulate atac": ("--preset", "tiny", "-o", "out.h5ad"),

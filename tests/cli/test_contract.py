@@ -20,12 +20,14 @@ STAGES = {
     "preprocess atac": "scmap_cli.stages.preprocess_atac:preprocess_atac",
     "preprocess peaks": "scmap_cli.stages.preprocess_peaks:preprocess_peaks",
     "preprocess rna": "scmap_cli.stages.preprocess_rna:preprocess_rna",
+    "preprocess multiome": "scmap_cli.stages.preprocess_multiome:preprocess_multiome",
     "preprocess programs": "scmap_cli.stages.preprocess_programs:preprocess_programs",
     "preprocess gene-scores": "scmap_cli.stages.preprocess_gene_scores:preprocess_gene_scores",
     "simulate rna": "scmap_cli.stages.simulate:simulate_rna",
     "simulate atac": "scmap_cli.stages.simulate_atac:simulate_atac",
     "train expimap": "scmap_cli.stages.train:train",
     "train sailer": "scmap_cli.stages.train_sailer:train_sailer",
+    "train sailerx": "scmap_cli.stages.train_sailerx:train_sailerx",
     "embed": "scmap_cli.stages.embed:embed",
     "impute": "scmap_cli.stages.impute:impute",
     "map-query": "scmap_cli.stages.map_query:map_query",
@@ -42,7 +44,7 @@ STAGES = {
 ALSO = {"embed": "scmap_cli.stages.embed_baseline:embed_baseline"}
 PROCESS = {"threads", "quiet", "verbose", "config", "print_config"}
 EVERY_VERB = ["--force", "--threads", "--quiet", "--verbose", "--dry-run", "--help"]
-USE_A_DEVICE = ("train sailer", "train expimap", "embed", "impute", "map-query", "gp-test")
+USE_A_DEVICE = ("train sailer", "train sailerx", "train expimap", "embed", "impute", "map-query", "gp-test")
 EVERY_RUN = ["--seed", "--config", "--print-config"]
 CHOICES_DIFFER = ("--preset",)
 SAME_MEANING = [*EVERY_VERB, *EVERY_RUN, "--device", "--layer", "--gene-column", "--cluster-backend"]
@@ -120,7 +122,7 @@ def test_parameters_are_those_of_the_stage(verb):
         stage |= inspect.signature(getattr(import_module(module), name)).parameters
     ours = parameters(verb)
     names = set(ours) - PROCESS
-    if verb in ("train sailer", "train expimap", "map-query"):
+    if verb in ("train sailer", "train sailerx", "train expimap", "map-query"):
         own = {n for n, p in ours.items() if getattr(p, "rich_help_panel", None) in (options.MODEL, options.TRAINING)}
         names = (names - own) | {"model_options", "train_options"} | ({"model"} if verb == "train expimap" else set())
     assert names == set(stage)
@@ -139,14 +141,19 @@ def test_parameters_are_those_of_the_stage(verb):
             assert shown == default or str(shown) == str(default), name
 
 
-@pytest.mark.parametrize("verb", ["train expimap", "train sailer"])
+@pytest.mark.parametrize("verb", ["train expimap", "train sailer", "train sailerx"])
 def test_defaults_of_training_are_those_of_the_configs(verb):
     from scmap_cli.config import TrainConfig
     from scmap_cli.models.expimap import ExpiMapConfig
     from scmap_cli.models.sailer import SailerConfig
-    from scmap_cli.stages.train_sailer import DEFAULTS
+    from scmap_cli.models.sailerx import SailerXConfig
+    from scmap_cli.stages import train_sailer, train_sailerx
 
-    model, changed = {"train expimap": (ExpiMapConfig, {}), "train sailer": (SailerConfig, DEFAULTS)}[verb]
+    model, changed = {
+        "train expimap": (ExpiMapConfig, {}),
+        "train sailer": (SailerConfig, train_sailer.DEFAULTS),
+        "train sailerx": (SailerXConfig, train_sailerx.DEFAULTS),
+    }[verb]
     for panel, config, other in ((options.MODEL, model, {}), (options.TRAINING, TrainConfig, changed)):
         ours = LEAVES[verb].params
         declared = {key_of(p): p.default for p in ours if getattr(p, "rich_help_panel", None) == panel}
@@ -179,6 +186,7 @@ def test_defaults_of_the_simulation_are_those_of_its_presets():
 
 
 def test_choices_are_those_of_the_code():
+    from scmap_cli.data.alignment import WEIGHTS
     from scmap_cli.data.counting import RULES
     from scmap_cli.data.decomposition import TFIDF
     from scmap_cli.data.hvg import FLAVORS
@@ -207,6 +215,7 @@ def test_choices_are_those_of_the_code():
         ("simulate atac", "preset"): ATAC_PRESETS,
         ("simulate atac", "rare_in"): RARE_IN,
         ("train expimap", "mean"): LINKS,
+        ("train sailerx", "depth_weights"): WEIGHTS,
         ("embed", "cluster_method"): METHODS,
         ("embed", "cluster_backend"): BACKENDS,
         ("embed", "missing"): MISSING,

@@ -25,6 +25,7 @@ from scmap_cli.keys import PROGRAMS_VARM
 from scmap_cli.models.base import ScmapModel
 from scmap_cli.models.expimap import ExpiMap, ExpiMapConfig
 from scmap_cli.models.sailer import Sailer, SailerConfig
+from scmap_cli.models.sailerx import SailerX, SailerXConfig
 from scmap_cli.registry import MODELS
 from scmap_cli.training.checkpoint import Checkpoint
 from scmap_cli.training.infer import embed_cells, restore_model
@@ -41,11 +42,18 @@ class Made:
         codes: np.ndarray,
         genes: np.ndarray,
         covariates: np.ndarray | None = None,
+        reference: np.ndarray | None = None,
     ) -> None:
         self.model, self.counts, self.codes, self.genes, self.covariates = model, counts, codes, genes, covariates
+        self.reference = reference
 
-    def store(self, dtype: torch.dtype = torch.float32) -> CsrStore:
-        return CsrStore(self.counts, self.codes, dtype, self.covariates)
+    def store(self, dtype: torch.dtype = torch.float32, rows: np.ndarray | None = None) -> CsrStore:
+        pick = np.arange(len(self.codes)) if rows is None else rows
+        told = None if self.covariates is None else self.covariates[pick]
+        if self.reference is None:
+            return CsrStore(self.counts[pick], self.codes[pick], dtype, told)
+        reference, weights = self.reference[pick], np.linspace(0, 2, len(pick))
+        return CsrStore(self.counts[pick], self.codes[pick], dtype, told, reference, weights)
 
     def trainer(self, checkpoint: Checkpoint | None = None, epochs: int = 6) -> Trainer:
         held = validation_split(self.codes, 0.1, 0)
@@ -74,8 +82,23 @@ def sailer(share: float = 0.08, **options: object) -> Made:
     depth = np.log1p(np.asarray(counts.sum(1)))
     covariates = (depth - depth.mean()) / depth.std()
     config = SailerConfig(**({"hidden": (16, 12), "latent": 4, "warmup_epochs": 1.0, "cycle_epochs": 1.0} | options))  # type: ignore[arg-type]
-    model = Sailer.create(config, np.asarray(counts.mean(0)).ravel(), 2, 1, seed=0)
+    model = Sailer.create(config, np.asarray(counts.mean(0)).ravel(), n_conditions=2, n_covariates=1, seed=0)
     return Made(model, counts, codes, np.array([f"chr1:{i}-{i + 1}" for i in range(90)]), covariates)
+
+
+def sailerx(**options: object) -> Made:
+    made = sailer()
+    rng = np.random.default_rng(5)
+    reference = rng.normal(size=(240, 6)) + 3 * rng.normal(size=(3, 6))[rng.integers(3, size=240)]
+    reference /= np.linalg.norm(reference, axis=1, keepdims=True)
+    reference[rng.random(240) < 0.3] = 0
+    small = {"hidden": (8, 6), "latent": 4, "warmup_epochs": 1.0, "cycle_epochs": 1.0, "alignment_weight": "30"}
+    config = SailerXConfig(**(small | options))  # type: ignore[arg-type]
+    sizes = {"chromosome_peaks": [40, 1, 49], "n_conditions": 2, "n_covariates": 1, "n_reference": 6}
+    gamma = config.gamma()
+    model = SailerX.create(config, np.asarray(made.counts.mean(0)).ravel(), seed=0, gamma=gamma, **sizes)
+    genes = np.array([f"chr{i}:{j}-{j + 1}" for i, n in enumerate((40, 1, 49)) for j in range(n)])
+    return Made(model, made.counts, made.codes, genes, made.covariates, reference)
 
 
 MAKERS: dict[str, Callable[[], Made]] = {
@@ -86,6 +109,8 @@ MAKERS: dict[str, Callable[[], Made]] = {
     "expimap exp": lambda: expimap(mean="exp"),
     "sailer": sailer,
     "sailer sampled": lambda: sailer(thinning=0.5, peak_share=0.5),
+    "sailerx": sailerx,
+    "sailerx thesis": lambda: sailerx(reference_dropout=1.0, peak_share=0.5, invariance_bound="mixture"),
     "sailer dense": lambda: sailer(share=0.3, positive_weight="auto", invariance_bound="mixture"),
 }
 
@@ -177,9 +202,7 @@ def test_a_cell_does_not_depend_on_its_neighbours(make: Callable[[], Made]) -> N
     whole = embed_cells(made.model, made.store())[0]
     np.testing.assert_allclose(embed_cells(made.model, made.store(), batch_size=7)[0], whole, rtol=1e-4, atol=1e-5)
     pick = np.array([200, 3, 77])
-    told = None if made.covariates is None else made.covariates[pick]
-    alone = CsrStore(made.counts[pick], made.codes[pick], covariates=told)
-    np.testing.assert_allclose(embed_cells(made.model, alone)[0], whole[pick], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(embed_cells(made.model, made.store(rows=pick))[0], whole[pick], rtol=1e-4, atol=1e-5)
 
 
 def test_permuted_genes_give_the_same_embedding(make: Callable[[], Made]) -> None:
@@ -187,7 +210,7 @@ def test_permuted_genes_give_the_same_embedding(make: Callable[[], Made]) -> Non
     expected = embed_cells(made.model, made.store())[0]
     order = np.random.default_rng(0).permutation(len(made.genes))
     shuffled, names = made.counts[:, order].tocsr(), made.genes[order]
-    store = CsrStore(apply(shuffled, align(names, made.genes)), made.codes)
+    store = CsrStore(apply(shuffled, align(names, made.genes)), made.codes, reference=made.reference)
     np.testing.assert_array_equal(embed_cells(made.model, store)[0], expected)
 
 

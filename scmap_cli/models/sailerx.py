@@ -1,0 +1,210 @@
+r"""SAILERX: SAILER whose embedding takes over the local structure of the RNA of paired cells; ATAC-only cells join in.
+
+Cao, "Deep learning methods for single-cell multi-omics" (thesis 2023), chapter 3; Cao, Fu, Wu, Zhang, NAR 50 (2022),
+doi:10.1093/nar/gkac781. Implemented here:
+
+* equations 3.1-3.2, the invariant objective, which is SAILER's (:mod:`.invariant`);
+* equations 3.3-3.4, the alignment: cosines among the posterior means of a batch approach those among the rows of a
+  reference embedding of the RNA, with weights of cells by depths (:mod:`..nn.alignment`, :mod:`..data.alignment`);
+* equation 3.5, the loss per cell: the objective plus gamma times the alignment;
+* section 3.2.2, the network: two dense layers a chromosome, joined before the latent variables; the decoder is its
+  mirror image (:mod:`..nn.chromosomes`);
+* section 3.2.3, hybrid training: cells without RNA take part in all but the alignment.
+
+Where the released code differs, and what is done here:
+
+* It adds the pairs of a batch up and lets gamma be 6000; here the term is their mean, so that gamma does not depend on
+  the batch size. In these units its gamma is near 6e4 for an unweighted reconstruction. A pair's weight is the product
+  of its cells' weights, as in its code; the text has one weight a cell.
+* Its weights lie between the smallest and largest log ratio of depths; here between percentiles, and their mean is 1.
+* It drops (1 + lambda) before the reconstruction and, in hybrid training, the user's lambda; here both are as written.
+* It alternates steps of paired and of ATAC-only cells and lowers the learning rate in each; here all cells are in one
+  mixed batch, and every one is seen every epoch.
+* Its warm-up weighs the alignment anew and leaves the depths out; here it is the same throughout.
+* Batch norm and PReLU are layer norm and leaky ReLU, batches are one-hot, standard deviations are the same in sampling
+  and divergences, all as in :mod:`.sailer`.
+
+What the encoder is given. The thesis's encoder sees peaks alone, with or without RNA: what the RNA says of a cell is
+kept only as far as the weights memorise the cell, and is lost for cells held out. Here the reference of a paired cell
+is one more block beside its chromosomes, and is hidden from the encoder for a random share of the cells in each step
+(``reference_dropout``), so that one encoder serves both kinds of cells and puts them in one space: the cosines to be
+met are the same whether a cell's RNA is seen or not. At a share of 1 the block is not there: the thesis's encoder.
+
+Defaults: 50 latent dimensions, 64 and 32 units a chromosome and lambda 1 are the thesis's and its code's; the others
+are SAILER's, or told in CHANGELOG.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from scmap_cli.data.alignment import WEIGHTS
+from scmap_cli.data.batches import Batch
+from scmap_cli.errors import UsageError
+from scmap_cli.models.base import Posterior
+from scmap_cli.models.invariant import InvariantConfig, InvariantVae
+from scmap_cli.nn.alignment import alignment_gap
+from scmap_cli.nn.bernoulli import sum_of_open
+from scmap_cli.nn.chromosomes import CellNorm, ChromosomeLinear, edges_of
+
+
+@dataclass(frozen=True)
+class SailerXConfig(InvariantConfig):
+    """Hyperparameters of SAILERX, beside those of :class:`~scmap_cli.models.invariant.InvariantConfig`.
+
+    Attributes
+    ----------
+    hidden
+        Units of each chromosome in the encoder's layers, two or more; the decoder has them in reverse order.
+    alignment_weight
+        Weight gamma of the alignment, a number, or ``auto``: the elbow of its final value against its weight.
+    depth_weights
+        How depths become weights of cells, see :func:`scmap_cli.data.alignment.depth_weights`.
+    reference_dropout
+        Share of the cells with RNA from whose encoder the reference is hidden in a training step; 1 leaves it out of
+        the encoder for good, as the thesis does.
+    reference_width
+        Units of the encoder's block for the reference.
+    """
+
+    hidden: tuple[int, ...] = (64, 32)
+    latent: int = 50
+    alignment_weight: str = "10000"
+    depth_weights: str = "robust"
+    reference_dropout: float = 0.3
+    reference_width: int = 128
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if len(self.hidden) < 2:
+            raise UsageError(f"hidden layer widths {self.hidden} must be two or more")
+        if self.depth_weights not in WEIGHTS:
+            raise UsageError(f"depth_weights is {self.depth_weights!r}", f"choose one of {', '.join(WEIGHTS)}")
+        if not 0 <= self.reference_dropout <= 1:
+            raise UsageError(f"reference_dropout {self.reference_dropout} is not in [0, 1]")
+        if self.reference_width < 1:
+            raise UsageError(f"reference_width {self.reference_width} must be at least 1")
+        if self.alignment_weight != "auto":
+            self.gamma()
+
+    def gamma(self) -> float:
+        """The weight of the alignment as a number.
+
+        Raises
+        ------
+        UsageError
+            It is neither ``auto`` nor a number of at least 0.
+        """
+        try:
+            weight = float(self.alignment_weight)
+        except ValueError:
+            weight = -1.0
+        if not 0 <= weight < float("inf"):
+            raise UsageError(f"alignment_weight is {self.alignment_weight!r}", "choose auto or a number of at least 0")
+        return weight
+
+
+class SailerX(InvariantVae):
+    """The SAILERX network; see the module for the equations.
+
+    Parameters
+    ----------
+    config
+        Hyperparameters.
+    chromosome_peaks
+        Number of peaks of each chromosome; the peaks of one follow each other.
+    n_peaks, n_conditions, n_covariates
+        Sizes; depth is the first of the covariates.
+    n_reference
+        Dimensions of the reference embedding.
+    omega
+        Weight of open peaks.
+    gamma
+        Weight of the alignment.
+    """
+
+    name: ClassVar[str] = "sailerx"
+    config_type: ClassVar[type] = SailerXConfig
+    every_cell: ClassVar[bool] = True
+
+    config: SailerXConfig
+
+    def __init__(
+        self,
+        config: SailerXConfig,
+        *,
+        chromosome_peaks: Sequence[int],
+        n_peaks: int,
+        n_conditions: int,
+        n_covariates: int,
+        n_reference: int,
+        omega: float,
+        gamma: float,
+    ) -> None:
+        super().__init__(
+            config,
+            chromosome_peaks=list(chromosome_peaks),
+            n_peaks=n_peaks,
+            n_conditions=n_conditions,
+            n_covariates=n_covariates,
+            n_reference=n_reference,
+            omega=omega,
+            gamma=gamma,
+        )
+        self.edges_c = edges_of(chromosome_peaks)
+        self.chromosomes = chromosomes = len(chromosome_peaks)
+        first, last = config.hidden[0], config.hidden[-1]
+        pairs = list(zip(config.hidden, config.hidden[1:], strict=False))
+        group_p = torch.from_numpy(np.repeat(np.arange(chromosomes), list(chromosome_peaks)))
+        self.register_buffer("group_p", group_p, persistent=False)
+        self.group_p: Tensor
+        self.first_ph = nn.Parameter(torch.empty(n_peaks, first))
+        nn.init.uniform_(self.first_ph, -(first**-0.5), first**-0.5)
+        self.first_norm = CellNorm(chromosomes, first)
+        self.encoder = nn.Sequential(
+            *(part for a, b in pairs for part in (ChromosomeLinear(chromosomes, a, b), CellNorm(chromosomes, b)))
+        )
+        self.sees_reference = n_reference > 0 and config.reference_dropout < 1
+        if self.sees_reference:
+            width = config.reference_width
+            self.reference = nn.Sequential(nn.Linear(n_reference + 1, width), CellNorm(1, width))
+        joined = chromosomes * last + config.reference_width * self.sees_reference
+        self.head = nn.Linear(joined, 2 * config.latent)
+        # One condition is no information, so it gets no column.
+        self.n_told = n_conditions if n_conditions > 1 else 0
+        self.spread = nn.Linear(config.latent + n_covariates + self.n_told, chromosomes * last)
+        self.spread_norm = CellNorm(chromosomes, last)
+        self.decoder = nn.Sequential(
+            *(part for a, b in pairs[::-1] for part in (ChromosomeLinear(chromosomes, b, a), CellNorm(chromosomes, a)))
+        )
+        self._make_output(n_peaks, first)
+
+    def _posterior(self, batch: Batch) -> Posterior:
+        sums_nch = sum_of_open(self._seen(batch), self.first_ph, self.group_p, self.chromosomes)
+        parts = [self.encoder(self.first_norm(sums_nch)).flatten(1)]
+        if self.sees_reference:
+            reference_nr = batch.reference_nr
+            if batch.noise is not None:
+                hidden_n = batch.noise.chosen(self.config.reference_dropout, reference_nr)
+                reference_nr = reference_nr * ~hidden_n[:, None]
+            told_n1 = reference_nr.any(1, keepdim=True).to(reference_nr.dtype)
+            # Rows of length one have small entries; at this scale their mean square is 1.
+            reference_nr = reference_nr * reference_nr.shape[1] ** 0.5
+            first, norm = self.reference
+            parts.append(norm(first(torch.cat([reference_nr, told_n1], dim=1)).unsqueeze(1)).flatten(1))
+        return self._gaussian(self.head(torch.cat(parts, dim=1)))
+
+    def _hidden(self, z_nz: Tensor, batch: Batch) -> Tensor:
+        spread_nw = self.spread(self._told(z_nz, batch, self.n_told))
+        h_nch: Tensor = self.decoder(self.spread_norm(spread_nw.view(len(z_nz), -1, self.config.hidden[-1])))
+        return h_nch.to(self.dtype)
+
+    def _further(self, batch: Batch, posterior: Posterior) -> tuple[float, dict[str, Tensor]]:
+        gap = alignment_gap(posterior.mean_nz, batch.reference_nr, batch.weight_n)
+        return self.structure["gamma"], {"alignment": gap}

@@ -1,0 +1,260 @@
+"""What ``train sailer`` and ``train sailerx`` share: peaks of a file made ready, and the run to the directory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from scmap_cli.config import TrainConfig, as_dict
+from scmap_cli.data.confounders import confounders
+from scmap_cli.data.matrices import binarised
+from scmap_cli.errors import InputError, UsageError
+from scmap_cli.io.atomic import check_output, write_json
+from scmap_cli.models.invariant import InvariantConfig, InvariantVae
+from scmap_cli.nn.noise import mixed_seed
+from scmap_cli.runtime import provenance
+from scmap_cli.runtime.logs import log
+from scmap_cli.stages.inputs import RnaInput, condition_codes, condition_labels, load_rna, plain_records, text_column
+from scmap_cli.stages.model_dir import Training, TrainingData, check_target, quiet_followers
+from scmap_cli.training.device import memory_errors, resolve_device
+from scmap_cli.training.distributed import ranks_from_environment
+
+
+@dataclass
+class PeakJob:
+    """What is trained on, and what the network is made with.
+
+    Attributes
+    ----------
+    data
+        Cells x peaks.
+    sizes
+        Keywords of the network beside ``n_peaks`` and ``omega``.
+    more
+        Writes further files into the model's folder.
+    """
+
+    data: TrainingData
+    sizes: dict[str, Any]
+    more: Callable[[Path], None] | None = None
+    told: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def share_p(self) -> np.ndarray:
+        """Share of the training cells in which each peak is open: in the start only they have a say."""
+        return np.asarray(self.data.counts[~self.data.held].mean(0, dtype=np.float64)).ravel()
+
+
+@dataclass(frozen=True)
+class PeakOptions:
+    """Options of a run that both models know; see :func:`scmap_cli.stages.train_sailer.train_sailer`."""
+
+    input: Path
+    output: Path
+    batch_key: str | None
+    layer: str | None
+    settings: TrainConfig
+    seed: int
+    device: str
+    resume: str
+    metrics: Path | None
+    force: bool
+    dry_run: bool
+
+
+def text_weight(options: Mapping[str, Any] | None, *names: str) -> dict[str, Any]:
+    """Model options in which weights that may be words or numbers are text."""
+    given = dict(options or {})
+    return given | {n: str(given[n]) for n in names if isinstance(given.get(n), int | float)}
+
+
+def train_on_peaks(
+    kind: type[InvariantVae],
+    config: InvariantConfig,
+    options: PeakOptions,
+    parameters: Mapping[str, Any],
+    prepare: Callable[[RnaInput], PeakJob],
+    search: Callable[[PeakJob, torch.device], None] | None = None,
+) -> dict[str, Any]:
+    """Train a model of peaks and write its directory.
+
+    Parameters
+    ----------
+    kind, config
+        The model.
+    options, parameters
+        The run; ``parameters`` are what its record keeps beside the options.
+    prepare
+        Makes the job of what was read.
+    search
+        Changes the job before the network is made, such as a weight that is found by trial.
+
+    Returns
+    -------
+    dict
+        The contents of ``metrics.json``; for a dry run the plan.
+
+    Raises
+    ------
+    UsageError, OutputExistsError, InputError, DeviceError, DivergedError, StoppedError, WriteError
+        With their exit codes 2, 2, 3, 5, 4, 75 and 6.
+    """
+    settings = options.settings
+    if options.resume not in ("auto", "never"):
+        raise UsageError(f"--resume is {options.resume!r}", "choose auto or never")
+    check_target(options.output, options.force, options.resume)
+    if options.metrics is not None:
+        check_output(options.metrics, options.force)
+    ranks = ranks_from_environment()
+    quiet_followers(ranks)
+    target = resolve_device(options.device, ranks.local_rank)
+    record = {
+        "model": kind.name,
+        "batch_key": options.batch_key,
+        **parameters,
+        "layer": options.layer,
+        "model_config": as_dict(config),
+        "train_config": as_dict(settings),
+    }
+    with (
+        provenance.run(
+            f"train {kind.name}",
+            inputs=[options.input],
+            output=options.output if ranks.first and not options.dry_run else None,
+            parameters=plain_records(record),
+            seed=options.seed,
+        ) as run,
+        memory_errors("--batch-size"),
+    ):
+        job = prepare(load_rna(options.input, options.layer))
+        job.data.names = [f"z{i + 1}" for i in range(config.latent)]
+        plan = _plan(kind, job, config, settings, str(target), ranks.world)
+        log.info(
+            "%d cells (%d for validation) x %d peaks, %.2f %% open, %d conditions, weight of open peaks %.3g, "
+            "%d parameters, up to %d epochs on %s",
+            plan["cells"], plan["validation_cells"], plan["peaks"], 100 * plan["open_share"],
+            len(job.data.conditions), plan["positive_weight"], plan["parameters"], settings.epochs, target,
+        )  # fmt: skip
+        if options.dry_run:
+            return plan
+        if search is not None:
+            search(job, target)
+        seed = mixed_seed(options.seed, "init")
+        network = kind.create(config, job.share_p, seed=seed, **job.sizes)
+        training = Training(
+            options.output, config, settings, options.batch_key, options.seed, target, ranks, options.resume,
+            options.force,
+        )  # fmt: skip
+        identity = {"covariates": job.data.described["covariates"]} | job.told
+        summary = training.fit(network, job.data, run, identity, job.more)
+        if ranks.first and options.metrics is not None:
+            write_json(options.metrics, summary, options.force)
+    return summary
+
+
+def prepare_peaks(
+    data: RnaInput,
+    path: Path,
+    batch_key: str | None,
+    depth_key: str | None,
+    covariates: Sequence[str],
+    held: Callable[[np.ndarray], np.ndarray],
+) -> TrainingData:
+    """Open peaks and confounders of the cells of a file.
+
+    Parameters
+    ----------
+    data, path
+        What was read, and where.
+    batch_key, depth_key, covariates
+        Columns of ``obs``.
+    held
+        Gives the validation cells from the condition codes.
+
+    Raises
+    ------
+    InputError
+        Too few cells or peaks, no open peak, or a column that is absent or unfit.
+    """
+    opened = binarised(data.counts)
+    n_cells, n_peaks = opened.shape
+    if n_cells < 2 or n_peaks < 2:
+        raise InputError(f"{path} has {n_cells} cells and {n_peaks} peaks; training needs at least two of each")
+    if opened.nnz == 0:
+        raise InputError(f"{path} has no open peak at all")
+    open_n = np.diff(opened.indptr)
+    depth, name = open_n, "open peaks"
+    if depth_key is not None:
+        depth, name = number_column(data.adata.obs, depth_key, path, "--depth-key"), depth_key
+    told = confounders(data.adata.obs, depth, name, covariates)
+    labels = condition_labels(data.adata.obs, batch_key, path)
+    codes, conditions = condition_codes(labels, None, path)
+    log_depth = np.log(np.asarray(depth, dtype=np.float64))
+    return TrainingData(
+        counts=opened,
+        genes=data.genes,
+        cells=data.cells,
+        codes=codes,
+        conditions=conditions,
+        held=held(codes),
+        names=[],
+        size_before=[],
+        means=np.asarray(opened.mean(0, dtype=np.float64)).ravel(),
+        source=data.source,
+        covariates=told.matrix,
+        described={
+            "covariates": told.described,
+            "condition_depth": {c: float(np.exp(log_depth[codes == i].mean())) for i, c in enumerate(conditions)},
+        },
+    )
+
+
+def number_column(obs: pd.DataFrame, key: str, path: Path, flag: str) -> np.ndarray:
+    """A column of numbers, float64 with NaN in its gaps.
+
+    Raises
+    ------
+    InputError
+        There is no such column, or it does not hold numbers.
+    """
+    text_column(obs, key, path)
+    if not pd.api.types.is_numeric_dtype(obs[key]):
+        raise InputError(f"obs column {key!r} of {path} does not hold numbers", f"name one by {flag}")
+    return np.asarray(obs[key].to_numpy(dtype=np.float64, na_value=np.nan))
+
+
+def _plan(
+    kind: type[InvariantVae],
+    job: PeakJob,
+    config: InvariantConfig,
+    settings: TrainConfig,
+    device: str,
+    processes: int,
+) -> dict[str, Any]:
+    data = job.data
+    n, p = data.counts.shape
+    omega = config.omega(float(np.clip(job.share_p.mean(), 1e-9, 1 - 1e-9)))
+    with torch.device("meta"):
+        network = kind(config, n_peaks=p, omega=omega, **job.sizes)
+    return {
+        "cells": n,
+        "peaks": p,
+        "open_share": data.counts.nnz / n / p,
+        "positive_weight": omega,
+        "conditions": data.conditions,
+        "covariates": [told["name"] for told in data.described["covariates"]],
+        "validation_cells": int(data.held.sum()),
+        "parameters": sum(q.numel() for q in network.parameters()),
+        "epochs": settings.epochs,
+        "batch_size": settings.batch_size,
+        "device": device,
+        "processes": processes,
+        "counts_from": data.source,
+        **job.told,
+    }

@@ -1,0 +1,183 @@
+"""``scmap train sailerx``: read a multiome file, train the aligned VAE, publish its directory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from scmap_cli.config import TrainConfig, build
+from scmap_cli.data.alignment import depth_weights
+from scmap_cli.data.peaks import chromosome_order, peak_positions
+from scmap_cli.data.splits import validation_split
+from scmap_cli.errors import InputError
+from scmap_cli.io.bundle import write_table
+from scmap_cli.keys import ATAC_DEPTH, REFERENCE, RNA_DEPTH
+from scmap_cli.models.sailerx import SailerX, SailerXConfig
+from scmap_cli.plots.draw import elbow_curve, safely
+from scmap_cli.runtime.logs import log
+from scmap_cli.stages.alignment_search import Trace, trace_alignment
+from scmap_cli.stages.inputs import RnaInput
+from scmap_cli.stages.multiome import reference_id, reference_rows
+from scmap_cli.stages.peak_training import (
+    PeakJob,
+    PeakOptions,
+    number_column,
+    prepare_peaks,
+    text_weight,
+    train_on_peaks,
+)
+
+DEFAULTS = {
+    "epochs": 100,
+    "batch_size": 400,
+    "lr": 2e-3,
+    "adam_eps": 1e-8,
+    "weight_decay": 5e-4,
+    "patience": 10,
+    "lr_patience": 5,
+    "sampling": "shuffle",
+}
+"""Training settings that differ from those of :class:`~scmap_cli.config.TrainConfig`."""
+
+
+def train_sailerx(
+    input: Path,
+    output: Path,
+    *,
+    reference_key: str = REFERENCE,
+    batch_key: str | None = None,
+    depth_key: str | None = None,
+    covariates: Sequence[str] = (),
+    layer: str | None = None,
+    model_options: Mapping[str, Any] | None = None,
+    train_options: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    resume: str = "auto",
+    metrics: Path | None = None,
+    force: bool = False,
+    dry_run: bool = False,
+) -> dict[str, Any]:
+    """Train SAILERX on cells x peaks, some or all of which have an embedding of their RNA.
+
+    Parameters
+    ----------
+    input
+        h5ad of ``scmap preprocess multiome``, or another of counts or 0/1 of peaks with an embedding in ``obsm``.
+    output
+        The model directory. While training it holds ``checkpoints/`` alone.
+    reference_key
+        ``obsm`` key of the reference embedding. Cells without RNA are those of ``obs["has_rna"]``, else those whose row
+        is all NaN.
+    batch_key, depth_key, covariates, layer
+        As :func:`scmap_cli.stages.train_sailer.train_sailer`.
+    model_options, train_options
+        Fields of :class:`~scmap_cli.models.sailerx.SailerXConfig` and :class:`~scmap_cli.config.TrainConfig` that
+        differ from the defaults.
+    seed, device, resume, metrics, force, dry_run
+        As :func:`scmap_cli.stages.train.train`.
+
+    Returns
+    -------
+    dict
+        The contents of ``metrics.json``; for a dry run the plan.
+
+    Raises
+    ------
+    UsageError, OutputExistsError, InputError, DeviceError, DivergedError, StoppedError, WriteError
+        With their exit codes 2, 2, 3, 5, 4, 75 and 6.
+    """
+    settings = build(TrainConfig, DEFAULTS, train_options or {}, where="[train]")
+    given = text_weight(model_options, "positive_weight", "alignment_weight")
+    config = build(SailerXConfig, given, where="[model]")
+    input = Path(input)
+
+    def prepare(data: RnaInput) -> PeakJob:
+        reference, has_n = reference_rows(data.adata, reference_key, input)
+        data, peaks_c = by_chromosome(data, input)
+        job = prepare_peaks(
+            data, input, batch_key, depth_key, covariates,
+            lambda codes: validation_split(2 * codes + has_n, settings.validation_share, seed),
+        )  # fmt: skip
+        if int((has_n & ~job.held).sum()) < 2:
+            raise InputError(
+                f"{int(has_n.sum())} cells of {input} have RNA; the alignment is between at least two",
+                "train ATAC-only cells by `scmap train sailer`",
+            )
+        job.reference = reference
+        job.weights = depth_weights(*_depths(data, has_n, config, input), has_n, config.depth_weights)
+        told = {
+            "chromosomes": len(peaks_c),
+            "cells_with_rna": int(has_n.sum()),
+            "reference": {
+                "key": reference_key,
+                "id": reference_id(data.adata),
+                "dimensions": int(reference.shape[1]),
+            },
+        }
+        job.described |= told
+        sizes = {
+            "chromosome_peaks": peaks_c,
+            "n_conditions": len(job.conditions),
+            "n_covariates": job.n_covariates,
+            "n_reference": reference.shape[1],
+            "gamma": 0.0 if config.alignment_weight == "auto" else config.gamma(),
+        }
+        log.info("%d cells with RNA, %d without; %d chromosomes", has_n.sum(), (~has_n).sum(), len(peaks_c))
+        return PeakJob(job, sizes, told=told)
+
+    def search(job: PeakJob, target: torch.device) -> None:
+        if config.alignment_weight != "auto":
+            return
+        trace = trace_alignment(config, job, settings, seed, target)
+        job.sizes["gamma"] = trace.chosen
+        job.more = lambda folder: _write_trace(folder, trace)
+
+    options = PeakOptions(
+        input, Path(output), batch_key, layer, settings, seed, device, resume, metrics, force, dry_run
+    )
+    parameters = {"reference_key": reference_key, "depth_key": depth_key, "covariates": list(covariates)}
+    return train_on_peaks(SailerX, config, options, parameters, prepare, search)
+
+
+def by_chromosome(data: RnaInput, path: Path) -> tuple[RnaInput, list[int]]:
+    """The same with peaks sorted by chromosome and start, and the number of peaks of each chromosome."""
+    var = data.adata.var if len(data.adata.var) == len(data.genes) else pd.DataFrame(index=data.genes)
+    places = peak_positions(var.set_axis(pd.Index(data.genes), axis=0))
+    names = chromosome_order(places.chrom.tolist())
+    rank = {name: i for i, name in enumerate(names)}
+    rank_p = np.array([rank[name] for name in places.chrom.tolist()])
+    order = np.lexsort((places.end, places.start, rank_p))
+    if (np.diff(order) < 0).any():
+        log.info("the peaks of %s are not sorted: the model's are, by chromosome and start", path)
+        data = RnaInput(data.counts[:, order].sorted_indices(), data.genes[order], data.cells, data.source, data.adata)
+    if len(names) == 1:
+        log.warning("all peaks lie on one chromosome, %s: the network is one block", names[0])
+    return data, np.bincount(rank_p, minlength=len(names)).tolist()
+
+
+def _depths(data: RnaInput, has_n: np.ndarray, config: SailerXConfig, path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """RNA and ATAC depth of each cell; the latter from the counts where no column tells it."""
+    atac_n = np.asarray(data.counts.sum(1, dtype=np.float64)).ravel()
+    if config.depth_weights == "none":
+        return np.ones(len(has_n)), atac_n
+    if RNA_DEPTH not in data.adata.obs:
+        raise InputError(
+            f"{path} has no obs column {RNA_DEPTH!r}, and so cells have no weights by depth",
+            "add the RNA counts of each cell under this name, or give --depth-weights none",
+        )
+    rna_n = np.nan_to_num(number_column(data.adata.obs, RNA_DEPTH, path, RNA_DEPTH))
+    if ATAC_DEPTH in data.adata.obs:
+        atac_n = np.nan_to_num(number_column(data.adata.obs, ATAC_DEPTH, path, ATAC_DEPTH))
+    return rna_n, atac_n
+
+
+def _write_trace(folder: Path, trace: Trace) -> None:
+    rows = list(zip(trace.weights, trace.gaps, strict=True))
+    write_table(folder / "alignment.tsv", ("alignment_weight", "final_alignment"), rows)
+    safely("the elbow", elbow_curve, trace.weights, trace.gaps, trace.chosen, folder / "alignment.png")
