@@ -26,6 +26,7 @@ from scmap_cli.cli import (
     info,
     map_query,
     preprocess_atac,
+    preprocess_corpus,
     preprocess_gene_scores,
     preprocess_peaks,
     preprocess_programs,
@@ -34,6 +35,7 @@ from scmap_cli.cli import (
     simulate_atac,
     simulate_rna,
     train_expimap,
+    train_expresser,
     train_sailer,
 )
 from scmap_cli.cli.command import USAGE_ERROR, Verb, Verbs, usage_text
@@ -56,10 +58,12 @@ VERBS: dict[str, ModuleType] = {
     "preprocess rna": preprocess_rna,
     "preprocess programs": preprocess_programs,
     "preprocess gene-scores": preprocess_gene_scores,
+    "preprocess corpus": preprocess_corpus,
     "simulate rna": simulate_rna,
     "simulate atac": simulate_atac,
     "train sailer": train_sailer,
     "train expimap": train_expimap,
+    "train expresser": train_expresser,
     "embed": embed,
     "impute": impute,
     "map-query": map_query,
