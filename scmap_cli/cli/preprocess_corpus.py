@@ -15,8 +15,8 @@ EPILOG = """\b
 Example:
   scmap preprocess corpus studies/*.h5ad -o corpus.zarr --gene-table genes.tsv --biotype protein_coding
 
-Pitfall: without --genes the list is the union of the inputs' genes, and cannot grow later: --append drops genes that the
-corpus does not know.
+Pitfall: without --genes the list is the union of the inputs' genes, and cannot grow later: --append drops genes that
+the corpus does not know.
 """
 _GENES, _STORE = "Genes", "Store"
 
@@ -29,7 +29,9 @@ def verb(
     ] = None,
     output: Annotated[
         Path | None,
-        typer.Option("-o", "--output", metavar="CORPUS.zarr", help="Folder to write; required.", rich_help_panel=o.DATA),
+        typer.Option(
+            "-o", "--output", metavar="CORPUS.zarr", help="Folder to write; required.", rich_help_panel=o.DATA
+        ),
     ] = None,
     study: Annotated[
         list[str] | None,
@@ -93,9 +95,7 @@ def verb(
     ] = 0.3,
     mixed_genomes: Annotated[
         bool,
-        typer.Option(
-            "--mixed-genomes", help="Take inputs whose var column genome differs.", rich_help_panel=_GENES
-        ),
+        typer.Option("--mixed-genomes", help="Take inputs whose var column genome differs.", rich_help_panel=_GENES),
     ] = False,
     append: Annotated[
         bool,

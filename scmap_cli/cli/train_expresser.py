@@ -24,9 +24,7 @@ def verb(
     ctx: typer.Context,
     input: Annotated[
         Path | None,
-        typer.Argument(
-            metavar="CORPUS.zarr", show_default=False, help="Folder that `scmap preprocess corpus` wrote."
-        ),
+        typer.Argument(metavar="CORPUS.zarr", show_default=False, help="Folder that `scmap preprocess corpus` wrote."),
     ] = None,
     output: o.ModelOutput = None,
     exclude_studies: Annotated[
@@ -136,9 +134,7 @@ def verb(
     batch_size: o.BatchSize = 32,
     accumulate: Annotated[
         int,
-        typer.Option(
-            "--accumulate", metavar="N", help="Batches added up for a step.", rich_help_panel=o.TRAINING
-        ),
+        typer.Option("--accumulate", metavar="N", help="Batches added up for a step.", rich_help_panel=o.TRAINING),
     ] = 1,
     lr: o.Lr = 1e-4,
     optimizer: Annotated[
@@ -147,9 +143,7 @@ def verb(
     ] = "adamw",
     schedule: Annotated[
         Literal["plateau", "cosine"],
-        typer.Option(
-            "--schedule", help="cosine: the rate falls to a tenth by the end.", rich_help_panel=o.TRAINING
-        ),
+        typer.Option("--schedule", help="cosine: the rate falls to a tenth by the end.", rich_help_panel=o.TRAINING),
     ] = "cosine",
     warmup: Annotated[
         float,
@@ -171,7 +165,9 @@ def verb(
     grad_clip: o.GradClip = 1.0,
     compile: Annotated[
         bool,
-        typer.Option("--compile", help="Let torch compile the layers (needs a C++ compiler).", rich_help_panel=o.TRAINING),
+        typer.Option(
+            "--compile", help="Let torch compile the layers (needs a C++ compiler).", rich_help_panel=o.TRAINING
+        ),
     ] = False,
     checkpoint_minutes: o.CheckpointMinutes = 7.0,
     resume: o.Resume = "auto",

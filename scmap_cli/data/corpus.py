@@ -1,4 +1,4 @@
-"""Cells of a corpus on disk as rows of tokens: parts are read whole, one after the other, and cells shuffled in them."""
+"""Cells of a corpus on disk as rows of tokens: parts are read whole, one after the other, cells shuffled in them."""
 
 from __future__ import annotations
 

@@ -164,7 +164,7 @@ def make_batch(
 
 
 def thinned(batch: TokenBatch, limit: int, noise: Noise) -> TokenBatch:
-    """The batch with at most ``limit`` genes of each cell, a uniform subset; the rest stays known by sum and maximum."""
+    """The batch with at most ``limit`` genes of each cell, drawn uniformly; the rest is known by sum and maximum."""
     drawn_t = noise.hashed(batch.cell_t, batch.gene_t, -1)
     # Rank within the cell: by cell, then by number drawn; ties go by place.
     by_draw = torch.argsort(drawn_t, stable=True)

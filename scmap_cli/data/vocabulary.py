@@ -116,7 +116,7 @@ def _codes(names: np.ndarray, genes: np.ndarray, label: str) -> np.ndarray:
 
 def kind_of(names: np.ndarray) -> str:
     """What gene names look like: ``Ensembl identifiers (ENSG)``, ``symbols`` and the like."""
-    sample = names[: 2000].tolist()
+    sample = names[:2000].tolist()
     ensembl = [name for name in sample if _ENSEMBL.match(name)]
     if len(ensembl) > len(sample) / 2:
         return f"Ensembl identifiers ({re.sub(r'[0-9].*', '', ensembl[0])})"
@@ -127,6 +127,10 @@ def kind_of(names: np.ndarray) -> str:
 def _why(names: np.ndarray, others: np.ndarray) -> str:
     own, rest = kind_of(names), kind_of(others)
     if own != rest:
-        way = "--gene-column, or give a --gene-table with both names" if "Ensembl" in own + rest else "a table of homologs"
+        way = (
+            "--gene-column, or give a --gene-table with both names"
+            if "Ensembl" in own + rest
+            else "a table of homologs"
+        )
         return f"its genes are {own}, the others {rest}: bring them together with {way}"
     return f"its genes look like {', '.join(names[:3])}, the others like {', '.join(others[:3])}; see --gene-column"

@@ -1,4 +1,4 @@
-"""Tables of genes: identifiers, symbols and biotypes, by which studies that name genes differently are brought together."""
+"""Tables of genes: identifiers, symbols and biotypes, which bring studies together that name genes differently."""
 
 from __future__ import annotations
 
@@ -56,9 +56,7 @@ def read_gene_table(path: Path | str, biotype: str | None = None) -> GeneTable:
         if len(row) != len(header):
             raise InputError(f"{path}, line {number}: {len(row)} fields, {len(header)} expected from the header")
     kept = [row for row in rows[1:] if biotype is None or row[place["biotype"]].strip() == biotype]
-    genes = [
-        tuple(row[place[key]].strip() if place[key] >= 0 else "" for key in ("id", "symbol")) for row in kept
-    ]
+    genes = [tuple(row[place[key]].strip() if place[key] >= 0 else "" for key in ("id", "symbol")) for row in kept]
     # A version is no part of an identifier's name; X and Y copies of a gene share theirs.
     pairs = sorted({(stem(gene), symbol) for gene, symbol in genes if gene or symbol})
     repeated = {symbol for symbol, count in Counter(symbol for _, symbol in pairs if symbol).items() if count > 1}

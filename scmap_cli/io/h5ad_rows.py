@@ -59,7 +59,9 @@ class CountRows:
     def _open(self, layer: str | None, gene_column: str | None) -> None:
         obs = self._file.get("obs")
         if not isinstance(obs, h5py.Group) or "_index" not in obs.attrs or "var" not in self._file:
-            raise InputError(f"{self.path} is no present AnnData file", "bring it up to date with `scmap preprocess rna`")
+            raise InputError(
+                f"{self.path} is no present AnnData file", "bring it up to date with `scmap preprocess rna`"
+            )
         self._index = obs[str(obs.attrs["_index"])]
         self.n = int(self._index.shape[0])
         looked: list[str] = []
@@ -71,7 +73,9 @@ class CountRows:
                 self._name(anndata.io.read_elem(self._file[var]), gene_column)
                 return
             looked.append(f"{name} holds {fault}")
-        raise InputError(f"{self.path} has no raw counts: {'; '.join(looked) or 'neither X nor raw nor layers'}", _REMEDY)
+        raise InputError(
+            f"{self.path} has no raw counts: {'; '.join(looked) or 'neither X nor raw nor layers'}", _REMEDY
+        )
 
     def _places(self, layer: str | None) -> list[tuple[str, str, str]]:
         """Name, matrix and gene table of the places that may hold counts, in the order they are tried."""
@@ -130,7 +134,10 @@ class CountRows:
 
     def _name(self, var: pd.DataFrame, gene_column: str | None) -> None:
         if gene_column is not None and gene_column not in var:
-            raise InputError(f"{self.path}: the genes have no column {gene_column!r}", f"columns: {', '.join(var) or 'none'}")
+            raise InputError(
+                f"{self.path}: the genes have no column {gene_column!r}",
+                f"columns: {', '.join(map(str, var.columns)) or 'none'}",
+            )
         names = var.index if gene_column is None else pd.Index(var[gene_column].astype(str))
         self.genes = names.astype(str).to_numpy(dtype=object).astype(str)
         genomes = sorted(set(var["genome"].astype(str)) - {""}) if "genome" in var else []
@@ -187,7 +194,8 @@ class CountRows:
             raise InputError(f"{self.path} has no obs column {key!r}", f"columns: {columns}")
         with parsing(self.path):
             column = pd.Series(anndata.io.read_elem(obs[key]))
-        return pd.Categorical(column.astype(object).where(column.notna(), "unknown").astype(str))
+        found: pd.Categorical = pd.Categorical(column.astype(object).where(column.notna(), "unknown").astype(str))
+        return found
 
 
 def value_fault(values: np.ndarray) -> str | None:

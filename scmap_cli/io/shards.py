@@ -29,6 +29,7 @@ from typing import Any
 
 import numpy as np
 import zarr
+from zarr.codecs import ZstdCodec
 
 from scmap_cli.errors import InputError
 from scmap_cli.io.atomic import atomic_dir, write_json
@@ -240,7 +241,7 @@ def write_part(path: Path, name: str, cells: Cells) -> Part:
                 dtype=_DTYPES[key],
                 chunks=(min(_CHUNK, shard),),
                 shards=(shard,),
-                compressors=zarr.codecs.ZstdCodec(level=1),
+                compressors=ZstdCodec(level=1),
             )
             array[...] = values.astype(_DTYPES[key], copy=False)
     return Part(name, len(cells.total), len(cells.gene), file_digest(path / name))

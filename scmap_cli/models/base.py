@@ -39,18 +39,18 @@ class LossOutput:
 
 @dataclass(frozen=True)
 class Posterior:
-    """Gaussian posterior of the latent variables: means and variances, both (n, z); a point has no variances."""
+    """Gaussian posterior of the latent variables: means and variances, both (n, z); a point's variances are (n, 0)."""
 
     mean_nz: Tensor
-    var_nz: Tensor | None
+    var_nz: Tensor
 
 
 class ScmapModel(nn.Module, ABC):
     """Base of all models.
 
     Subclasses set the class attributes (``features`` is what they call the columns of their input, ``told_condition``
-    whether their encoder must know a cell's condition, ``most_cells`` how many are looked at together where no gradient is
-    wanted) and are built as ``Model(config, **structure)``, where
+    whether their encoder must know a cell's condition, ``most_cells`` how many are looked at together where no gradient
+    is wanted) and are built as ``Model(config, **structure)``, where
     ``structure`` holds the numbers that follow from the data (so a saved model is rebuilt from JSON and then loads its
     tensors).
     """

@@ -10,8 +10,8 @@ Implemented here:
   are told neither values nor places;
 * section 4.2.2, the expression decoder: after the encoder a random subset of the genes is masked; one layer of
   cross-attention from masked genes (queries) to observed genes (keys), whose values are the tokens of the observed bins
-  times a matrix :math:`W^V`; without a decoder (``decoder=False``, the thesis's ablation) a standard encoder layer takes
-  its place, the bin tokens are added to the observed genes and a mask token to the others;
+  times a matrix :math:`W^V`; without a decoder (``decoder=False``, the thesis's ablation) a standard encoder layer
+  takes its place, the bin tokens are added to the observed genes and a mask token to the others;
 * equation 4.4, the head: :math:`\hat X = softplus(MLP([P, L]))`;
 * equation 4.5, the squared error over masked genes.
 
@@ -178,7 +178,9 @@ class Expresser(ScmapModel):
         self.head = nn.Sequential(nn.Linear(d + 1, d), nn.GELU(approximate="tanh"), nn.Linear(d, 1))
 
     @classmethod
-    def create(cls, config: ExpresserConfig, n_genes: int, mean_genes: float, mean_value: float, seed: int) -> Expresser:
+    def create(
+        cls, config: ExpresserConfig, n_genes: int, mean_genes: float, mean_value: float, seed: int
+    ) -> Expresser:
         """A freshly initialised model.
 
         Parameters
@@ -200,8 +202,13 @@ class Expresser(ScmapModel):
             model = cls(config, n_genes=n_genes, masked_genes=masked)
         with torch.no_grad():
             # The inverse of softplus.
-            model.head[-1].bias.fill_(float(np.log(np.expm1(max(mean_value, 1e-3)))))
+            model.last_bias().fill_(float(np.log(np.expm1(max(mean_value, 1e-3)))))
         return model
+
+    def last_bias(self) -> Tensor:
+        """Bias of the head's last layer, which softplus turns into the value a prediction starts at."""
+        bias: Tensor = self.head[-1].bias  # type: ignore[assignment]
+        return bias
 
     @classmethod
     def make_store(
@@ -275,7 +282,7 @@ class Expresser(ScmapModel):
 
     def _bins(self, batch: TokenBatch, draw: _Draw) -> Tensor:
         """(o,) bin of each observed gene, from 0."""
-        k, n = self.config.bins, batch.n
+        k = self.config.bins
         value_o = draw.value_st.flatten()[draw.observed_o]
         if self.config.binning == "width":
             largest_o = draw.largest_sn.flatten().repeat_interleave(draw.observed_edges.diff())
@@ -338,7 +345,7 @@ class Expresser(ScmapModel):
         encoded_td = self.encode(batch)
         count_n = batch.edges.diff().clamp_min(1)[:, None].to(encoded_td.dtype)
         sum_nd = encoded_td.new_zeros(batch.n, encoded_td.shape[1]).index_add_(0, batch.cell_t, encoded_td)
-        return Posterior(sum_nd / count_n, None)
+        return Posterior(sum_nd / count_n, sum_nd[:, :0])
 
     @torch.no_grad()
     def impute(self, batch: TokenBatch) -> Tensor:

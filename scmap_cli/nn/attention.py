@@ -59,7 +59,7 @@ def _jagged(q_the: Tensor, k_uhe: Tensor, v_uhe: Tensor, q_edges: Tensor, k_edge
         for x, edges in ((q_the, q_edges), (k_uhe, k_edges), (v_uhe, k_edges))
     )
     # Zeros added to queries and keys leave their products as they were; the scale is that of the true width.
-    found: Tensor = scaled_dot_product_attention(q, k, v, scale=width**-0.5).transpose(1, 2).values()  # type: ignore[operator]
+    found: Tensor = scaled_dot_product_attention(q, k, v, scale=width**-0.5).transpose(1, 2).values()
     return found[..., :width]
 
 

@@ -217,7 +217,9 @@ def open_imputed(path: Path, known_cells: pd.Index, known_features: pd.Index, wh
         cells = others.get("cells", known_cells.to_numpy()).astype(str)
         features = others.get("features", known_features.to_numpy()).astype(str)
         if shapes[array] != (len(cells), len(features)):
-            raise InputError(f"{path}: {array!r} is {shapes[array]}, but there are {len(cells)} x {len(features)} names")
+            raise InputError(
+                f"{path}: {array!r} is {shapes[array]}, but there are {len(cells)} x {len(features)} names"
+            )
     else:
         adata = read_h5ad(path, backed=True, unique=False)
         cells, features = adata.obs_names.to_numpy().astype(str), adata.var_names.to_numpy().astype(str)

@@ -43,6 +43,7 @@ from scmap_cli.training.device import memory_errors, resolve_device
 from scmap_cli.training.infer import restore_model
 
 BASELINES = ("gene-mean", "additive", "magic")
+USUAL = BASELINES[:2]
 _NEIGHBOURS, _COMPONENTS = 15, 50
 
 
@@ -60,7 +61,9 @@ class _Hidden:
         """The counts that are left."""
         keep_m = ~self.split.hidden_m
         edges = np.concatenate([[0], np.cumsum(keep_m)])[self.counts.indptr]
-        return sparse.csr_matrix((self.counts.data[keep_m], self.counts.indices[keep_m], edges), shape=self.counts.shape)
+        return sparse.csr_matrix(
+            (self.counts.data[keep_m], self.counts.indices[keep_m], edges), shape=self.counts.shape
+        )
 
     def withheld(self, data: np.ndarray | None = None) -> sparse.csr_matrix:
         """A stored entry for each hidden one: its number among all, from 1, or ``data`` of them all."""
@@ -78,7 +81,7 @@ def evaluate_withheld(
     withhold_share: float = 0.1,
     features: Path | None = None,
     fit_on: Path | None = None,
-    baseline: Sequence[str] = ("gene-mean", "additive"),
+    baselines: Sequence[str] = (),
     observed_output: Path | None = None,
     genes_output: Path | None = None,
     layer: str | None = None,
@@ -107,8 +110,8 @@ def evaluate_withheld(
     fit_on
         Counts of other cells, by which the baselines learn their gene effects (zero-shot); by default they learn from
         what is left of the test cells themselves.
-    baseline
-        Of :data:`BASELINES`.
+    baselines
+        Of :data:`BASELINES`; by default the gene's mean and the additive model.
     observed_output
         Also write what is left, for other methods: h5ad of counts, with the hidden entries marked in a layer.
     genes_output
@@ -128,12 +131,13 @@ def evaluate_withheld(
     """
     raw = Path(raw)
     paths = [Path(path) for path in inputs]
-    strange = [name for name in baseline if name not in BASELINES]
+    baselines = tuple(baselines) or USUAL
+    strange = [name for name in baselines if name not in BASELINES]
     if strange:
         raise UsageError(f"unknown baseline {strange[0]!r}", f"choose of {', '.join(BASELINES)}")
     if not 0 < withhold_share < 1:
         raise UsageError(f"--withhold {withhold_share} is not in (0, 1)")
-    if fit_on is not None and "magic" in baseline:
+    if fit_on is not None and "magic" in baselines:
         raise UsageError("magic learns from the test cells alone", "leave it out with --fit-on")
     if batch_size < 1:
         raise UsageError(f"--batch-size {batch_size} must be at least 1")
@@ -153,7 +157,7 @@ def evaluate_withheld(
             "evaluate imputation",
             inputs=read,
             output=None if str(output) == "-" or dry_run else output,
-            parameters=settings | {"baseline": list(baseline), "layer": layer},
+            parameters=settings | {"baselines": list(baselines), "layer": layer},
             seed=seed,
         ) as run,
         memory_errors("--batch-size"),
@@ -168,7 +172,7 @@ def evaluate_withheld(
         truth_q, gene_q = test.split.value_m[hidden_m], test.split.gene_m[hidden_m]
         tables: dict[str, np.ndarray] = {}
         methods: list[tuple[str, Callable[[], np.ndarray]]] = [
-            *((name, lambda name=name: _baseline(name, test, fit_on, layer, seed)) for name in baseline),
+            *((name, lambda name=name: _baseline(name, test, fit_on, layer, seed)) for name in baselines),
             *((path.name, lambda path=path: _of_input(path, test, device, batch_size)) for path in paths),
         ]
         for name, predict in methods:

@@ -158,9 +158,7 @@ class Training:
         )
         precision = self.settings.precision
         run.note(
-            **speed(
-                result.work, result.epoch_seconds, result.cells_per_epoch, self.device, precision, self.ranks.world
-            )
+            **speed(result.work, result.epoch_seconds, result.cells_per_epoch, self.device, precision, self.ranks.world)
         )
         if result.epoch_seconds:
             rate = result.cells_per_epoch / float(np.median(result.epoch_seconds))

@@ -84,7 +84,8 @@ def preprocess_corpus(
     output
         The corpus folder; until it is whole, its parts are in a hidden folder beside it.
     genes
-        Gene list, one name a line, or a model directory, whose order is kept; by default the sorted union of the inputs' genes.
+        Gene list, one name a line, or a model directory, whose order is kept; by default the sorted union of the
+        inputs' genes.
     gene_table
         TSV of identifiers, symbols and biotypes: brings Ensembl identifiers and symbols together, drops other genes.
     biotype
@@ -148,9 +149,13 @@ def preprocess_corpus(
         _check_genomes(opened, mixed_genomes)
         table = read_gene_table(gene_table, biotype) if gene_table is not None else None
         listed = base.genes.tolist() if base is not None else _listed(genes)
-        known = make_vocabulary([str(path) for path in inputs], [rows.genes for rows in opened], listed, table, min_overlap)
+        known = make_vocabulary(
+            [str(path) for path in inputs], [rows.genes for rows in opened], listed, table, min_overlap
+        )
         if len(known.genes) > shards.MOST_GENES:
-            raise InputError(f"{len(known.genes)} genes; a corpus holds {shards.MOST_GENES}", "give a list with --genes")
+            raise InputError(
+                f"{len(known.genes)} genes; a corpus holds {shards.MOST_GENES}", "give a list with --genes"
+            )
         studies, names = _studies(opened, known, labels, study_key, base)
         for rows, path, number in zip(opened, inputs, range(len(inputs)), strict=True):
             log.info(

@@ -212,11 +212,11 @@ def _start(network: Expresser, path: Path, corpus: Corpus) -> None:
     """Take the weights of a trained model."""
     bundle = load_bundle(path)
     if bundle.config["model"] != "expresser":
-        raise UsageError(f"{path} holds a model of type {bundle.config['model']}", "give one of `scmap train expresser`")
-    if features_digest(bundle.features) != features_digest(corpus.genes):
-        raise InputError(
-            f"{path} has another gene list than the corpus", f"build the corpus with --genes {path}"
+        raise UsageError(
+            f"{path} holds a model of type {bundle.config['model']}", "give one of `scmap train expresser`"
         )
+    if features_digest(bundle.features) != features_digest(corpus.genes):
+        raise InputError(f"{path} has another gene list than the corpus", f"build the corpus with --genes {path}")
     try:
         network.load_state_dict({name: torch.from_numpy(array) for name, array in bundle.tensors.items()})
     except RuntimeError as error:

@@ -37,10 +37,10 @@ def restore_model(
     return model.to(device)
 
 
-def embed_cells(model: ScmapModel, store: Store, batch_size: int = 2048) -> tuple[np.ndarray, np.ndarray | None]:
+def embed_cells(model: ScmapModel, store: Store, batch_size: int = 2048) -> tuple[np.ndarray, np.ndarray]:
     """Posterior means and variances of all cells of a store, both float32 (n, z), in the order of the file.
 
-    A model that gives points has no variances.
+    Of a model that gives points the variances are (n, 0).
 
     A batch is inference without noise, so a cell's posterior does not depend on its neighbours in the file.
     """
@@ -51,7 +51,6 @@ def embed_cells(model: ScmapModel, store: Store, batch_size: int = 2048) -> tupl
             rows = torch.arange(start, min(start + batch_size, store.n))
             posterior = model.embed(store.batch(rows))
             means.append(posterior.mean_nz.to(torch.float32).cpu().numpy())
-            if posterior.var_nz is not None:
-                variances.append(posterior.var_nz.to(torch.float32).cpu().numpy())
+            variances.append(posterior.var_nz.to(torch.float32).cpu().numpy())
             bar.advance(len(rows))
-    return np.concatenate(means), np.concatenate(variances) if variances else None
+    return np.concatenate(means), np.concatenate(variances)

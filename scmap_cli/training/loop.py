@@ -51,7 +51,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class FitResult:
-    """What a run did: history rows, the epoch whose weights the model holds, and of each epoch wall seconds and work."""
+    """What a run did: history rows, the epoch whose weights the model holds, wall seconds and work of each epoch."""
 
     history: list[dict[str, float]]
     best_epoch: int

@@ -119,8 +119,28 @@ def shelf(tmp_path_factory) -> Path:
             scmap("embed", "model", "data.h5ad", "-o", output, "--device", "cpu", "-t", 1)
         small = ("--hidden", "8,6", "--batch-size", 64, *short[:2], *short[4:])
         scmap("train", "sailer", "data.h5ad", "-o", "sailer", "--batch-key", "batch", *small)
+        scmap("preprocess", "corpus", "data.h5ad", "-o", "corpus.zarr", "--study-key", "batch")
+        scmap("train", "expresser", "corpus.zarr", "-o", "expresser", *EXPRESSER)
     return folder
 
+
+#: a training of a second
+EXPRESSER = (
+    "--preset",
+    "tiny",
+    "--width",
+    16,
+    "--layers",
+    1,
+    "--epochs",
+    1,
+    "--max-genes",
+    32,
+    "-t",
+    1,
+    "--device",
+    "cpu",
+)
 
 #: a command line of every verb that works on the shelf, without its output
 COMMANDS = {
@@ -131,6 +151,8 @@ COMMANDS = {
     "preprocess peaks": ("{shelf}/peaks.bed", "-o", "out.bed"),
     "preprocess rna": ("{shelf}/data.h5ad", "-o", "out.h5ad"),
     "preprocess programs": ("{shelf}/sets.gmt", "--genes", "{shelf}/data.h5ad", "-o", "out.npz"),
+    "preprocess corpus": ("{shelf}/data.h5ad", "-o", "out.zarr", "--study-key", "batch"),
+    "train expresser": ("{shelf}/corpus.zarr", "-o", "out", *map(str, EXPRESSER)),
     "preprocess gene-scores": ("{shelf}/atac.h5ad", "--genes", "{shelf}/genes.bed", "-o", "out.h5ad"),
     "simulate rna": ("--preset", "tiny", "-o", "out.h5ad"),
     "train sailer": (

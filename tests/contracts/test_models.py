@@ -15,7 +15,7 @@ import torch
 from scipy import sparse
 
 from scmap_cli.config import TrainConfig, as_dict
-from scmap_cli.data.batches import CsrStore
+from scmap_cli.data.batches import Store
 from scmap_cli.data.features import align, apply
 from scmap_cli.data.simulation import simulate_rna_data
 from scmap_cli.data.splits import validation_split
@@ -23,6 +23,7 @@ from scmap_cli.errors import InputError, StoppedError
 from scmap_cli.keys import PROGRAMS_VARM
 from scmap_cli.models.base import ScmapModel
 from scmap_cli.models.expimap import ExpiMap, ExpiMapConfig
+from scmap_cli.models.expresser import Expresser, ExpresserConfig
 from scmap_cli.models.sailer import Sailer, SailerConfig
 from scmap_cli.registry import MODELS
 from scmap_cli.training.checkpoint import Checkpoint
@@ -43,8 +44,8 @@ class Made:
     ) -> None:
         self.model, self.counts, self.codes, self.genes, self.covariates = model, counts, codes, genes, covariates
 
-    def store(self, dtype: torch.dtype = torch.float32) -> CsrStore:
-        return CsrStore(self.counts, self.codes, dtype, self.covariates)
+    def store(self, dtype: torch.dtype = torch.float32) -> Store:
+        return self.model.make_store(self.counts, self.codes, dtype, self.covariates)
 
     def trainer(self, checkpoint: Checkpoint | None = None, epochs: int = 6) -> Trainer:
         held = validation_split(self.codes, 0.1, 0)
@@ -77,6 +78,16 @@ def sailer(share: float = 0.08, **options: object) -> Made:
     return Made(model, counts, codes, np.array([f"chr1:{i}-{i + 1}" for i in range(90)]), covariates)
 
 
+def expresser(**options: object) -> Made:
+    rng = np.random.default_rng(5)
+    kind, codes = rng.integers(3, size=240), rng.integers(2, size=240)
+    rate = np.exp(rng.normal(-0.5, 1.0, (3, 90)))[kind] * rng.lognormal(0, 0.4, 240)[:, None]
+    counts = sparse.csr_matrix(rng.poisson(rate).astype(np.float32))
+    config = ExpresserConfig(**({"preset": "tiny", "width": 16, "layers": 1, "draws": 2} | options))  # type: ignore[arg-type]
+    model = Expresser.create(config, 90, counts.nnz / 240, 4.0, seed=0)
+    return Made(model, counts, codes, np.array([f"g{i}" for i in range(90)]))
+
+
 MAKERS: dict[str, Callable[[], Made]] = {
     "expimap": expimap,
     "expimap soft": lambda: expimap(membership="soft", unconstrained=2),
@@ -84,6 +95,9 @@ MAKERS: dict[str, Callable[[], Made]] = {
     "expimap softplus": lambda: expimap(mean="softplus"),
     "expimap exp": lambda: expimap(mean="exp"),
     "sailer": sailer,
+    "expresser": expresser,
+    "expresser without decoder": lambda: expresser(decoder=False),
+    "expresser as written": lambda: expresser(leaky=True, residual=False, binning="quantile"),
     "sailer sampled": lambda: sailer(thinning=0.5, peak_share=0.5),
     "sailer dense": lambda: sailer(share=0.3, positive_weight="auto", invariance_bound="mixture"),
 }
@@ -172,7 +186,7 @@ def test_a_cell_does_not_depend_on_its_neighbours(make: Callable[[], Made]) -> N
     np.testing.assert_allclose(embed_cells(made.model, made.store(), batch_size=7)[0], whole, rtol=1e-4, atol=1e-5)
     pick = np.array([200, 3, 77])
     told = None if made.covariates is None else made.covariates[pick]
-    alone = CsrStore(made.counts[pick], made.codes[pick], covariates=told)
+    alone = made.model.make_store(made.counts[pick], made.codes[pick], covariates=told)
     np.testing.assert_allclose(embed_cells(made.model, alone)[0], whole[pick], rtol=1e-4, atol=1e-5)
 
 
@@ -181,7 +195,7 @@ def test_permuted_genes_give_the_same_embedding(make: Callable[[], Made]) -> Non
     expected = embed_cells(made.model, made.store())[0]
     order = np.random.default_rng(0).permutation(len(made.genes))
     shuffled, names = made.counts[:, order].tocsr(), made.genes[order]
-    store = CsrStore(apply(shuffled, align(names, made.genes)), made.codes)
+    store = made.model.make_store(apply(shuffled, align(names, made.genes)), made.codes)
     np.testing.assert_array_equal(embed_cells(made.model, store)[0], expected)
 
 
