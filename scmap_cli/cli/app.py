@@ -17,6 +17,7 @@ from scmap_cli import __version__
 from scmap_cli.cli import (
     embed,
     evaluate_clustering,
+    evaluate_genes,
     evaluate_imputation,
     evaluate_invariance,
     evaluate_markers,
@@ -74,6 +75,7 @@ VERBS: dict[str, ModuleType] = {
     "evaluate imputation": evaluate_imputation,
     "evaluate markers": evaluate_markers,
     "evaluate reconstruction": evaluate_reconstruction,
+    "evaluate genes": evaluate_genes,
     "info": info,
 }
 """Every verb by its words, in the order of a pipeline."""

@@ -121,6 +121,9 @@ def shelf(tmp_path_factory) -> Path:
         scmap("train", "sailer", "data.h5ad", "-o", "sailer", "--batch-key", "batch", *small)
         scmap("preprocess", "corpus", "data.h5ad", "-o", "corpus.zarr", "--study-key", "batch")
         scmap("train", "expresser", "corpus.zarr", "-o", "expresser", *EXPRESSER)
+        scmap("embed", "--genes", "expresser", "-o", "genes.tsv", "--device", "cpu")
+        names = [line.split()[0] for line in (folder / "genes.tsv").read_text().splitlines()[1:]]
+        (folder / "scores.tsv").write_text("".join(f"{name}\t{i % 7}\n" for i, name in enumerate(names)))
     return folder
 
 
@@ -183,6 +186,7 @@ COMMANDS = {
         *("{shelf}/data.h5ad", "-o", "out.tsv", "--method", "t-test", "--label-key", "cell_type"),
         *("-k", "5", "--h5ad-output", "out.h5ad", "--plot", "out.png"),
     ),
+    "evaluate genes": ("{shelf}/expresser", "--scores", "{shelf}/scores.tsv", "-o", "out.json"),
     "evaluate markers": (
         *("{shelf}/data.h5ad", "-o", "out.json", "--method", "hvg", "--label-key", "cell_type"),
         *("-k", "5", "--splits", "1", "--confusion-output", "out.tsv"),

@@ -37,6 +37,7 @@ STAGES = {
     "evaluate invariance": "scmap_cli.stages.evaluate_invariance:evaluate_invariance",
     "evaluate imputation": "scmap_cli.stages.evaluate_imputation:evaluate_imputation",
     "evaluate markers": "scmap_cli.stages.evaluate_markers:evaluate_markers",
+    "evaluate genes": "scmap_cli.stages.evaluate_genes:evaluate_genes",
     "evaluate reconstruction": "scmap_cli.stages.evaluate_reconstruction:evaluate_reconstruction",
     "info": "scmap_cli.stages.info:info",
 }
@@ -141,6 +142,8 @@ def test_parameters_are_those_of_the_stage(verb):
             shown = options.integers(shown, "-k")
         if name == "thresholds":
             shown = options.floats(shown, "--thresholds")
+        if name == "pair_splits":
+            shown = options.names(shown)
         if isinstance(ours[name].show_default, str):
             assert ours[name].show_default == ", ".join(default)
         else:
