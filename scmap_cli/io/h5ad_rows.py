@@ -180,7 +180,7 @@ class CountRows:
             names = self._index[start:stop]
         return [name.decode("utf-8") if isinstance(name, bytes) else str(name) for name in names]
 
-    def labels(self, key: str) -> pd.Categorical:
+    def labels(self, key: str) -> Any:
         """A column of ``obs`` as categories, ``unknown`` where it has no value.
 
         Raises
@@ -194,7 +194,7 @@ class CountRows:
             raise InputError(f"{self.path} has no obs column {key!r}", f"columns: {columns}")
         with parsing(self.path):
             column = pd.Series(anndata.io.read_elem(obs[key]))
-        found: pd.Categorical = pd.Categorical(column.astype(object).where(column.notna(), "unknown").astype(str))
+        found: Any = pd.Categorical(column.astype(object).where(column.notna(), "unknown").astype(str))
         return found
 
 

@@ -134,6 +134,8 @@ class Corpus:
             and len(arrays["gene"]) == len(arrays["count"]) == part.entries
             and len(arrays["total"]) == len(arrays["study"]) == part.cells
             and (part.entries == 0 or int(arrays["gene"].max()) < len(self.genes))
+            # zarr reads zeros where a file is missing.
+            and (part.entries == 0 or int(arrays["count"].min()) > 0)
             and (part.cells == 0 or int(arrays["study"].max()) < len(self.studies))
         )
         if not fits:

@@ -132,8 +132,8 @@ def classify(table_gd: np.ndarray, listed_g: np.ndarray, seed: int) -> dict[str,
     -------
     dict
         ``held_out_auc`` and ``held_out_accuracy`` of one seeded split; ``auc`` the mean over five times five folds,
-        with ``interval``, the 95 % interval of that mean over the repeats (Student's t, the folds of a repeat averaged, as
-        they are not independent), and ``genes`` of either list.
+        with ``interval``, the 95 % interval of that mean over the repeats (Student's t, the folds of a repeat averaged,
+        as they are not independent), and ``genes`` of either list.
     """
     from scipy import stats
     from sklearn.ensemble import GradientBoostingClassifier

@@ -86,7 +86,9 @@ class Block(nn.Module):
 
     def forward(self, x_td: Tensor, edges: Tensor) -> Tensor:
         """(t, d) tokens of sequences with the given edges, through the layer."""
-        q_the, k_the, v_the = self.qkv(self.norm(x_td)).view(len(x_td), 3, self.heads, -1).unbind(1)
+        q_the, k_the, v_the = (
+            self.qkv(self.norm(x_td)).view(len(x_td), 3, self.heads, x_td.shape[1] // self.heads).unbind(1)
+        )
         mixed = packed_attention(q_the, k_the, v_the, edges, edges).flatten(1)
         x_td = x_td + self.out(mixed)
         return x_td + self.feed(x_td)
