@@ -82,6 +82,42 @@ class TrainConfig:
                 raise UsageError(f"{key} is {getattr(self, key)!r}", f"choose one of {', '.join(allowed)}")
 
 
+@dataclass(frozen=True)
+class PretrainConfig(TrainConfig):
+    """Settings of the loop for large models: what :class:`TrainConfig` has, and these.
+
+    Attributes
+    ----------
+    optimizer
+        ``adam`` (its weight decay is an L2 term) or ``adamw`` (decoupled).
+    schedule
+        ``plateau``: the rate is cut when the score rests. ``cosine``: it falls to a tenth by the end of the run.
+    warmup
+        Share of all steps over which the learning rate rises from 0.
+    accumulate
+        Batches whose gradients are added up before a step; a step sees ``batch_size`` times ``accumulate`` cells of
+        each process.
+    compile
+        Let torch compile the layers.
+    """
+
+    optimizer: str = "adam"
+    schedule: str = "plateau"
+    warmup: float = 0.0
+    accumulate: int = 1
+    compile: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.accumulate < 1:
+            raise UsageError(f"accumulate {self.accumulate} must be at least 1")
+        if not 0 <= self.warmup < 1:
+            raise UsageError(f"warmup {self.warmup} is not in [0, 1)")
+        for key, allowed in (("optimizer", ("adam", "adamw")), ("schedule", ("plateau", "cosine"))):
+            if getattr(self, key) not in allowed:
+                raise UsageError(f"{key} is {getattr(self, key)!r}", f"choose one of {', '.join(allowed)}")
+
+
 def load_toml(path: Path | str) -> dict[str, Any]:
     """Read a TOML file; :class:`InputError` says where it is not TOML."""
     try:

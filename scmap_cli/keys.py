@@ -9,6 +9,9 @@ LOG1P_LAYER = "log1p"
 MAGIC_LAYER = "magic"
 """Layer written by ``preprocess gene-scores --smooth``."""
 
+WITHHELD_LAYER = "scmap_withheld"
+"""Layer written by ``evaluate imputation --withhold``: 1 where an expressed entry was hidden."""
+
 PROGRAMS_VARM = "scmap_programs"
 """``varm``: genes x programs membership, CSC of 0/1."""
 
@@ -57,6 +60,10 @@ MARKER, MARKER_RANK = "scmap_marker", "scmap_marker_rank"
 
 MARKER_SCORE, MARKER_CLASS = "scmap_marker_score", "scmap_marker_class"
 """``var``: score of a marker by its method (NaN for the others), and the class it speaks for (empty for none)."""
+
+
+GENE_EMBEDDING = "scmap_gene_embedding"
+"""``varm`` (or ``X`` of a file of genes alone): embedding of each gene, float32."""
 
 
 def embedding_key(model: str) -> str:

@@ -62,6 +62,12 @@ MODELS: dict[str, ModelSpec] = {
             "scmap_cli.models.expimap:ExpiMap",
             "rna",
         ),
+        ModelSpec(
+            "expresser",
+            "gene embeddings and imputation from many scRNA sets",
+            "scmap_cli.models.expresser:Expresser",
+            "rna",
+        ),
     )
 }
 

@@ -34,7 +34,7 @@ FLOORS = {
 # libraries that take longer to import than ``scmap -h`` may take to answer
 HEAVY = {
     *("anndata", "cosg", "harmonypy", "igraph", "isal", "lassonet", "leidenalg", "llvmlite", "matplotlib", "numba"),
-    *("pandas", "pynndescent", "pyranges", "pysam", "scanpy", "scipy", "seaborn", "sklearn", "torch", "umap"),
+    *("pandas", "pynndescent", "pyranges", "pysam", "scanpy", "scipy", "seaborn", "sklearn", "torch", "umap", "zarr"),
 }
 
 

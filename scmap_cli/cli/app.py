@@ -17,6 +17,7 @@ from scmap_cli import __version__
 from scmap_cli.cli import (
     embed,
     evaluate_clustering,
+    evaluate_genes,
     evaluate_imputation,
     evaluate_invariance,
     evaluate_markers,
@@ -26,6 +27,7 @@ from scmap_cli.cli import (
     info,
     map_query,
     preprocess_atac,
+    preprocess_corpus,
     preprocess_gene_scores,
     preprocess_multiome,
     preprocess_peaks,
@@ -35,6 +37,7 @@ from scmap_cli.cli import (
     simulate_atac,
     simulate_rna,
     train_expimap,
+    train_expresser,
     train_sailer,
     train_sailerx,
 )
@@ -59,11 +62,13 @@ VERBS: dict[str, ModuleType] = {
     "preprocess multiome": preprocess_multiome,
     "preprocess programs": preprocess_programs,
     "preprocess gene-scores": preprocess_gene_scores,
+    "preprocess corpus": preprocess_corpus,
     "simulate rna": simulate_rna,
     "simulate atac": simulate_atac,
     "train sailer": train_sailer,
     "train sailerx": train_sailerx,
     "train expimap": train_expimap,
+    "train expresser": train_expresser,
     "embed": embed,
     "impute": impute,
     "map-query": map_query,
@@ -74,6 +79,7 @@ VERBS: dict[str, ModuleType] = {
     "evaluate imputation": evaluate_imputation,
     "evaluate markers": evaluate_markers,
     "evaluate reconstruction": evaluate_reconstruction,
+    "evaluate genes": evaluate_genes,
     "info": info,
 }
 """Every verb by its words, in the order of a pipeline."""

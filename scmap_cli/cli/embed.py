@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from scmap_cli.cli import options as o
-from scmap_cli.cli.session import begin, finish
+from scmap_cli.cli.session import begin, finish, refuse
 from scmap_cli.errors import UsageError
 
 SUMMARY = "Posterior means of a trained model, or a linear baseline, for every cell."
@@ -34,6 +34,11 @@ _OF_MODELS = (
     "device",
 )
 _OF_BASELINES = ("components", "drop_first", "tfidf", "binary")
+# What --genes has no use for.
+_OF_CELLS = (
+    *("batch_key", "missing", "variance", "program_scores", "groupby", "umap", "tsne", "cluster_method", "resolution"),
+    *("neighbors", "cluster_backend", "plot", "color"),
+)
 
 
 def verb(
@@ -56,7 +61,7 @@ def verb(
             "-o",
             "--output",
             metavar="FILE",
-            help=".h5ad: the input with the embedding added. .npz: the embedding alone. Required.",
+            help=".h5ad: the input with the embedding added. .npz: the embedding alone; --genes: also .tsv. Required.",
             rich_help_panel=o.DATA,
         ),
     ] = None,
@@ -91,6 +96,14 @@ def verb(
     ] = "log-tfidf",
     binary: Annotated[
         bool, typer.Option("--binary", help="Take counts above 0 as 1 before LSI.", rich_help_panel=_BASELINE)
+    ] = False,
+    genes: Annotated[
+        bool,
+        typer.Option(
+            "--genes",
+            help="Of an expresser model, embed genes: its table, or with INPUT the mean of their vectors in the cells.",
+            rich_help_panel=o.DATA,
+        ),
     ] = False,
     batch_key: o.BatchKey = None,
     layer: o.Layer = None,
@@ -184,27 +197,28 @@ def verb(
     An h5ad gets them in obsm X_MODEL; the model directory is all that is needed. With --baseline a linear method takes
     the place of the model (scmap embed --baseline lsi atac.h5ad -o lsi.h5ad): X_lsi, X_pca or X_lsi_harmony.
     """
+    if genes:
+        refuse(ctx, ("baseline", *_OF_BASELINES, *_OF_CELLS), "is for cells, not for --genes")
+        options = begin(ctx, needs=("model_dir", "output"), text_output=True)
+        from scmap_cli.stages.embed_genes import embed_genes
+
+        left = {"genes", "baseline", *_OF_BASELINES, *_OF_CELLS}
+        embed_genes(**{name: value for name, value in options.items() if name not in left})
+        finish(options)
+        return
     if baseline is None:
-        _refuse(ctx, _OF_BASELINES, "needs --baseline")
+        refuse(ctx, _OF_BASELINES, "needs --baseline")
         options = begin(ctx, needs=("model_dir", "input", "output"))
         from scmap_cli.stages.embed import embed
 
-        embed(**{name: value for name, value in options.items() if name not in _OF_BASELINES})
+        embed(**{name: value for name, value in options.items() if name not in ("genes", *_OF_BASELINES)})
     else:
         if input is not None:
             raise UsageError("--baseline takes no MODEL_DIR", "give the input alone")
-        _refuse(ctx, _OF_MODELS, "is for models, not for --baseline")
+        refuse(ctx, _OF_MODELS, "is for models, not for --baseline")
         ctx.params |= {"model_dir": None, "input": model_dir}
         options = begin(ctx, needs=("input", "output"))
         from scmap_cli.stages.embed_baseline import embed_baseline
 
-        embed_baseline(**{name: value for name, value in options.items() if name not in _OF_MODELS})
+        embed_baseline(**{name: value for name, value in options.items() if name not in ("genes", *_OF_MODELS)})
     finish(options, "program_scores", "plot")
-
-
-def _refuse(ctx: typer.Context, names: tuple[str, ...], why: str) -> None:
-    """A usage error for the first of these options that a flag gave; a config file may serve both kinds of run."""
-    for parameter in ctx.command.params:
-        source = ctx.get_parameter_source(str(parameter.name))
-        if parameter.name in names and source is not None and source.name == "COMMANDLINE":
-            raise UsageError(f"{parameter.opts[0]} {why}", f"see '{ctx.command_path} -h'")

@@ -10,12 +10,13 @@ import typer
 from scmap_cli.cli import options as o
 from scmap_cli.cli.session import begin, finish
 
-SUMMARY = "Denoised accessibility of every cell, at one depth and in one batch."
+SUMMARY = "Denoised accessibility, or expression of genes that were not seen."
 EPILOG = """\b
 Example:
   scmap impute model atac.h5ad -o imputed.h5ad --binarize scale
 
-Pitfall: cells x peaks is large. --features takes a list of peaks, and --binarize makes the output sparse.
+Pitfall: cells x peaks is large. --features takes a list of peaks, and --binarize makes the output sparse. Of expression
+the value is told that a gene has if it is expressed; whether it is, no model here can tell.
 """
 
 
@@ -23,12 +24,14 @@ def verb(
     ctx: typer.Context,
     model_dir: Annotated[
         Path | None,
-        typer.Argument(metavar="MODEL_DIR", show_default=False, help="Folder that `scmap train sailer` wrote."),
+        typer.Argument(
+            metavar="MODEL_DIR", show_default=False, help="Folder that `scmap train sailer` or `expresser` wrote."
+        ),
     ] = None,
     input: Annotated[
         Path | None,
         typer.Argument(
-            metavar="INPUT", show_default=False, help="Peak counts; peaks are matched by name, never by place."
+            metavar="INPUT", show_default=False, help="Counts; peaks or genes are matched by name, never by place."
         ),
     ] = None,
     output: Annotated[
@@ -37,7 +40,7 @@ def verb(
             "-o",
             "--output",
             metavar="FILE",
-            help=".h5ad: imputed peaks in X, with the input's obs. .npz: the matrix with names. Required.",
+            help=".h5ad: imputed values in X, with the input's obs. .npz: the matrix with names. Required.",
             rich_help_panel=o.DATA,
         ),
     ] = None,
@@ -47,7 +50,16 @@ def verb(
             "--features",
             metavar="FILE",
             show_default="all peaks",
-            help="Peaks wanted, one name a line.",
+            help="Peaks or genes wanted, one name a line.",
+            rich_help_panel=o.DATA,
+        ),
+    ] = None,
+    entries_layer: Annotated[
+        str | None,
+        typer.Option(
+            "--entries-layer",
+            metavar="NAME",
+            help="Expression: layer of INPUT that marks the entries wanted, in place of --features.",
             rich_help_panel=o.DATA,
         ),
     ] = None,
@@ -93,10 +105,11 @@ def verb(
     config: o.Config = None,
     print_config: o.PrintConfig = False,
 ) -> None:
-    """Denoised accessibility of every cell, from a trained SAILER model.
+    """Denoised accessibility of every cell from a SAILER model, or expression from an Expresser.
 
-    Each cell is decoded at the depth of an average cell and as one batch, so that neither shows in the result.
-    Output is written a block of cells at a time.
+    SAILER decodes each cell at the depth of an average cell and as one batch, so that neither shows in the result.
+    Expresser gives the value (log1p CP10k) of a gene given that it is expressed: of the genes of --features where a
+    cell has none (its own values elsewhere), or of marked entries. Output is written a block of cells at a time.
     """
     options = begin(ctx, needs=("model_dir", "input", "output"))
     from scmap_cli.stages.impute import impute

@@ -63,6 +63,14 @@ def begin(ctx: typer.Context, *, needs: Sequence[str] = (), text_output: bool = 
     return {name: value for name, value in options.items() if name not in _MACHINE and value not in (None, (), [])}
 
 
+def refuse(ctx: typer.Context, names: Sequence[str], why: str) -> None:
+    """A usage error for the first of these options that a flag gave; a config file may serve several kinds of run."""
+    for parameter in ctx.command.params:
+        source = ctx.get_parameter_source(str(parameter.name))
+        if parameter.name in names and source is not None and source.name == "COMMANDLINE":
+            raise UsageError(f"{parameter.opts[0]} {why}", f"see '{ctx.command_path} -h'")
+
+
 def _display(parameter: Any) -> str:
     return (
         f"option {' / '.join(parameter.opts)}" if parameter.opts[0].startswith("-") else f"argument {parameter.metavar}"

@@ -8,6 +8,7 @@ about 4 bytes a stored count.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -71,6 +72,23 @@ class Batch:
         return x_n.view(self.n, self.g)
 
 
+class Store(Protocol):
+    """What the training loop and batched inference know of data: cells that are gathered by row as batches."""
+
+    n: int
+    condition_n: Tensor
+    device: torch.device
+
+    def to(self, device: torch.device) -> Store:
+        """Let batches go to ``device``."""
+
+    def order(self, rows: np.ndarray, seed: int, sampling: str) -> np.ndarray:
+        """The rows of one epoch in a seeded order."""
+
+    def batch(self, rows: Tensor, noise: Noise | None = None, progress: float = float("inf")) -> Any:
+        """Gather ``rows`` into what the model's loss takes."""
+
+
 class CsrStore:
     """Counts and conditions of all cells, ready for row gathers on one device.
 
@@ -123,6 +141,10 @@ class CsrStore:
             for name in _HELD:
                 setattr(self, name, getattr(self, name).to(device))
         return self
+
+    def order(self, rows: np.ndarray, seed: int, sampling: str) -> np.ndarray:
+        """As :func:`epoch_order` with the conditions of ``rows``."""
+        return rows[epoch_order(self.condition_n.cpu().numpy()[rows], seed, sampling)]
 
     def batch(self, rows: Tensor, noise: Noise | None = None, progress: float = float("inf")) -> Batch:
         """Gather ``rows`` (int64, in any order, repeats allowed)."""

@@ -162,6 +162,37 @@ def scaled_pca(counts: sp.csr_matrix, components: int = 50, *, largest: float = 
     return scores_nz
 
 
+def gene_svd(counts: sp.csr_matrix, components: int, *, seed: int = 0) -> np.ndarray:
+    """Genes by co-expression: right singular vectors times values of standardised log1p CP10k, (g, components).
+
+    Values of a gene are divided by its standard deviation and centred, so that nearness is correlation; genes that no
+    cell expresses lie at the origin.
+    """
+    from scipy.sparse.linalg import LinearOperator, svds
+    from threadpoolctl import threadpool_limits
+
+    _check_size(counts, components)
+    values = log1p_cp10k(counts).astype(np.float64)
+    n, g = values.shape
+    mean_g = np.asarray(values.mean(0)).ravel()
+    square_g = np.asarray(values.multiply(values).mean(0)).ravel()
+    deviation_g = np.sqrt(np.maximum(square_g - mean_g**2, 0))
+    scale_g = np.divide(1.0, deviation_g, out=np.zeros(g), where=deviation_g > 1e-9)
+    scaled = sp.csr_matrix(values @ sp.diags(scale_g))
+    centre_g = mean_g * scale_g
+    operator = LinearOperator(
+        (n, g),
+        matvec=lambda v: scaled @ v - np.ones(n) * (centre_g @ v),
+        rmatvec=lambda u: scaled.T @ u - centre_g * u.sum(),
+        dtype=np.float64,
+    )
+    start = np.random.default_rng(seed).normal(size=min(n, g))
+    with threadpool_limits(1):
+        _, size_z, right_zg = svds(operator, k=components, v0=start)
+    order = np.argsort(-size_z)
+    return np.asarray((right_zg[order] * size_z[order, None]).T / np.sqrt(n), dtype=np.float64)
+
+
 def harmony(emb_nz: np.ndarray, batch: np.ndarray, *, seed: int = 0) -> np.ndarray:
     """Harmony's correction (Korsunsky et al. 2019, doi:10.1038/s41592-019-0619-0) of an embedding, its own defaults.
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from scipy import sparse
 from torch import Tensor, nn
 
-from scmap_cli.data.batches import Batch
+from scmap_cli.data.batches import Batch, CsrStore, Store
 
 
 @dataclass(frozen=True)
@@ -26,16 +27,19 @@ class LossOutput:
         a proximal step applies.
     parts
         Named scalars for the history (means over cells, unweighted).
+    work
+        What the batch took, for the record of the run's speed: ``tokens``, ``flops``.
     """
 
     total: Tensor
     score: Tensor
     parts: dict[str, Tensor]
+    work: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Posterior:
-    """Gaussian posterior of the latent variables: means and variances, both (n, z)."""
+    """Gaussian posterior of the latent variables: means and variances, both (n, z); a point's variances are (n, 0)."""
 
     mean_nz: Tensor
     var_nz: Tensor
@@ -45,9 +49,10 @@ class ScmapModel(nn.Module, ABC):
     """Base of all models.
 
     Subclasses set the class attributes (``features`` is what they call the columns of their input, ``told_condition``
-    whether their encoder must know a cell's condition, ``every_cell`` whether an epoch may leave no training cell out)
-    and are built as ``Model(config, **structure)``, where ``structure`` holds the numbers that follow from the data (so
-    a saved model is rebuilt from JSON and then loads its tensors).
+    whether their encoder must know a cell's condition, ``every_cell`` whether an epoch may leave no training cell out,
+    ``most_cells`` how many are looked at together where no gradient is wanted) and are built as
+    ``Model(config, **structure)``, where ``structure`` holds the numbers that follow from the data (so a saved model is
+    rebuilt from JSON and then loads its tensors).
     """
 
     name: ClassVar[str]
@@ -57,6 +62,7 @@ class ScmapModel(nn.Module, ABC):
     features: ClassVar[str] = "genes"
     told_condition: ClassVar[bool] = True
     every_cell: ClassVar[bool] = False
+    most_cells: ClassVar[int] = 2048
 
     config: Any
     structure: dict[str, Any]
@@ -65,6 +71,22 @@ class ScmapModel(nn.Module, ABC):
         super().__init__()
         # Tensors that are put back after every step: what a mapping leaves as it is (models/surgery.py).
         self.held: dict[str, Tensor] = {}
+
+    @classmethod
+    def make_store(
+        cls,
+        counts: sparse.csr_matrix,
+        condition_n: np.ndarray,
+        dtype: torch.dtype = torch.float32,
+        covariates: np.ndarray | None = None,
+        reference: np.ndarray | None = None,
+        weights: np.ndarray | None = None,
+    ) -> Store:
+        """Cells in memory as this model reads them; see :class:`~scmap_cli.data.batches.CsrStore`."""
+        return CsrStore(counts, condition_n, dtype, covariates, reference, weights)
+
+    def compile_parts(self) -> None:
+        """Let torch compile what gains from it; a model for which that is nothing compiles nothing."""
 
     @abstractmethod
     def loss(self, batch: Batch) -> LossOutput:

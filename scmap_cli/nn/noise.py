@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-_STREAMS = {"order": 1, "train": 2, "valid": 3, "init": 4, "pairs": 5}
+_STREAMS = {"order": 1, "train": 2, "valid": 3, "init": 4, "pairs": 5, "mask": 6}
 _MASK = (1 << 63) - 1
 
 
@@ -39,9 +39,12 @@ class Noise:
         Where the numbers are drawn; CPU and CUDA generators give different numbers.
     """
 
+    hides = True
+    """Whether a model hides part of its input; validation does not."""
+
     def __init__(self, seed: int, rows: int, start: int, device: torch.device) -> None:
         self.generator = torch.Generator(device).manual_seed(seed)
-        self.rows, self.start = rows, start
+        self.seed, self.rows, self.start = seed, rows, start
 
     def normal(self, like: Tensor) -> Tensor:
         """Standard normal numbers in the shape of this rank's rows of ``like``."""
@@ -89,9 +92,42 @@ class Noise:
         drawn_n = torch.rand(self.rows, generator=self.generator, device=like.device)
         return drawn_n[self.start : self.start + len(like)] < share
 
+    def hashed(self, row_m: Tensor, item_m: Tensor, draw: int) -> Tensor:
+        """Uniform numbers in [0, 1) that are a function of the step, the row, the item and the draw alone.
+
+        Entries of a sparse row get the same numbers however rows are packed, split over ranks or ordered.
+
+        Parameters
+        ----------
+        row_m, item_m
+            int64: row of each entry on this rank, and what it is, such as its gene.
+        draw
+            Number of the draw.
+
+        Returns
+        -------
+        Tensor
+            float32 multiples of 2^-24 in the shape of ``row_m``.
+        """
+        state = (row_m + self.start) * _signed(0x9E3779B97F4A7C15) + _signed(mixed_seed(self.seed, "mask", draw))
+        state = _scrambled(state) + item_m * _signed(0xD1342543DE82EF95)
+        return ((_scrambled(state) >> 40) & 0xFFFFFF).to(torch.float32) * 2.0**-24
+
     def sample(self, total: int, share: float, device: torch.device) -> Tensor | None:
         """A uniform sample of ``range(total)``, int64 in rising order; None for all of it."""
         count = max(1, round(share * total))
         if count >= total:
             return None
         return torch.randperm(total, generator=self.generator, device=device)[:count].sort().values
+
+
+def _signed(word: int) -> int:
+    """The int64 with the bits of an unsigned 64-bit number."""
+    return word - (1 << 64) if word >> 63 else word
+
+
+def _scrambled(state: Tensor) -> Tensor:
+    """The mixing steps of splitmix64 on int64, whose products wrap and whose shifts are made logical."""
+    state = (state ^ ((state >> 30) & ((1 << 34) - 1))) * _signed(0xBF58476D1CE4E5B9)
+    state = (state ^ ((state >> 27) & ((1 << 37) - 1))) * _signed(0x94D049BB133111EB)
+    return state ^ ((state >> 31) & ((1 << 33) - 1))

@@ -76,7 +76,7 @@ def trace_alignment(
         sizes = job.sizes | {"gamma": weight}
         network = SailerX.create(config, share_p, seed=mixed_seed(seed, "init"), **sizes).to(device)
         rows = np.arange(len(part.cells))
-        history = Trainer(network, part.store().to(device), rows, rows[:0], trial, seed=seed).fit().history
+        history = Trainer(network, part.cells_store(network).to(device), rows, rows[:0], trial, seed=seed).fit().history
         gaps.append(float(history[-1]["alignment"]))
         log.info("alignment weight %g: final alignment %.5g", weight, gaps[-1])
     chosen = elbow(GRID, gaps)

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from scmap_cli.data.batches import CsrStore
 from scmap_cli.data.matrices import binarised
 from scmap_cli.errors import InputError, UsageError
 from scmap_cli.io.atomic import atomic_file, check_output
@@ -160,12 +159,14 @@ def embed(
         else:
             labels, codes = _unseen_conditions(bundle, data, batch_key, input), np.zeros(len(data.cells), np.int64)
         reference = encoder_reference(bundle, data.adata, input, reference_key, ignore_rna)
-        store = CsrStore(binarised(counts) if kind.features == "peaks" else counts, codes, reference=reference)
+        store = kind.make_store(binarised(counts) if kind.features == "peaks" else counts, codes, reference=reference)
         summary: dict[str, Any] = {"model": bundle.config["model"], "cells": store.n, "genes": report}
         if dry_run:
             return summary
         model = restore_model(kind, bundle.config, bundle.tensors, where)
         mean_nz, var_nz = embed_cells(model, store.to(where), batch_size)
+        if variance and var_nz.shape[1] == 0:
+            raise UsageError(f"--variance: an embedding by {bundle.config['model']} has none")
         result = _of_model(bundle, model, mean_nz, var_nz)
         summary |= {"dimensions": mean_nz.shape[1], "active": int(result.active.sum())}
         summary |= arrange(

@@ -30,17 +30,17 @@ _BLOCK = 1 << 22
 
 
 @dataclass(frozen=True)
-class _Imputed:
-    """Values of a file that are read a block of cells at a time, with its cells and peaks."""
+class Imputed:
+    """Values of a file that are read a block of cells at a time, with its cells and features."""
 
     path: Path
     cells: np.ndarray
-    peaks: np.ndarray
+    features: np.ndarray
     array: str | None
 
     def blocks(self) -> Iterator[np.ndarray]:
         """(rows, P) numbers."""
-        rows = max(1, _BLOCK // max(len(self.peaks), 1))
+        rows = max(1, _BLOCK // max(len(self.features), 1))
         for block in self._h5ad_blocks(rows) if self.array is None else stream_rows(self.path, self.array, rows):
             if not np.isfinite(block).all():
                 raise InputError(f"{self.path}: {int((~np.isfinite(block)).sum())} imputed values are not finite")
@@ -143,11 +143,11 @@ def evaluate_imputation(
         "best": "one threshold of highest F1 over all entries; looks at the truth",
         "seed": seed,
     }
-    loaded = [_imputed(Path(path), known) for path in inputs]
+    loaded = [open_imputed(Path(path), known.cells, known.peaks, "peaks") for path in inputs]
     result: dict[str, Any] = {"what": "imputation", "settings": settings, "results": []}
     if dry_run:
         for one in loaded:
-            log.info("would score %s: %d cells x %d peaks", one.path, len(one.cells), len(one.peaks))
+            log.info("would score %s: %d cells x %d peaks", one.path, len(one.cells), len(one.features))
         return result
     read = [*inputs, raw, *([] if truth is None else [truth])]
     with provenance.run(
@@ -198,8 +198,14 @@ def _profiles(
     return read.X.toarray()[place] > open_above, tuple(map(str, read.var_names)), Path(truth).name
 
 
-def _imputed(path: Path, known: _Truth) -> _Imputed:
-    """Names of an imputed file, once they are known to be among those of the raw data."""
+def open_imputed(path: Path, known_cells: pd.Index, known_features: pd.Index, what: str) -> Imputed:
+    """An imputed file, once its cells and features (``what`` they are called) are known to be among the raw data's.
+
+    Raises
+    ------
+    InputError
+        It has no table, its names do not fit it, or some are not in the raw data or are repeated.
+    """
     array = None
     if path.suffix == ".npz":
         shapes = array_shapes(path)
@@ -208,18 +214,20 @@ def _imputed(path: Path, known: _Truth) -> _Imputed:
         if array is None:
             raise InputError(f"{path} has no array 'imputed'", f"tables in it: {', '.join(tables) or 'none'}")
         _, others = read_npz(path, foreign=True, leave=array)
-        cells = others.get("cells", known.cells.to_numpy()).astype(str)
-        peaks = others.get("features", known.peaks.to_numpy()).astype(str)
-        if shapes[array] != (len(cells), len(peaks)):
-            raise InputError(f"{path}: {array!r} is {shapes[array]}, but there are {len(cells)} x {len(peaks)} names")
+        cells = others.get("cells", known_cells.to_numpy()).astype(str)
+        features = others.get("features", known_features.to_numpy()).astype(str)
+        if shapes[array] != (len(cells), len(features)):
+            raise InputError(
+                f"{path}: {array!r} is {shapes[array]}, but there are {len(cells)} x {len(features)} names"
+            )
     else:
         adata = read_h5ad(path, backed=True, unique=False)
-        cells, peaks = adata.obs_names.to_numpy().astype(str), adata.var_names.to_numpy().astype(str)
+        cells, features = adata.obs_names.to_numpy().astype(str), adata.var_names.to_numpy().astype(str)
         empty = adata.X is None
         adata.file.close()
         if empty:
             raise InputError(f"{path} has no X")
-    for kind, names, wanted in (("cells", cells, known.cells), ("peaks", peaks, known.peaks)):
+    for kind, names, wanted in (("cells", cells, known_cells), (what, features, known_features)):
         strange = ~np.isin(names, wanted.to_numpy().astype(str))
         if strange.any():
             raise InputError(
@@ -228,11 +236,11 @@ def _imputed(path: Path, known: _Truth) -> _Imputed:
             )
         if len(np.unique(names)) < len(names):
             raise InputError(f"{path} names {kind} more than once")
-    return _Imputed(path, cells, peaks, array)
+    return Imputed(path, cells, features, array)
 
 
-def _score(one: _Imputed, known: _Truth, thresholds: Sequence[float]) -> dict[str, Any]:
-    cell_n, peak_p = known.cells.get_indexer(pd.Index(one.cells)), known.peaks.get_indexer(pd.Index(one.peaks))
+def _score(one: Imputed, known: _Truth, thresholds: Sequence[float]) -> dict[str, Any]:
+    cell_n, peak_p = known.cells.get_indexer(pd.Index(one.cells)), known.peaks.get_indexer(pd.Index(one.features))
     type_n = known.type_n[cell_n]
     kept = type_n >= 0
     if not kept.any():
@@ -262,7 +270,7 @@ def _score(one: _Imputed, known: _Truth, thresholds: Sequence[float]) -> dict[st
         "file": one.path.name,
         "cells": int(kept.sum()),
         "cells_left_out": len(known.cells) - int(kept.sum()),
-        "peaks": len(one.peaks),
+        "peaks": len(one.features),
         "dice": {rule: _summary(values, type_n, known.types) for rule, values in scores.items()},
         "best_threshold": best,
         "best_f1": f1,

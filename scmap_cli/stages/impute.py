@@ -1,4 +1,4 @@
-"""``scmap impute``: denoised accessibility of every cell, at the depth of an average cell in one batch."""
+"""``scmap impute``: denoised accessibility of every cell, at the depth of an average cell in one batch; expression."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from scmap_cli.keys import HISTORY
 from scmap_cli.registry import get_model
 from scmap_cli.runtime import provenance
 from scmap_cli.runtime.logs import log, progress
+from scmap_cli.stages.impute_values import impute_values
 from scmap_cli.stages.inputs import aligned_counts, plain_records
 from scmap_cli.stages.multiome import encoder_reference
 from scmap_cli.training.device import memory_errors, resolve_device
@@ -36,6 +37,7 @@ def impute(
     output: Path,
     *,
     features: Path | None = None,
+    entries_layer: str | None = None,
     binarize: str = "none",
     batch: str | None = None,
     layer: str | None = None,
@@ -48,10 +50,12 @@ def impute(
     force: bool = False,
     dry_run: bool = False,
 ) -> dict[str, Any]:
-    """Impute the peaks of cells with a trained SAILER or SAILERX model (thesis, section 2.2.4).
+    """Impute the peaks of cells with a trained SAILER or SAILERX model, or expression with a trained Expresser.
 
-    Each cell's posterior mean is decoded with the depth of an average cell (z-score 0) and one batch for all. Output is
-    written a block of cells at a time; no more than a block is held in memory.
+    Peaks (thesis, section 2.2.4): each cell's posterior mean is decoded with the depth of an average cell (z-score 0)
+    and one batch for all. Output is written a block of cells at a time; no more than a block is held in memory.
+
+    Expression: see :func:`scmap_cli.stages.impute_values.impute_values`.
 
     Parameters
     ----------
@@ -62,7 +66,9 @@ def impute(
     output
         ``.h5ad``: cells x peaks in ``X`` with the input's ``obs``. ``.npz``: the matrix with names.
     features
-        Text file of the peaks wanted, one a line; all by default.
+        Text file of the peaks or genes wanted, one a line; all peaks by default.
+    entries_layer
+        Of an Expresser: layer of the input that marks the entries wanted.
     binarize
         ``none``: probabilities, float32. A number in (0, 1): 1 where the probability is above it. ``scale``: 1 where it
         is above both the share of cells in which the peak is open and the share of the model's peaks open in the cell,
@@ -94,6 +100,7 @@ def impute(
     where = resolve_device(device)
     parameters = {
         "features": features,
+        "entries_layer": entries_layer,
         "binarize": binarize,
         "batch": batch,
         "layer": layer,
@@ -112,6 +119,15 @@ def impute(
         memory_errors("--batch-size"),
     ):
         bundle = load_bundle(model_dir)
+        if bundle.config["model"] == "expresser":
+            if binarize != "none" or batch is not None:
+                raise UsageError("--binarize and --batch are for peaks; this model imputes expression")
+            return impute_values(
+                bundle, input, output, run, features=features, entries_layer=entries_layer, layer=layer,
+                batch_size=batch_size, min_overlap=min_overlap, where=where, force=force, dry_run=dry_run,
+            )  # fmt: skip
+        if entries_layer is not None:
+            raise UsageError("--entries-layer is for expression; this model imputes peaks")
         if "impute" not in bundle.config["capabilities"]:
             raise UsageError(f"{model_dir} holds a model of type {bundle.config['model']}, which does not impute")
         code, name = _batch(bundle, batch)

@@ -15,7 +15,7 @@ import torch
 from scipy import sparse
 
 from scmap_cli.config import TrainConfig, as_dict
-from scmap_cli.data.batches import CsrStore
+from scmap_cli.data.batches import Store
 from scmap_cli.errors import InputError, OutputExistsError, UsageError
 from scmap_cli.io import bundle as files
 from scmap_cli.io.atomic import atomic_dir, check_output
@@ -29,6 +29,7 @@ from scmap_cli.runtime.logs import log
 from scmap_cli.training.checkpoint import Checkpoint
 from scmap_cli.training.distributed import Ranks, process_group
 from scmap_cli.training.loop import FitResult, Trainer
+from scmap_cli.training.throughput import speed
 
 
 @dataclass
@@ -55,6 +56,9 @@ class TrainingData:
         (n, r) and (n,) of a second modality, see :class:`scmap_cli.data.batches.Batch`.
     described
         More about the data for ``config.json``, JSON values.
+    store, rows, digest
+        Where the cells are on disk: what gives them as batches, the row of each, and the digest of it all; ``counts``
+        is then empty.
     """
 
     counts: sparse.csr_matrix
@@ -71,15 +75,18 @@ class TrainingData:
     reference: np.ndarray | None = None
     weights: np.ndarray | None = None
     described: dict[str, Any] = field(default_factory=dict)
+    store: Store | None = None
+    rows: np.ndarray | None = None
+    digest: str | None = None
 
     @property
     def n_covariates(self) -> int:
         """Columns of the covariates."""
         return 0 if self.covariates is None else self.covariates.shape[1]
 
-    def store(self) -> CsrStore:
-        """All cells as the loop takes them."""
-        return CsrStore(
+    def cells_store(self, network: ScmapModel) -> Store:
+        """All cells as the model takes them."""
+        return self.store or network.make_store(
             self.counts, self.codes, covariates=self.covariates, reference=self.reference, weights=self.weights
         )
 
@@ -136,21 +143,22 @@ class Training:
             "schema_version": files.SCHEMA_VERSION,
             "seed": self.seed,
             "inputs": [f"{path['name']} {path['digest']}" for path in run.record["inputs"]],
-            "cells": _cells_digest(data),
+            "cells": data.digest or _cells_digest(data),
             "conditions": data.conditions,
             "features": files.features_digest(data.genes),
             "batch_key": self.batch_key,
             "model_config": as_dict(self.config),
-            "train_config": as_dict(self.settings) | {"checkpoint_minutes": None},
+            "train_config": self._lasting(),
         }
         checkpoint = Checkpoint(self.output / files.CHECKPOINTS, full)
         go_on = self.resume == "auto" and checkpoint.exists() and _same_run(checkpoint, self.force)
         network.to(self.device)
         network.held = {name: tensor.to(self.device) for name, tensor in network.held.items()}
-        store = data.store().to(self.device)
+        store = data.cells_store(network).to(self.device)
         data.counts = sparse.csr_matrix((0, 0))
         with process_group(self.ranks, self.device):
-            rows = (np.flatnonzero(~data.held), np.flatnonzero(data.held))
+            place = np.arange(len(data.held)) if data.rows is None else data.rows
+            rows = (place[~data.held], place[data.held])
             trainer = Trainer(
                 network, store, *rows, self.settings, seed=self.seed, ranks=self.ranks, checkpoint=checkpoint
             )
@@ -162,10 +170,14 @@ class Training:
             device=str(self.device),
             processes=self.ranks.world,
         )
+        precision = self.settings.precision
+        run.note(
+            **speed(result.work, result.epoch_seconds, result.cells_per_epoch, self.device, precision, self.ranks.world)
+        )
         if result.epoch_seconds:
-            speed = result.cells_per_epoch / float(np.median(result.epoch_seconds))
-            run.note(cells_per_second=round(speed, 1))
-            log.info("%.0f cells a second (median epoch)", speed)
+            rate = result.cells_per_epoch / float(np.median(result.epoch_seconds))
+            run.note(cells_per_second=round(rate, 1))
+            log.info("%.0f cells a second (median epoch)", rate)
         summary = _metrics(network, result, data)
         if self.ranks.first:
             self._publish(network, result, data, run, summary, more)
@@ -176,6 +188,14 @@ class Training:
             )
             log.info("wrote %s%s", self.output, told)
         return summary
+
+    def _lasting(self) -> dict[str, Any]:
+        """Training settings that must stay for a run to go on: the cells of a step, not how they are split."""
+        plain = as_dict(self.settings)
+        if "accumulate" in plain:
+            cells = plain["batch_size"] * plain.pop("accumulate") * self.ranks.world
+            plain |= {"batch_size": f"{cells} cells a step"}
+        return plain | {"checkpoint_minutes": None}
 
     def _publish(
         self,

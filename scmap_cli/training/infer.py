@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from scmap_cli.config import build
-from scmap_cli.data.batches import CsrStore
+from scmap_cli.data.batches import Store
 from scmap_cli.errors import InputError
 from scmap_cli.models.base import ScmapModel
 from scmap_cli.runtime.logs import progress
@@ -38,12 +38,15 @@ def restore_model(
     return model.to(device)
 
 
-def embed_cells(model: ScmapModel, store: CsrStore, batch_size: int = 2048) -> tuple[np.ndarray, np.ndarray]:
+def embed_cells(model: ScmapModel, store: Store, batch_size: int = 2048) -> tuple[np.ndarray, np.ndarray]:
     """Posterior means and variances of all cells of a store, both float32 (n, z), in the order of the file.
+
+    Of a model that gives points the variances are (n, 0).
 
     A batch is inference without noise, so a cell's posterior does not depend on its neighbours in the file.
     """
     means, variances = [], []
+    batch_size = min(batch_size, model.most_cells)
     with progress("embedding cells", store.n) as bar:
         for start in range(0, store.n, batch_size):
             rows = torch.arange(start, min(start + batch_size, store.n))

@@ -11,7 +11,7 @@ import math
 import time
 from collections import defaultdict
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from scmap_cli.config import TrainConfig
-from scmap_cli.data.batches import CsrStore, epoch_order
+from scmap_cli.config import PretrainConfig, TrainConfig
+from scmap_cli.data.batches import Store
 from scmap_cli.errors import DivergedError, StoppedError, UsageError
 from scmap_cli.models.base import LossOutput, ScmapModel
 from scmap_cli.nn.noise import Noise, mixed_seed
@@ -30,7 +30,8 @@ from scmap_cli.runtime.signals import StopFlag
 from scmap_cli.training.checkpoint import Checkpoint, pack_optimizer, unpack_optimizer
 from scmap_cli.training.distributed import Ranks
 
-_VALID_BATCH = 2048
+# What a cosine leaves of the learning rate at the end.
+_LAST_RATE = 0.1
 
 
 @dataclass
@@ -51,13 +52,14 @@ class Progress:
 
 @dataclass(frozen=True)
 class FitResult:
-    """What a run did: history rows, the epoch whose weights the model holds, and the wall seconds of each epoch."""
+    """What a run did: history rows, the epoch whose weights the model holds, wall seconds and work of each epoch."""
 
     history: list[dict[str, float]]
     best_epoch: int
     stopped_early: bool
     epoch_seconds: list[float]
     cells_per_epoch: int
+    work: list[dict[str, float]]
 
 
 class Trainer:
@@ -82,7 +84,7 @@ class Trainer:
     def __init__(
         self,
         model: ScmapModel,
-        store: CsrStore,
+        store: Store,
         train_rows: np.ndarray,
         valid_rows: np.ndarray,
         config: TrainConfig,
@@ -91,30 +93,37 @@ class Trainer:
         ranks: Ranks | None = None,
         checkpoint: Checkpoint | None = None,
     ) -> None:
-        self.model, self.store, self.config, self.seed = model, store, config, seed
+        self.model, self.store, self.seed = model, store, seed
+        self.config = config if isinstance(config, PretrainConfig) else PretrainConfig(**asdict(config))
         self.train_rows, self.valid_rows = train_rows, valid_rows
         self.ranks = ranks or Ranks()
         self.checkpoint = checkpoint
         self.device = next(model.parameters()).device
         if len(train_rows) < self.ranks.world:
             raise UsageError(f"{len(train_rows)} training cells are too few for {self.ranks.world} processes")
-        self.batch_size = max(1, min(config.batch_size, len(train_rows) // self.ranks.world))
-        whole = self.batch_size * self.ranks.world
+        parts = self.ranks.world * self.config.accumulate
+        self.batch_size = max(1, min(config.batch_size, len(train_rows) // parts))
+        self.batches = min(self.config.accumulate, len(train_rows) // (self.batch_size * self.ranks.world))
+        whole = self.batch_size * self.ranks.world * self.batches
         # A model that must see every cell gets batches of nearly equal size, none larger than was asked for.
         self.steps = -(-len(train_rows) // whole) if model.every_cell else max(1, len(train_rows) // whole)
         model.shorten_annealing(config.epochs)
-        self.optimizer = torch.optim.Adam(
+        kind = torch.optim.AdamW if self.config.optimizer == "adamw" else torch.optim.Adam
+        self.optimizer = kind(
             [p for p in model.parameters() if p.requires_grad],
             lr=config.lr,
             eps=config.adam_eps,
             weight_decay=config.weight_decay,
             fused=True,
         )
-        self.state = Progress(lr=config.lr)
+        self.state, self.pace = Progress(lr=config.lr), 1.0
         self.best: dict[str, Tensor] = {}
         self.safe: dict[str, Tensor] = {}
         self.epoch_seconds: list[float] = []
+        self.work: list[dict[str, float]] = []
         self.loss_of: torch.nn.Module = model
+        if self.config.compile:
+            model.compile_parts()
         if self.ranks.world > 1:
             self.loss_of = DistributedDataParallel(model, broadcast_buffers=False)
         self._saved_at = time.monotonic()
@@ -142,9 +151,9 @@ class Trainer:
         if self.best:
             self.model.load_state_dict(self.best)
             self.model.loaded()
-        cells = self._span(self.steps - 1)[0][1]
+        cells = self._span(self.steps - 1)[1]
         best_epoch = state.best_epoch or state.epoch
-        return FitResult(state.history, best_epoch, state.epoch < config.epochs, self.epoch_seconds, cells)
+        return FitResult(state.history, best_epoch, state.epoch < config.epochs, self.epoch_seconds, cells, self.work)
 
     def _epochs(self) -> None:
         config, state = self.config, self.state
@@ -160,19 +169,18 @@ class Trainer:
     def _epoch(self, stop: StopFlag) -> None:
         state, config = self.state, self.config
         started = time.perf_counter()
-        order = epoch_order(
-            self.store.condition_n[self.train_rows].cpu().numpy(),
-            mixed_seed(self.seed, "order", state.epoch),
-            config.sampling,
-        )
-        rows = torch.from_numpy(self.train_rows[order])
+        seed = mixed_seed(self.seed, "order", state.epoch)
+        rows = torch.from_numpy(self.store.order(self.train_rows, seed, config.sampling))
+        self.work.append({})
         sums: defaultdict[str, Tensor] = defaultdict(lambda: torch.zeros((), dtype=torch.float64, device=self.device))
         for name, values in state.sums.items():
             sums[name] = torch.tensor(self.ranks.share(values), dtype=torch.float64, device=self.device)
         while state.step < self.steps:
-            output = self._step(rows)
-            for name, part in {"train_loss": output.total.detach(), **output.parts}.items():
-                sums[name] += part
+            for output in self._step(rows):
+                for name, part in {"train_loss": output.total.detach(), **output.parts}.items():
+                    sums[name] += part / self.batches
+                for name, amount in output.work.items():
+                    self.work[-1][name] = self.work[-1].get(name, 0.0) + amount
             state.step += 1
             due = time.monotonic() - self._saved_at > 60 * config.checkpoint_minutes
             stopped, due = self.ranks.any([stop.stopped, due], self.device)
@@ -188,33 +196,57 @@ class Trainer:
         self._end_epoch(sums)
         self.epoch_seconds.append(time.perf_counter() - started)
 
-    def _step(self, rows: Tensor) -> LossOutput:
-        state = self.state
-        (start, end), own = self._span(state.step)
-        noise = Noise(mixed_seed(self.seed, "train", state.epoch, state.step), end - start, own[0], self.device)
+    def _step(self, rows: Tensor) -> list[LossOutput]:
+        """One step of the optimiser; the losses of the batches whose gradients it adds up."""
+        state, world = self.state, self.ranks.world
+        start, end = self._span(state.step)
+        parts = world * self.batches
+        edges = [(end - start) * i // parts for i in range(parts + 1)]
         position = state.epoch + state.step / self.steps
-        batch = self.store.batch(rows[start + own[0] : start + own[1]], noise, position)
-        with self._precision():
-            output: LossOutput = self.loss_of(batch)
+        seed = mixed_seed(self.seed, "train", state.epoch, state.step)
+        self._set_pace()
         self.optimizer.zero_grad(set_to_none=True)
-        output.total.backward()
-        (bad,) = self.ranks.any([not math.isfinite(output.total.item())], self.device)
+        outputs = []
+        for number in range(self.batches):
+            first, last = edges[number * world + self.ranks.rank :][:2]
+            noise = Noise(seed, end - start, first, self.device)
+            batch = self.store.batch(rows[start + first : start + last], noise, position)
+            with self._shared_at(last=number == self.batches - 1):
+                with self._precision():
+                    output: LossOutput = self.loss_of(batch)
+                (output.total / self.batches).backward()
+            outputs.append(output)
+        (bad,) = self.ranks.any([not all(math.isfinite(o.total.item()) for o in outputs)], self.device)
         if bad:
-            self._diverged(output)
+            self._diverged(next((o for o in outputs if not math.isfinite(o.total.item())), outputs[0]))
         if self.config.grad_clip > 0:
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.grad_clip)
         self.optimizer.step()
-        self.model.after_step(state.lr, position)
-        return output
+        self.model.after_step(state.lr * self.pace, position)
+        return outputs
 
-    def _span(self, step: int) -> tuple[tuple[int, int], tuple[int, int]]:
-        """Rows of a step of all ranks, and of these the ones of this rank."""
-        rank, world = self.ranks.rank, self.ranks.world
-        if not self.model.every_cell:
-            size = self.batch_size * world
-            return (step * size, (step + 1) * size), (rank * self.batch_size, (rank + 1) * self.batch_size)
-        start, end = (len(self.train_rows) * at // self.steps for at in (step, step + 1))
-        return (start, end), ((end - start) * rank // world, (end - start) * (rank + 1) // world)
+    def _set_pace(self) -> None:
+        """Warm-up and cosine scale the learning rate of the step to come, whatever a plateau has made of it."""
+        config = self.config
+        done = (self.state.epoch * self.steps + self.state.step + 1) / (config.epochs * self.steps)
+        self.pace = 1.0
+        if done < config.warmup:
+            self.pace = done / config.warmup
+        elif config.schedule == "cosine":
+            fall = (done - config.warmup) / (1.0 - config.warmup)
+            self.pace = _LAST_RATE + (1.0 - _LAST_RATE) * (1.0 + math.cos(math.pi * fall)) / 2
+        self._set_lr(self.state.lr)
+
+    def _shared_at(self, last: bool) -> Any:
+        """Gradients are exchanged with the other ranks once a step, with the last of its batches."""
+        return nullcontext() if last or self.ranks.world == 1 else self.loss_of.no_sync()  # type: ignore[operator]
+
+    def _span(self, step: int) -> tuple[int, int]:
+        """First row and end of a step of all ranks."""
+        if self.model.every_cell:
+            return len(self.train_rows) * step // self.steps, len(self.train_rows) * (step + 1) // self.steps
+        whole = self.batch_size * self.ranks.world * self.batches
+        return step * whole, (step + 1) * whole
 
     def _precision(self) -> Any:
         if self.config.precision == "bf16":
@@ -226,10 +258,11 @@ class Trainer:
         """Mean score and parts over the validation cells, with noise that is the same every epoch."""
         names: list[str] = []
         sums = torch.zeros(8, dtype=torch.float64, device=self.device)
-        for number, start in enumerate(range(0, len(self.valid_rows), _VALID_BATCH)):
+        size = self.model.most_cells
+        for number, start in enumerate(range(0, len(self.valid_rows), size)):
             if number % self.ranks.world != self.ranks.rank:
                 continue
-            rows = torch.from_numpy(self.valid_rows[start : start + _VALID_BATCH])
+            rows = torch.from_numpy(self.valid_rows[start : start + size])
             noise = _SampleOnly(mixed_seed(self.seed, "valid", number), len(rows), 0, self.device)
             with self._precision():
                 output = self.model.loss(self.store.batch(rows, noise))
@@ -251,7 +284,7 @@ class Trainer:
         row = {"epoch": state.epoch + 1, **dict(zip(sums, totals.tolist(), strict=True))}
         if len(self.valid_rows):
             row |= self.validate()
-        row["lr"] = state.lr
+        row["lr"] = state.lr * self.pace
         state.history.append(row)
         state.epoch, state.step, state.sums = state.epoch + 1, 0, {}
         finite = all(bool(torch.isfinite(p).all()) for p in self.model.parameters())
@@ -279,7 +312,7 @@ class Trainer:
     def _set_lr(self, lr: float) -> None:
         self.state.lr = lr
         for group in self.optimizer.param_groups:
-            group["lr"] = lr
+            group["lr"] = lr * self.pace
 
     def _copy(self) -> dict[str, Tensor]:
         return {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
@@ -320,6 +353,8 @@ class Trainer:
 
 class _SampleOnly(Noise):
     """Noise that samples the latent variables but drops no units and hides no input: validation sees all there is."""
+
+    hides = False
 
     def dropout(self, x: Tensor, share: float) -> Tensor:
         return x

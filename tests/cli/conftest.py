@@ -125,8 +125,31 @@ def shelf(tmp_path_factory) -> Path:
             scmap("embed", "model", "data.h5ad", "-o", output, "--device", "cpu", "-t", 1)
         small = ("--hidden", "8,6", "--batch-size", 64, *short[:2], *short[4:])
         scmap("train", "sailer", "data.h5ad", "-o", "sailer", "--batch-key", "batch", *small)
+        scmap("preprocess", "corpus", "data.h5ad", "-o", "corpus.zarr", "--study-key", "batch")
+        scmap("train", "expresser", "corpus.zarr", "-o", "expresser", *EXPRESSER)
+        scmap("embed", "--genes", "expresser", "-o", "genes.tsv", "--device", "cpu")
+        names = [line.split()[0] for line in (folder / "genes.tsv").read_text().splitlines()[1:]]
+        (folder / "scores.tsv").write_text("".join(f"{name}\t{i % 7}\n" for i, name in enumerate(names)))
     return folder
 
+
+#: a training of a second
+EXPRESSER = (
+    "--preset",
+    "tiny",
+    "--width",
+    16,
+    "--layers",
+    1,
+    "--epochs",
+    1,
+    "--max-genes",
+    32,
+    "-t",
+    1,
+    "--device",
+    "cpu",
+)
 
 #: a command line of every verb that works on the shelf, without its output
 COMMANDS = {
@@ -141,6 +164,8 @@ COMMANDS = {
         *("--components", "4"),
     ),
     "preprocess programs": ("{shelf}/sets.gmt", "--genes", "{shelf}/data.h5ad", "-o", "out.npz"),
+    "preprocess corpus": ("{shelf}/data.h5ad", "-o", "out.zarr", "--study-key", "batch"),
+    "train expresser": ("{shelf}/corpus.zarr", "-o", "out", *map(str, EXPRESSER)),
     "preprocess gene-scores": ("{shelf}/atac.h5ad", "--genes", "{shelf}/genes.bed", "-o", "out.h5ad"),
     "simulate rna": ("--preset", "tiny", "-o", "out.h5ad"),
     "train sailer": (
@@ -175,6 +200,7 @@ COMMANDS = {
         *("{shelf}/data.h5ad", "-o", "out.tsv", "--method", "t-test", "--label-key", "cell_type"),
         *("-k", "5", "--h5ad-output", "out.h5ad", "--plot", "out.png"),
     ),
+    "evaluate genes": ("{shelf}/expresser", "--scores", "{shelf}/scores.tsv", "-o", "out.json"),
     "evaluate markers": (
         *("{shelf}/data.h5ad", "-o", "out.json", "--method", "hvg", "--label-key", "cell_type"),
         *("-k", "5", "--splits", "1", "--confusion-output", "out.tsv"),

@@ -23,11 +23,13 @@ STAGES = {
     "preprocess multiome": "scmap_cli.stages.preprocess_multiome:preprocess_multiome",
     "preprocess programs": "scmap_cli.stages.preprocess_programs:preprocess_programs",
     "preprocess gene-scores": "scmap_cli.stages.preprocess_gene_scores:preprocess_gene_scores",
+    "preprocess corpus": "scmap_cli.stages.preprocess_corpus:preprocess_corpus",
     "simulate rna": "scmap_cli.stages.simulate:simulate_rna",
     "simulate atac": "scmap_cli.stages.simulate_atac:simulate_atac",
     "train expimap": "scmap_cli.stages.train:train",
     "train sailer": "scmap_cli.stages.train_sailer:train_sailer",
     "train sailerx": "scmap_cli.stages.train_sailerx:train_sailerx",
+    "train expresser": "scmap_cli.stages.train_expresser:train_expresser",
     "embed": "scmap_cli.stages.embed:embed",
     "impute": "scmap_cli.stages.impute:impute",
     "map-query": "scmap_cli.stages.map_query:map_query",
@@ -37,14 +39,21 @@ STAGES = {
     "evaluate invariance": "scmap_cli.stages.evaluate_invariance:evaluate_invariance",
     "evaluate imputation": "scmap_cli.stages.evaluate_imputation:evaluate_imputation",
     "evaluate markers": "scmap_cli.stages.evaluate_markers:evaluate_markers",
+    "evaluate genes": "scmap_cli.stages.evaluate_genes:evaluate_genes",
     "evaluate reconstruction": "scmap_cli.stages.evaluate_reconstruction:evaluate_reconstruction",
     "info": "scmap_cli.stages.info:info",
 }
 #: further stages of a verb that does one of several things
-ALSO = {"embed": "scmap_cli.stages.embed_baseline:embed_baseline"}
+ALSO = {
+    "embed": ("scmap_cli.stages.embed_baseline:embed_baseline", "scmap_cli.stages.embed_genes:embed_genes"),
+    "evaluate imputation": ("scmap_cli.stages.evaluate_withheld:evaluate_withheld",),
+}
+#: what chooses between the stages of such a verb
+CHOOSES = {"embed": {"genes"}}
 PROCESS = {"threads", "quiet", "verbose", "config", "print_config"}
 EVERY_VERB = ["--force", "--threads", "--quiet", "--verbose", "--dry-run", "--help"]
-USE_A_DEVICE = ("train sailer", "train sailerx", "train expimap", "embed", "impute", "map-query", "gp-test")
+TRAIN = ("train sailer", "train sailerx", "train expimap", "train expresser")
+USE_A_DEVICE = (*TRAIN, "embed", "impute", "map-query", "gp-test", "evaluate imputation")
 EVERY_RUN = ["--seed", "--config", "--print-config"]
 CHOICES_DIFFER = ("--preset",)
 SAME_MEANING = [*EVERY_VERB, *EVERY_RUN, "--device", "--layer", "--gene-column", "--cluster-backend"]
@@ -117,12 +126,12 @@ def test_the_same_flag_means_the_same_everywhere():
 @pytest.mark.parametrize("verb", LEAVES)
 def test_parameters_are_those_of_the_stage(verb):
     stage = {}
-    for target in filter(None, (ALSO.get(verb), STAGES[verb])):
+    for target in (*ALSO.get(verb, ()), STAGES[verb]):
         module, name = target.split(":")
         stage |= inspect.signature(getattr(import_module(module), name)).parameters
     ours = parameters(verb)
-    names = set(ours) - PROCESS
-    if verb in ("train sailer", "train sailerx", "train expimap", "map-query"):
+    names = set(ours) - PROCESS - CHOOSES.get(verb, set())
+    if verb in (*TRAIN, "map-query"):
         own = {n for n, p in ours.items() if getattr(p, "rich_help_panel", None) in (options.MODEL, options.TRAINING)}
         names = (names - own) | {"model_options", "train_options"} | ({"model"} if verb == "train expimap" else set())
     assert names == set(stage)
@@ -135,26 +144,30 @@ def test_parameters_are_those_of_the_stage(verb):
             shown = options.integers(shown, "-k")
         if name == "thresholds":
             shown = options.floats(shown, "--thresholds")
+        if name == "pair_splits":
+            shown = options.names(shown)
         if isinstance(ours[name].show_default, str):
             assert ours[name].show_default == ", ".join(default)
         else:
             assert shown == default or str(shown) == str(default), name
 
 
-@pytest.mark.parametrize("verb", ["train expimap", "train sailer", "train sailerx"])
+@pytest.mark.parametrize("verb", TRAIN)
 def test_defaults_of_training_are_those_of_the_configs(verb):
-    from scmap_cli.config import TrainConfig
+    from scmap_cli.config import PretrainConfig, TrainConfig
     from scmap_cli.models.expimap import ExpiMapConfig
+    from scmap_cli.models.expresser import ExpresserConfig
     from scmap_cli.models.sailer import SailerConfig
     from scmap_cli.models.sailerx import SailerXConfig
-    from scmap_cli.stages import train_sailer, train_sailerx
+    from scmap_cli.stages import train_expresser, train_sailer, train_sailerx
 
-    model, changed = {
-        "train expimap": (ExpiMapConfig, {}),
-        "train sailer": (SailerConfig, train_sailer.DEFAULTS),
-        "train sailerx": (SailerXConfig, train_sailerx.DEFAULTS),
+    model, training, changed = {
+        "train expimap": (ExpiMapConfig, TrainConfig, {}),
+        "train sailer": (SailerConfig, TrainConfig, train_sailer.DEFAULTS),
+        "train sailerx": (SailerXConfig, TrainConfig, train_sailerx.DEFAULTS),
+        "train expresser": (ExpresserConfig, PretrainConfig, train_expresser.DEFAULTS),
     }[verb]
-    for panel, config, other in ((options.MODEL, model, {}), (options.TRAINING, TrainConfig, changed)):
+    for panel, config, other in ((options.MODEL, model, {}), (options.TRAINING, training, changed)):
         ours = LEAVES[verb].params
         declared = {key_of(p): p.default for p in ours if getattr(p, "rich_help_panel", None) == panel}
         real = {field.name: field.default for field in dataclasses.fields(config)} | other
@@ -196,6 +209,8 @@ def test_choices_are_those_of_the_code():
     from scmap_cli.io.gmt import FORMS
     from scmap_cli.metrics.graph import BACKENDS, METHODS
     from scmap_cli.metrics.invariance import ESTIMATORS
+    from scmap_cli.models.expresser import BINNINGS
+    from scmap_cli.models.expresser import PRESETS as EXPRESSER_PRESETS
     from scmap_cli.nn.distributions import LINKS
     from scmap_cli.stages.embeddings import BASELINES
     from scmap_cli.stages.evaluate_reconstruction import REBUILT, SCALES
@@ -216,6 +231,8 @@ def test_choices_are_those_of_the_code():
         ("simulate atac", "rare_in"): RARE_IN,
         ("train expimap", "mean"): LINKS,
         ("train sailerx", "depth_weights"): WEIGHTS,
+        ("train expresser", "preset"): EXPRESSER_PRESETS,
+        ("train expresser", "binning"): BINNINGS,
         ("embed", "cluster_method"): METHODS,
         ("embed", "cluster_backend"): BACKENDS,
         ("embed", "missing"): MISSING,

@@ -1,0 +1,372 @@
+r"""Expresser (Expression Transformer): gene embeddings and imputation by predicting masked expression values.
+
+Cao, "Deep learning methods for single-cell multi-omics" (thesis 2023), chapter 4; there is no released code.
+Implemented here:
+
+* equation 4.1: a learned token of dimension d for every gene, and one for each of k bins of expression;
+* section 4.2.1: values are log1p of counts per 10,000; the bins of a cell are k equal parts of (0, L], L the cell's
+  largest value;
+* equations 4.2-4.3 and section 4.2.2, the encoder: N transformer layers over the tokens of the expressed genes, which
+  are told neither values nor places;
+* section 4.2.2, the expression decoder: after the encoder a random subset of the genes is masked; one layer of
+  cross-attention from masked genes (queries) to observed genes (keys), whose values are the tokens of the observed bins
+  times a matrix :math:`W^V`; without a decoder (``decoder=False``, the thesis's ablation) a standard encoder layer
+  takes its place, the bin tokens are added to the observed genes and a mask token to the others;
+* equation 4.4, the head: :math:`\hat X = softplus(MLP([P, L]))`;
+* equation 4.5, the squared error over masked genes.
+
+What the text leaves open, or where it is not followed:
+
+* **Leaks.** The text takes L, the bins and the normalising total from the whole cell, masked genes included: if the
+  largest value is masked, L is the answer, and the total tells the sum of what is masked. Here all three are taken from
+  the observed genes of each draw; ``leaky=True`` is the text's way.
+* Bins are numbered 1..k by ceil(k x / L): the text's half-open intervals leave out the largest value. ``binning`` can
+  be ``quantile``: k equal shares of the cell's observed values, equal values together.
+* The masked share is not told: each cell and draw has its own, uniform in ``mask_low``..``mask_high``. As the encoder's
+  output does not depend on the mask, ``draws`` masks share one pass through it.
+* Cells are not cut at 1,100 genes: in training a cell with more than ``max_genes`` has a random subset of them each
+  epoch, at inference all. Nothing is padded (:mod:`..nn.attention`).
+* The norms of a layer come before it (:class:`..nn.attention.Block`), hidden units are 4 d, there is no dropout.
+* The decoder adds the masked gene's own vector to what it has attended to (``residual``), as transformer layers do;
+  the text writes no residual, and then a gene's level can come through attention weights alone.
+* The sum of equation 4.5 is divided by the cells of the batch and the mean number of masked genes of a cell, a
+  constant: the loss is near a mean over masked genes, and its gradient stays exact over processes and accumulation.
+
+The masked genes are among the encoder's input: the model predicts the value of a gene *given that it is expressed*. It
+cannot tell true zeros.
+
+Presets: ``thesis`` is 12 layers, 4 heads, d = 200; ``wide`` has d = 256, heads of 64, which fused kernels take without
+padding; ``tiny`` trains on a CPU.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from scipy import sparse
+from torch import Tensor, nn
+from torch.nn.functional import softplus
+
+from scmap_cli.data.tokens import MemoryRows, TokenBatch, TokenStore
+from scmap_cli.errors import UsageError
+from scmap_cli.models.base import LossOutput, Posterior, ScmapModel
+from scmap_cli.nn.attention import Block, edges_of, packed_attention
+from scmap_cli.nn.noise import Noise
+
+PRESETS: dict[str, dict[str, int]] = {
+    "tiny": {"width": 64, "layers": 2, "heads": 2},
+    "thesis": {"width": 200, "layers": 12, "heads": 4},
+    "wide": {"width": 256, "layers": 12, "heads": 4},
+}
+BINNINGS = ("width", "quantile")
+_TARGET = 1e4
+
+
+@dataclass(frozen=True)
+class ExpresserConfig:
+    """Hyperparameters of Expresser.
+
+    Attributes
+    ----------
+    preset
+        Sizes that are not given (0): ``tiny``, ``thesis`` or ``wide``, see :data:`PRESETS`.
+    width, layers, heads
+        Dimension d of the tokens, encoder layers N, attention heads h (which d is a multiple of).
+    bins, binning
+        Number k of expression bins, and whether they are equal in ``width`` or hold equal shares (``quantile``).
+    mask_low, mask_high
+        Range of the masked share of a cell's genes.
+    draws
+        Masks drawn for each pass through the encoder.
+    max_genes
+        Most genes of a cell in a training step.
+    decoder
+        False replaces the expression decoder by an encoder layer (the ablation).
+    residual
+        Whether the decoder adds the masked gene's own vector; the layer in its place always does.
+    leaky
+        Take scale, bins and total from the whole cell, as the text does.
+    """
+
+    preset: str = "thesis"
+    width: int = 0
+    layers: int = 0
+    heads: int = 0
+    bins: int = 50
+    binning: str = "width"
+    mask_low: float = 0.1
+    mask_high: float = 0.5
+    draws: int = 4
+    max_genes: int = 1100
+    decoder: bool = True
+    residual: bool = True
+    leaky: bool = False
+
+    def __post_init__(self) -> None:
+        if self.preset not in PRESETS:
+            raise UsageError(f"preset is {self.preset!r}", f"choose one of {', '.join(PRESETS)}")
+        for key, value in PRESETS[self.preset].items():
+            if getattr(self, key) == 0:
+                object.__setattr__(self, key, value)
+        for key in ("width", "layers", "heads", "bins", "draws"):
+            if getattr(self, key) < 1:
+                raise UsageError(f"{key} {getattr(self, key)} must be at least 1")
+        if self.width % self.heads:
+            raise UsageError(f"width {self.width} is no multiple of the {self.heads} heads")
+        if self.binning not in BINNINGS:
+            raise UsageError(f"binning is {self.binning!r}", f"choose one of {', '.join(BINNINGS)}")
+        if not 0 < self.mask_low <= self.mask_high < 1:
+            raise UsageError(f"mask_low {self.mask_low} and mask_high {self.mask_high} are no range within (0, 1)")
+        if self.max_genes < 2:
+            raise UsageError(f"max_genes {self.max_genes} must be at least 2: one to observe and one to mask")
+
+
+@dataclass(frozen=True)
+class _Draw:
+    """Masks of s draws over the t tokens of n cells, and what the observed genes tell.
+
+    ``masked_q`` and ``observed_o`` are positions in the (s, t) table, by draw and cell, with the edges of their s n
+    sequences; ``value_st`` is log1p CP10k, ``largest_sn`` the largest observed value.
+    """
+
+    masked_q: Tensor
+    observed_o: Tensor
+    masked_edges: Tensor
+    observed_edges: Tensor
+    value_st: Tensor
+    largest_sn: Tensor
+    mask_st: Tensor
+
+
+class Expresser(ScmapModel):
+    """The Expression Transformer; see the module for the equations.
+
+    Parameters
+    ----------
+    config
+        Hyperparameters.
+    n_genes
+        Size of the vocabulary.
+    masked_genes
+        Mean number of masked genes of a training cell, the constant that divides the loss.
+    """
+
+    name: ClassVar[str] = "expresser"
+    config_type: ClassVar[type] = ExpresserConfig
+    capabilities: ClassVar[frozenset[str]] = frozenset({"embed", "impute", "gene-embedding"})
+    told_condition: ClassVar[bool] = False
+    most_cells: ClassVar[int] = 64
+
+    def __init__(self, config: ExpresserConfig, *, n_genes: int, masked_genes: float) -> None:
+        super().__init__()
+        self.config = config
+        self.structure = {"n_genes": n_genes, "masked_genes": masked_genes}
+        d = config.width
+        self.gene_gd = nn.Parameter(torch.randn(n_genes, d) * 0.02)
+        self.bin_kd = nn.Parameter(torch.randn(config.bins, d) * 0.02)
+        self.encoder = nn.ModuleList(Block(d, config.heads, 4 * d) for _ in range(config.layers))
+        self.norm = nn.LayerNorm(d)
+        if config.decoder:
+            self.query, self.key, self.value = nn.Linear(d, d), nn.Linear(d, d), nn.Linear(d, d, bias=False)
+            self.out = nn.Linear(d, d)
+        else:
+            self.mask_d = nn.Parameter(torch.randn(d) * 0.02)
+            self.last = Block(d, config.heads, 4 * d)
+        self.head = nn.Sequential(nn.Linear(d + 1, d), nn.GELU(approximate="tanh"), nn.Linear(d, 1))
+
+    @classmethod
+    def create(
+        cls, config: ExpresserConfig, n_genes: int, mean_genes: float, mean_value: float, seed: int
+    ) -> Expresser:
+        """A freshly initialised model.
+
+        Parameters
+        ----------
+        config
+            Hyperparameters.
+        n_genes
+            Size of the vocabulary.
+        mean_genes
+            Mean number of expressed genes of a training cell, at most ``max_genes``.
+        mean_value
+            Mean of the expressed values (log1p CP10k), at which predictions start.
+        seed
+            Seed of the initial weights; the global generator is left as it was.
+        """
+        masked = mean_genes * (config.mask_low + config.mask_high) / 2
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)  # noqa: TID251
+            model = cls(config, n_genes=n_genes, masked_genes=masked)
+        with torch.no_grad():
+            # The inverse of softplus.
+            model.last_bias().fill_(float(np.log(np.expm1(max(mean_value, 1e-3)))))
+        return model
+
+    def last_bias(self) -> Tensor:
+        """Bias of the head's last layer, which softplus turns into the value a prediction starts at."""
+        bias: Tensor = self.head[-1].bias  # type: ignore[assignment]
+        return bias
+
+    @classmethod
+    def make_store(
+        cls,
+        counts: sparse.csr_matrix,
+        condition_n: np.ndarray,
+        dtype: torch.dtype = torch.float32,
+        covariates: np.ndarray | None = None,
+        reference: np.ndarray | None = None,
+        weights: np.ndarray | None = None,
+    ) -> TokenStore:
+        """Cells as packed tokens; the model is told nothing else of them."""
+        return TokenStore(MemoryRows(counts), condition_n, dtype)
+
+    def compile_parts(self) -> None:
+        """Norms and linear layers of the blocks are compiled; lengths differ by batch."""
+        for module in self.modules():
+            if isinstance(module, Block):
+                module.feed.compile(dynamic=True)
+
+    def flops(self, lengths: np.ndarray) -> float:
+        """Floating-point operations of a training step on cells with so many genes.
+
+        6 N a token for the N weights of the encoder's and decoder's matrices, and 12 p^2 d a layer for the attention
+        among the p genes of a cell; the gene table, norms, head and the decoder's own attention are not counted.
+        """
+        d, layers = self.config.width, self.config.layers
+        weights = 12 * d * d * layers + (4 if self.config.decoder else 12) * d * d
+        p_n = lengths.astype(np.float64)
+        return float(6 * weights * p_n.sum() + 12 * layers * d * (p_n**2).sum())
+
+    def encode(self, batch: TokenBatch) -> Tensor:
+        """Contextual vectors of the tokens, (t, d)."""
+        x_td = self.gene_gd.index_select(0, batch.gene_t)
+        for block in self.encoder:
+            x_td = block(x_td, batch.edges)
+        normed: Tensor = self.norm(x_td)
+        return normed
+
+    def _masks(self, batch: TokenBatch, noise: Noise) -> Tensor:
+        """(s, t) bool: masked genes of each draw; at least one masked and one observed in every cell of two or more."""
+        config, cell_t = self.config, batch.cell_t
+        cell_n = torch.arange(batch.n, device=cell_t.device)
+        masks = []
+        for s in range(config.draws):
+            share_n = noise.hashed(cell_n, torch.full_like(cell_n, -1), s)
+            share_n = config.mask_low + (config.mask_high - config.mask_low) * share_n
+            drawn_t = noise.hashed(cell_t, batch.gene_t, s)
+            low_n = drawn_t.new_full((batch.n,), 2.0).scatter_reduce(0, cell_t, drawn_t, "amin")
+            high_n = drawn_t.new_full((batch.n,), -1.0).scatter_reduce(0, cell_t, drawn_t, "amax")
+            masked_t = (drawn_t < share_n[cell_t]) | (drawn_t == low_n[cell_t])
+            masks.append(masked_t & (drawn_t != high_n[cell_t]))
+        return torch.stack(masks)
+
+    def _draw(self, batch: TokenBatch, mask_st: Tensor) -> _Draw:
+        """What the observed genes of each draw tell of scale, bins and values."""
+        s, n, cell_t = len(mask_st), batch.n, batch.cell_t
+        at_s = torch.arange(s, device=cell_t.device)[:, None] * n
+        cell_st = cell_t[None] + at_s
+        told_st = torch.ones_like(mask_st) if self.config.leaky and batch.asked_t is None else ~mask_st
+        count_st = batch.count_t[None] * told_st
+        flat = cell_st.flatten()
+        total_sn = batch.rest_total_n.repeat(s).index_add(0, flat, count_st.flatten()).view(s, n)
+        most_sn = batch.rest_max_n.repeat(s).scatter_reduce(0, flat, count_st.flatten(), "amax").view(s, n)
+        scale_sn = _TARGET / total_sn.clamp_min(1.0)
+        value_st = torch.log1p(batch.count_t[None] * scale_sn[:, cell_t])
+        masked_q, observed_o = (found.flatten().nonzero()[:, 0] for found in (mask_st, ~mask_st))
+        masked_edges, observed_edges = (
+            edges_of(torch.bincount(flat[where], minlength=s * n)) for where in (masked_q, observed_o)
+        )
+        largest_sn = torch.log1p(most_sn * scale_sn)
+        return _Draw(masked_q, observed_o, masked_edges, observed_edges, value_st, largest_sn, mask_st)
+
+    def _bins(self, batch: TokenBatch, draw: _Draw) -> Tensor:
+        """(o,) bin of each observed gene, from 0."""
+        k = self.config.bins
+        value_o = draw.value_st.flatten()[draw.observed_o]
+        if self.config.binning == "width":
+            largest_o = draw.largest_sn.flatten().repeat_interleave(draw.observed_edges.diff())
+            share_o = value_o / largest_o.clamp_min(1e-12)
+        else:
+            count_c = draw.observed_edges.diff()
+            cell_o = torch.repeat_interleave(count_c)
+            # Values are far below 1,000, so that the sum sorts by cell first.
+            key_o = cell_o.to(torch.float64) * 1000.0 + value_o.to(torch.float64)
+            rank_o = torch.searchsorted(key_o.sort().values, key_o, right=True) - draw.observed_edges[cell_o]
+            share_o = rank_o.to(value_o.dtype) / count_c[cell_o].to(value_o.dtype)
+        return (share_o * k).ceil().long().clamp(1, k) - 1
+
+    def _predict(self, batch: TokenBatch, encoded_td: Tensor, draw: _Draw) -> Tensor:
+        """(q,) predicted values of the masked genes, log1p CP10k."""
+        s, t = draw.mask_st.shape
+        bin_o = self._bins(batch, draw)
+        gene_q = draw.masked_q.remainder(t)
+        if self.config.decoder:
+            shape = (-1, self.config.heads, self.config.width // self.config.heads)
+            query_qd = self.query(encoded_td).index_select(0, gene_q)
+            key_od = self.key(encoded_td).index_select(0, draw.observed_o.remainder(t))
+            value_od = self.value(self.bin_kd).index_select(0, bin_o)
+            mixed_qhe = packed_attention(
+                query_qd.view(shape), key_od.view(shape), value_od.view(shape), draw.masked_edges, draw.observed_edges
+            )
+            found_qd = self.out(mixed_qhe.flatten(1))
+            if self.config.residual:
+                found_qd = found_qd + encoded_td.index_select(0, gene_q)
+        else:
+            told_sd = self.mask_d.to(encoded_td.dtype).expand(s * t, -1)
+            told_sd = told_sd.index_copy(0, draw.observed_o, self.bin_kd.to(encoded_td.dtype).index_select(0, bin_o))
+            edges = torch.cat([batch.edges[:-1] + i * t for i in range(s)] + [batch.edges.new_tensor([s * t])])
+            found_qd = self.last(encoded_td.repeat(s, 1) + told_sd, edges).index_select(0, draw.masked_q)
+        largest_q = draw.largest_sn.flatten().repeat_interleave(draw.masked_edges.diff())
+        told_qd = torch.cat([found_qd.to(self.dtype), largest_q[:, None]], dim=1)
+        return softplus(self.head(told_qd)[:, 0].to(self.dtype))
+
+    def loss(self, batch: TokenBatch) -> LossOutput:  # type: ignore[override]
+        """Equation 4.5 over the masked genes of all draws; parts ``mse`` and ``mae``."""
+        noise = batch.noise or Noise(0, batch.n, 0, batch.cell_t.device)
+        draw = self._draw(batch, self._masks(batch, noise))
+        predicted_q = self._predict(batch, self.encode(batch), draw)
+        error_q = predicted_q - draw.value_st.flatten()[draw.masked_q]
+        constant = batch.n * len(draw.mask_st) * self.structure["masked_genes"]
+        if not noise.hides:
+            # Validation takes all genes of a cell, and its loss is a plain mean.
+            constant = float(max(len(error_q), 1))
+        total = error_q.square().sum() / constant
+        parts = {"mse": total.detach(), "mae": error_q.detach().abs().sum() / constant}
+        return LossOutput(total, total.detach(), parts, self.work(batch))
+
+    def work(self, batch: TokenBatch) -> dict[str, float]:
+        """Tokens and floating-point operations of a training step on this batch."""
+        return {"tokens": float(len(batch.gene_t)), "flops": self.flops(batch.edges.diff().cpu().numpy())}
+
+    @torch.no_grad()
+    def embed(self, batch: TokenBatch) -> Posterior:  # type: ignore[override]
+        """Mean of a cell's contextual gene vectors (zeros for a cell without genes); it has no variance."""
+        encoded_td = self.encode(batch)
+        count_n = batch.edges.diff().clamp_min(1)[:, None].to(encoded_td.dtype)
+        sum_nd = encoded_td.new_zeros(batch.n, encoded_td.shape[1]).index_add_(0, batch.cell_t, encoded_td)
+        return Posterior(sum_nd / count_n, sum_nd[:, :0])
+
+    @torch.no_grad()
+    def impute(self, batch: TokenBatch) -> Tensor:
+        """Values of the genes that ``asked_t`` marks, given that they are expressed, in the order of the tokens.
+
+        Returns
+        -------
+        Tensor
+            log1p of counts per 10,000 observed counts.
+        """
+        if batch.asked_t is None:
+            raise ValueError("the batch does not say which genes are asked for")
+        return self._predict(batch, self.encode(batch), self._draw(batch, batch.asked_t[None]))
+
+    def gene_embedding(self) -> np.ndarray:
+        """The static gene embeddings T_g (equation 4.1), (g, d) float32."""
+        table: np.ndarray = self.gene_gd.detach().float().cpu().numpy()
+        return table
+
+    def report(self) -> dict[str, Any]:
+        """Sizes and number of weights."""
+        return {"parameters": sum(p.numel() for p in self.parameters())}
