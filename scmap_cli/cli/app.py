@@ -18,6 +18,7 @@ from scmap_cli.cli import (
     embed,
     evaluate_clustering,
     evaluate_imputation,
+    evaluate_integration,
     evaluate_invariance,
     evaluate_markers,
     evaluate_reconstruction,
@@ -30,6 +31,7 @@ from scmap_cli.cli import (
     preprocess_peaks,
     preprocess_programs,
     preprocess_rna,
+    report,
     select_markers,
     simulate_atac,
     simulate_rna,
@@ -66,10 +68,12 @@ VERBS: dict[str, ModuleType] = {
     "gp-test": gp_test,
     "select-markers": select_markers,
     "evaluate clustering": evaluate_clustering,
+    "evaluate integration": evaluate_integration,
     "evaluate invariance": evaluate_invariance,
     "evaluate imputation": evaluate_imputation,
     "evaluate markers": evaluate_markers,
     "evaluate reconstruction": evaluate_reconstruction,
+    "report": report,
     "info": info,
 }
 """Every verb by its words, in the order of a pipeline."""

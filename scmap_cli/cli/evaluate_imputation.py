@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from scmap_cli.cli import options as o
+from scmap_cli.cli.evaluate_compare import run_compare
 from scmap_cli.cli.session import begin, emit, finish
 
 SUMMARY = "Dice scores of imputed accessibility against bulk profiles."
@@ -32,6 +33,11 @@ def verb(
         Path,
         typer.Option("-o", "--output", metavar="FILE.json", help="File to write; - is stdout.", rich_help_panel=o.DATA),
     ] = Path("-"),
+    plot: Annotated[
+        Path | None,
+        typer.Option("--plot", metavar="FILE.png", help="Draw the Dice scores by type.", rich_help_panel=o.DATA),
+    ] = None,
+    compare: o.Compare = False,
     raw: Annotated[
         Path | None,
         typer.Option(
@@ -75,7 +81,11 @@ def verb(
 
     Rules: raw data, values as they are, thresholds, SCALE's rule, and the best single threshold as upper reference.
     """
+    if compare:
+        run_compare(ctx, "imputation")
+        return
     options = begin(ctx, needs=("inputs", "raw", "label_key"), text_output=True)
+    del options["compare"]
     options["thresholds"] = o.floats(thresholds, "--thresholds")
     from scmap_cli.stages.evaluate import render
     from scmap_cli.stages.evaluate_imputation import evaluate_imputation
@@ -83,4 +93,4 @@ def verb(
     result = evaluate_imputation(**options)
     if str(output) == "-" and not dry_run:
         emit(render(result))
-    finish(options, "output")
+    finish(options, "output", "plot")
