@@ -45,10 +45,13 @@ def publish(path: Path, force: bool, what: str, draw: Callable[..., None], *args
 
 
 def _save(figure: Any, path: Path) -> None:
-    # No date in the file: equal runs give equal bytes.
+    from matplotlib import rc_context
+
+    # No date in the file, and names within it that do not change: equal runs give equal bytes.
     kind = path.suffix.lower().lstrip(".") or "png"
     metadata = {"Date": None} if kind in ("svg", "pdf") else {"Software": None}
-    figure.savefig(path, format=kind, dpi=150, bbox_inches="tight", metadata=metadata)
+    with rc_context({"svg.hashsalt": "scmap"}):
+        figure.savefig(path, format=kind, dpi=150, bbox_inches="tight", metadata=metadata)
 
 
 def _figure(width: float, height: float, columns: int = 1) -> tuple[Any, Any]:
@@ -177,7 +180,7 @@ def _palette(count: int) -> list[Any]:
     return [colormaps["turbo"](i / max(count - 1, 1)) for i in range(count)]
 
 
-def embedding(xy_n2: np.ndarray, columns: Mapping[str, np.ndarray], path: Path) -> None:
+def embedding(xy_n2: np.ndarray, columns: Mapping[str, np.ndarray], path: Path, width: float = 4.8) -> None:
     """A two-dimensional embedding, one panel a column: categories with a legend, numbers with a colour bar.
 
     Parameters
@@ -188,8 +191,10 @@ def embedding(xy_n2: np.ndarray, columns: Mapping[str, np.ndarray], path: Path) 
         Title and values of each panel, (n,) each; text is drawn as categories.
     path
         Where to write.
+    width
+        Of a panel with its legend, in inches; less makes the text larger beside the cells.
     """
-    figure, panels = _figure(4.8 * len(columns), 4.0, len(columns))
+    figure, panels = _figure(width * len(columns), width / 1.2, len(columns))
     for axes, (title, values) in zip(panels, columns.items(), strict=True):
         _scatter(figure, axes, xy_n2, title, np.asarray(values))
     figure.tight_layout()

@@ -148,7 +148,7 @@ def _history(paths: Sequence[Path], parts: Sequence[Part]) -> list[str]:
             machine = _machine(path, record) if place == last else {}
             key = json.dumps(record, sort_keys=True, default=str)
             read = ", ".join(str(one.get("name", "?")) for one in record.get("inputs", []) if isinstance(one, dict))
-            settings = {k: v for k, v in dict(record.get("parameters") or {}).items() if v not in (None, [], "", {})}
+            told = {k: v for k, v in dict(record.get("parameters") or {}).items() if v not in (None, [], "", {})}
             seconds, memory = machine.get("seconds"), machine.get("peak_memory_bytes")
             row = [
                 str(record.get("verb", "?")),
@@ -157,7 +157,7 @@ def _history(paths: Sequence[Path], parts: Sequence[Part]) -> list[str]:
                 str(record.get("version", "?")),
                 round(seconds, 1) if isinstance(seconds, int | float) else None,
                 round(memory / 2**20) if isinstance(memory, int | float) else None,
-                json.dumps(settings, ensure_ascii=False, default=str),
+                json.dumps(told, ensure_ascii=False, default=str),
             ]
             if key not in seen or (machine and seen[key][4] is None):
                 seen[key] = row

@@ -136,13 +136,14 @@ def _labels(part: Part, obs: pd.DataFrame) -> None:
     if keys.LABEL not in obs:
         return
     labels = obs[keys.LABEL].astype(object).astype(str)
-    sure = obs[keys.CONFIDENCE] if keys.CONFIDENCE in obs else pd.Series(np.nan, index=obs.index)
     sizes = labels.value_counts()
-    rows = [
-        [name, int(size), float(size / len(labels)), float(sure[labels == name].astype(float).median())]
-        for name, size in sizes.items()
-    ]
-    part.add("Cells", heading("Labels carried over"), table(["label", "cells", "share", "median probability"], rows))
+    rows: list[list[Any]] = [[name, int(size), float(size / len(labels))] for name, size in sizes.items()]
+    header = ["label", "cells", "share"]
+    if keys.CONFIDENCE in obs:
+        header.append("median probability")
+        for row in rows:
+            row.append(float(obs[keys.CONFIDENCE][labels == row[0]].astype(float).median()))
+    part.add("Cells", heading("Labels carried over"), table(header, rows))
     unknown = float((labels == "unknown").mean())
     part.numbers["unknown_share"] = unknown
     if unknown > _MANY_UNKNOWN:
@@ -166,7 +167,7 @@ def _pictures(part: Part, adata: AnnData, color: Sequence[str]) -> None:
         rows = _some(len(xy_n2))
         columns = _columns(part, adata, color)
         drawn = [
-            figure(f"{part.name}: {name}", draw_embedding, xy_n2[rows], {name: values[rows]})
+            figure(f"{part.name}: {name}", draw_embedding, xy_n2[rows], {name: values[rows]}, width=3.7)
             for name, values in columns.items()
         ]
         sample = f" ({len(rows):,} of {len(xy_n2):,} cells)" if len(rows) < len(xy_n2) else ""

@@ -28,8 +28,8 @@ def describe_scores(path: Path, found: Any) -> Part:
     entries = found.get("results") if isinstance(found, dict) else None
     if not isinstance(entries, list) or not entries or not all(isinstance(entry, dict) for entry in entries):
         values = found if isinstance(found, dict) else {"value": found}
-        rows = [[str(key), _short_json(value)] for key, value in list(values.items())[:_MOST_ROWS]]
-        part.add("Scores", heading(path.name), table(["", ""], rows))
+        told = [[str(key), _short_json(value)] for key, value in list(values.items())[:_MOST_ROWS]]
+        part.add("Scores", heading(path.name), table(["", ""], told))
         return part
     what = str(found.get("what", "?"))
     part.history = [one for one in found.get("history", []) if isinstance(one, dict)]
@@ -39,7 +39,7 @@ def describe_scores(path: Path, found: Any) -> Part:
     else:
         made = tabulate({path.stem: found})
         columns = [name for name in made.columns if name != "run"][:_MOST_COLUMNS]
-        rows = [[row.get(name) for name in columns] for row in made.rows[:_MOST_ROWS]]
+        rows: list[list[Any]] = [[row.get(name) for name in columns] for row in made.rows[:_MOST_ROWS]]
         part.add("Scores", table([name.replace("_", " ") for name in columns], rows))
         if what in _PANELS:
             part.add("Scores", grid([figure(f"{path.name}: {what}", _PANELS[what], entries, wide=True)]))
@@ -47,8 +47,8 @@ def describe_scores(path: Path, found: Any) -> Part:
             part.numbers |= {key: value for key, value in made.rows[0].items() if isinstance(value, float)}
     settings = found.get("settings")
     if isinstance(settings, dict):
-        told = {key: value for key, value in settings.items() if value not in (None, [], "") and key not in _SETTINGS}
-        part.add("Scores", text("; ".join(f"{key}: {_short_json(value)}" for key, value in told.items()), soft=True))
+        kept = {key: value for key, value in settings.items() if value not in (None, [], "") and key not in _SETTINGS}
+        part.add("Scores", text("; ".join(f"{key}: {_short_json(value)}" for key, value in kept.items()), soft=True))
     return part
 
 
