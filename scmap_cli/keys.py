@@ -42,6 +42,8 @@ ORIGIN_SET = "scmap_set"
 BULK, BULK_OPEN = "scmap_bulk", "scmap_bulk_open"
 """``varm`` of simulated scATAC: peaks x types signal of the bulk profiles, and where they are open (0 or 1)."""
 
+FRAGMENT_LENGTHS, TSS_PROFILE = "scmap_fragment_lengths", "scmap_tss_profile"
+"""``uns`` of ``preprocess atac``, by sample: fragments of 0, 1, ... bases; cuts at each base about start sites."""
 
 LABEL, CONFIDENCE = "scmap_label", "scmap_label_confidence"
 """``obs``: label carried over from a reference, and its probability (0 to 1)."""

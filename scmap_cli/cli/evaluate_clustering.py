@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from scmap_cli.cli import options as o
+from scmap_cli.cli.evaluate_compare import run_compare
 from scmap_cli.cli.session import begin, emit, finish
 
 SUMMARY = "Agreement of embeddings with labels."
@@ -30,6 +31,11 @@ def verb(
         Path,
         typer.Option("-o", "--output", metavar="FILE.json", help="File to write; - is stdout.", rich_help_panel=o.DATA),
     ] = Path("-"),
+    plot: Annotated[
+        Path | None,
+        typer.Option("--plot", metavar="FILE.png", help="Draw the scores of partitions.", rich_help_panel=o.DATA),
+    ] = None,
+    compare: o.Compare = False,
     label_key: o.LabelKey = None,
     embedding: Annotated[
         list[str] | None,
@@ -87,7 +93,11 @@ def verb(
 
     With --batch-key also the mixing of batches among the 50 nearest neighbours.
     """
+    if compare:
+        run_compare(ctx, "clustering")
+        return
     options = begin(ctx, needs=("inputs", "label_key"), text_output=True)
+    del options["compare"]
     options["k"] = o.integers(k, "-k")
     if resolutions is not None:
         options["resolutions"] = o.floats(resolutions, "--resolutions")
@@ -96,4 +106,4 @@ def verb(
     result = evaluate_clustering(**options)
     if str(output) == "-" and not dry_run:
         emit(render(result))
-    finish(options, "output")
+    finish(options, "output", "plot")

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from scmap_cli.cli import options as o
+from scmap_cli.cli.evaluate_compare import run_compare
 from scmap_cli.cli.session import begin, emit, finish, refuse
 
 SUMMARY = "Imputed accessibility against bulk profiles, or expression that was withheld."
@@ -20,7 +21,7 @@ threshold, and beside `raw`. With --withhold the entries depend on the seed and 
 compare methods within one call, or fix the genes by --features.
 """
 _RULES, _HIDDEN = "Accessibility", "Withheld expression"
-_OF_PROFILES = ("label_key", "truth", "open_above", "thresholds")
+_OF_PROFILES = ("label_key", "truth", "open_above", "thresholds", "plot")
 _OF_WITHHELD = ("features", "fit_on", "baselines", "observed_output", "genes_output", "batch_size", "device")
 
 
@@ -38,6 +39,11 @@ def verb(
         Path,
         typer.Option("-o", "--output", metavar="FILE.json", help="File to write; - is stdout.", rich_help_panel=o.DATA),
     ] = Path("-"),
+    plot: Annotated[
+        Path | None,
+        typer.Option("--plot", metavar="FILE.png", help="Draw the Dice scores by type.", rich_help_panel=o.DATA),
+    ] = None,
+    compare: o.Compare = False,
     raw: Annotated[
         Path | None,
         typer.Option(
@@ -150,15 +156,18 @@ def verb(
     Rules: raw data, values as they are, thresholds, SCALE's rule, and the best single threshold as upper reference.
     With --withhold: MAE and correlation of expression values that were hidden, for models, files and plain baselines.
     """
+    if compare:
+        run_compare(ctx, "imputation")
+        return
     if withhold_share is None:
         refuse(ctx, _OF_WITHHELD, "needs --withhold")
         options = begin(ctx, needs=("inputs", "raw", "label_key"), text_output=True)
-        options = {name: value for name, value in options.items() if name not in _OF_WITHHELD}
+        options = {name: value for name, value in options.items() if name not in (*_OF_WITHHELD, "compare")}
         options["thresholds"] = o.floats(thresholds, "--thresholds")
     else:
         refuse(ctx, _OF_PROFILES, "is for accessibility, not for --withhold")
         options = begin(ctx, needs=("raw",), text_output=True)
-        options = {name: value for name, value in options.items() if name not in _OF_PROFILES}
+        options = {name: value for name, value in options.items() if name not in (*_OF_PROFILES, "compare")}
         if baselines is not None:
             options["baselines"] = o.names(baselines)
     from scmap_cli.stages.evaluate import render
@@ -173,4 +182,4 @@ def verb(
         result = evaluate_withheld(**options)
     if str(output) == "-" and not dry_run:
         emit(render(result))
-    finish(options, "output", "observed_output", "genes_output")
+    finish(options, "output", "observed_output", "genes_output", "plot")

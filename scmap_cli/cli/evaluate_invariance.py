@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from scmap_cli.cli import options as o
+from scmap_cli.cli.evaluate_compare import run_compare
 from scmap_cli.cli.session import begin, emit, finish
 
 SUMMARY = "What embeddings still tell of depth and batch."
@@ -30,6 +31,16 @@ def verb(
         Path,
         typer.Option("-o", "--output", metavar="FILE.json", help="File to write; - is stdout.", rich_help_panel=o.DATA),
     ] = Path("-"),
+    plot: Annotated[
+        Path | None,
+        typer.Option(
+            "--plot",
+            metavar="FILE.png",
+            help="Draw what each dimension tells.",
+            rich_help_panel=o.DATA,
+        ),
+    ] = None,
+    compare: o.Compare = False,
     embedding: Annotated[
         list[str] | None,
         typer.Option(
@@ -82,11 +93,15 @@ def verb(
 
     Mutual information is in nats, by nearest neighbours (Kraskov et al.), mean and largest over the dimensions.
     """
+    if compare:
+        run_compare(ctx, "invariance")
+        return
     options = begin(ctx, needs=("inputs",), text_output=True)
+    del options["compare"]
     from scmap_cli.stages.evaluate import render
     from scmap_cli.stages.evaluate_invariance import evaluate_invariance
 
     result = evaluate_invariance(**options)
     if str(output) == "-" and not dry_run:
         emit(render(result))
-    finish(options, "output")
+    finish(options, "output", "plot")

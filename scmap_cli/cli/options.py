@@ -120,6 +120,14 @@ AsPublished = Annotated[
         rich_help_panel="Genes",
     ),
 ]
+Compare = Annotated[
+    bool,
+    typer.Option(
+        "--compare",
+        help="INPUTs are JSON files of earlier runs of this verb; write one table of them (TSV, or JSON by its name).",
+        rich_help_panel=DATA,
+    ),
+]
 ClusterBackend = Annotated[
     Literal["igraph", "leidenalg"],
     typer.Option("--cluster-backend", help="Implementation of Leiden; igraph is the faster one.", rich_help_panel=DATA),

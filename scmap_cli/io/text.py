@@ -5,12 +5,13 @@ from __future__ import annotations
 import csv
 import gzip
 import io
+import json
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import anndata
 import numpy as np
@@ -168,6 +169,46 @@ def read_text_matrix(path: Path | str, *, transpose: bool = False) -> anndata.An
     if transpose:
         matrix, rows, others = matrix.T.tocsr(), others, rows
     return new_adata(matrix, pd.DataFrame(index=rows), pd.DataFrame(index=others))
+
+
+def read_json(path: Path | str, largest: int) -> Any:
+    """The value of a JSON file of at most ``largest`` bytes, plain or gzip.
+
+    Raises
+    ------
+    InputError
+        As :func:`open_text`; also a file that is larger, no JSON, nested too deeply, or with NaN or infinities.
+    """
+
+    def refuse(word: str) -> float:
+        raise InputError(f"{path} holds {word}, which is no JSON", "make the file again")
+
+    with open_text(path) as handle:
+        text = handle.read(largest + 1)
+    if len(text) > largest:
+        raise InputError(f"{path} is larger than {largest} bytes", "give the result of a scmap command")
+    try:
+        return json.loads(text, parse_constant=refuse)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path} is no JSON: {error}", "give the result of a scmap command") from None
+
+
+def read_table(path: Path | str) -> tuple[list[str], list[list[str]]]:
+    """Header and rows of a small TSV, as text; rows are as long as the header.
+
+    Raises
+    ------
+    InputError
+        As :func:`open_text`; also a table without rows, or a row of another length, named by its line.
+    """
+    with open_text(path) as handle:
+        lines = [line.rstrip("\r\n").split("\t") for line in handle if line.strip()]
+    if len(lines) < 2:
+        raise InputError(f"{path} holds no table", "give a TSV with a header that a scmap command wrote")
+    for number, row in enumerate(lines, 1):
+        if len(row) != len(lines[0]):
+            raise InputError(f"{path}, line {number} has {len(row)} columns, the header {len(lines[0])}")
+    return lines[0], lines[1:]
 
 
 def read_names(path: Path | str) -> list[str]:

@@ -25,7 +25,7 @@ BACKENDS = ("igraph", "leidenalg")
 _LEIDEN_ROUNDS = 2
 
 
-def knn(emb_nz: np.ndarray, k: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+def knn(emb_nz: np.ndarray | sparse.csr_matrix, k: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """The k nearest other cells of every cell by Euclidean distance.
 
     A cell is never its own neighbour, also where several cells are at the very same place.
@@ -33,7 +33,7 @@ def knn(emb_nz: np.ndarray, k: int, seed: int = 0) -> tuple[np.ndarray, np.ndarr
     Parameters
     ----------
     emb_nz
-        (n, z) finite numbers.
+        (n, z) finite numbers, or CSR.
     k
         Neighbours wanted; less where there are not that many other cells.
     seed
@@ -49,21 +49,21 @@ def knn(emb_nz: np.ndarray, k: int, seed: int = 0) -> tuple[np.ndarray, np.ndarr
     InputError
         Fewer than two cells, or values that are not finite.
     """
-    n = len(emb_nz)
+    n = emb_nz.shape[0]
     if n < 2:
         raise InputError(f"neighbours need at least two cells, not {n}")
-    if not np.isfinite(emb_nz).all():
+    if not np.isfinite(emb_nz.data if sparse.issparse(emb_nz) else emb_nz).all():
         raise InputError("the embedding holds values that are not finite", "leave those cells out")
     k = min(k, n - 1)
     if n <= EXACT_CELLS:
         from sklearn.neighbors import NearestNeighbors
 
-        emb_nz = np.asarray(emb_nz, dtype=np.float64)
+        emb_nz = emb_nz.astype(np.float64, copy=False)
         distance, index = NearestNeighbors(n_neighbors=k + 1).fit(emb_nz).kneighbors(emb_nz)
     else:
         from pynndescent import NNDescent
 
-        found = NNDescent(np.asarray(emb_nz, dtype=np.float32), n_neighbors=k + 1, random_state=seed)
+        found = NNDescent(emb_nz.astype(np.float32, copy=False), n_neighbors=k + 1, random_state=seed)
         index, distance = found.neighbor_graph
     own = index == np.arange(n)[:, None]
     # Among more than k twins a cell may not find itself; then its farthest neighbour makes room.

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from scmap_cli.errors import InputError
+from scmap_cli.metrics.mixing import neighbour_shares
 
 NEIGHBOURS_MI = 3
 """Neighbours of the estimator, scikit-learn's default and that of the thesis's notebooks."""
@@ -92,13 +93,8 @@ def batch_shares(indices: np.ndarray, batch: np.ndarray) -> dict[str, Any]:
     InputError
         There is only one batch.
     """
-    names, code_n = np.unique(np.asarray(batch), return_inverse=True)
-    if len(names) < 2:
-        raise InputError(f"shares of batches need at least two, and all cells are of {names[0]!r}")
-    around_nk = code_n[indices]
+    share_nb, names, code_n = neighbour_shares(indices, batch)
     size_b = np.bincount(code_n)
-    share_nb = np.stack([(around_nk == b).mean(axis=1) for b in range(len(names))], axis=1) / size_b
-    share_nb /= share_nb.sum(axis=1, keepdims=True)
     even = 1 / len(names)
     distance_n = 0.5 * np.abs(share_nb - even).sum(axis=1) / (1 - even)
     # Each batch counts alike, or the larger one would decide.

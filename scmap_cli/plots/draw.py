@@ -12,8 +12,10 @@ import numpy as np
 from scmap_cli.io.atomic import atomic_file
 from scmap_cli.runtime.logs import log
 
-#: Okabe and Ito's colours, told apart with every common colour blindness, then a longer qualitative list
+#: Okabe and Ito's colours, told apart with every common colour blindness
 _COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000")
+#: most categories that a legend names, the largest ones
+_MOST_NAMED = 60
 
 
 def safely(what: str, draw: Callable[..., None], *args: Any, **options: Any) -> bool:
@@ -43,10 +45,13 @@ def publish(path: Path, force: bool, what: str, draw: Callable[..., None], *args
 
 
 def _save(figure: Any, path: Path) -> None:
-    # No date in the file: equal runs give equal bytes.
+    from matplotlib import rc_context
+
+    # No date in the file, and names within it that do not change: equal runs give equal bytes.
     kind = path.suffix.lower().lstrip(".") or "png"
     metadata = {"Date": None} if kind in ("svg", "pdf") else {"Software": None}
-    figure.savefig(path, format=kind, dpi=150, bbox_inches="tight", metadata=metadata)
+    with rc_context({"svg.hashsalt": "scmap"}):
+        figure.savefig(path, format=kind, dpi=150, bbox_inches="tight", metadata=metadata)
 
 
 def _figure(width: float, height: float, columns: int = 1) -> tuple[Any, Any]:
@@ -57,7 +62,9 @@ def _figure(width: float, height: float, columns: int = 1) -> tuple[Any, Any]:
     return figure, figure.subplots(1, columns, squeeze=False)[0]
 
 
-def loss_curves(history: Sequence[Mapping[str, float]], path: Path, best: int = 0) -> None:
+def loss_curves(
+    history: Sequence[Mapping[str, float]], path: Path, best: int = 0, panels: Sequence[str] = ("loss", "parts")
+) -> None:
     """Training and validation loss by epoch, and the parts of the loss in a second panel.
 
     Parameters
@@ -68,24 +75,30 @@ def loss_curves(history: Sequence[Mapping[str, float]], path: Path, best: int = 
         Where to write.
     best
         Epoch whose weights the model has, marked by a line.
+    panels
+        Which of the two are drawn.
     """
-    figure, (left, right) = _figure(9, 3.4, 2)
+    figure, places = _figure(4.5 * len(panels), 3.4, len(panels))
     epochs = [row["epoch"] for row in history]
     held = "valid_loss" in history[0]
-    left.plot(epochs, [row["train_loss"] for row in history], color=_COLOURS[0], label="training (annealed)")
-    if held:
-        left.plot(epochs, [row["valid_loss"] for row in history], color=_COLOURS[1], label="validation (final weights)")
     skip = {"epoch", "train_loss", "valid_loss", "lr"}
     parts = [key for key in history[0] if key not in skip and not key.startswith("valid_")]
-    for colour, part in zip(_COLOURS[2:], parts, strict=False):
-        key = f"valid_{part}" if held else part
-        right.plot(epochs, [row[key] for row in history], color=colour, label=part)
-    right.set_yscale("log")
-    for axes, title in ((left, "loss per cell"), (right, f"parts per cell ({'validation' if held else 'training'})")):
+    for axes, panel in zip(places, panels, strict=True):
+        if panel == "loss":
+            axes.plot(epochs, [row["train_loss"] for row in history], color=_COLOURS[0], label="training (annealed)")
+            if held:
+                valid = [row["valid_loss"] for row in history]
+                axes.plot(epochs, valid, color=_COLOURS[1], label="validation (final weights)")
+            axes.set_title("loss per cell", fontsize=10)
+        else:
+            for colour, part in zip(_palette(len(parts) + 2)[2:], parts, strict=True):
+                key = f"valid_{part}" if held else part
+                axes.plot(epochs, [row[key] for row in history], color=colour, label=part)
+            axes.set_yscale("log")
+            axes.set_title(f"parts per cell ({'validation' if held else 'training'})", fontsize=10)
         if best:
             axes.axvline(best, color="0.6", linewidth=0.8, linestyle=":")
         axes.set_xlabel("epoch")
-        axes.set_title(title, fontsize=10)
         axes.legend(frameon=False, fontsize=8)
         axes.spines[["top", "right"]].set_visible(False)
     _save(figure, path)
@@ -176,16 +189,22 @@ def _short(name: str, width: int = 42) -> str:
 
 
 def _palette(count: int) -> list[Any]:
+    """Colours that differ in hue, then also in lightness, then along one scale, where they need other marks besides."""
+    from matplotlib import colormaps
+    from matplotlib.colors import to_rgb
+
     if count <= len(_COLOURS):
         return list(_COLOURS[:count])
-    from matplotlib import colormaps
-
-    if count <= 20:
-        return [colormaps["tab20"](i) for i in range(count)]
+    shades = [to_rgb(colour) for colour in _COLOURS[:-1]]
+    dark = [tuple(0.6 * part for part in shade) for shade in shades]
+    light = [tuple(0.45 + 0.55 * part for part in shade) for shade in shades]
+    full = [*shades, *dark, *light]
+    if count <= len(full):
+        return full[:count]
     return [colormaps["turbo"](i / max(count - 1, 1)) for i in range(count)]
 
 
-def embedding(xy_n2: np.ndarray, columns: Mapping[str, np.ndarray], path: Path) -> None:
+def embedding(xy_n2: np.ndarray, columns: Mapping[str, np.ndarray], path: Path, width: float = 4.8) -> None:
     """A two-dimensional embedding, one panel a column: categories with a legend, numbers with a colour bar.
 
     Parameters
@@ -196,34 +215,44 @@ def embedding(xy_n2: np.ndarray, columns: Mapping[str, np.ndarray], path: Path) 
         Title and values of each panel, (n,) each; text is drawn as categories.
     path
         Where to write.
+    width
+        Of a panel with its legend, in inches; less makes the text larger beside the cells.
     """
-    n = len(xy_n2)
-    size = float(np.clip(30_000 / max(n, 1), 0.5, 20))
-    order = np.random.default_rng(0).permutation(n)
-    figure, panels = _figure(4.8 * len(columns), 4.0, len(columns))
+    figure, panels = _figure(width * len(columns), width / 1.2, len(columns))
     for axes, (title, values) in zip(panels, columns.items(), strict=True):
-        values = np.asarray(values)
-        options = {"s": size, "linewidths": 0, "rasterized": n > 2000}
-        if values.dtype.kind in "fc":
-            limit = np.nanquantile(values, [0.01, 0.99])
-            dots = axes.scatter(
-                *xy_n2[order].T, c=values[order], cmap="viridis", vmin=limit[0], vmax=limit[1], **options
-            )
-            figure.colorbar(dots, ax=axes, shrink=0.7)
-        else:
-            names, codes = np.unique(values.astype(str), return_inverse=True)
-            names, codes = _natural(names, codes)
-            colours = np.array([_rgba(c) for c in _palette(len(names))])
-            axes.scatter(*xy_n2[order].T, c=colours[codes[order]], **options)
-            _legend(axes, names, colours)
-        axes.set_title(title, fontsize=10)
-        axes.set_xticks([])
-        axes.set_yticks([])
-        axes.set_xlabel("UMAP 1", fontsize=8)
-        axes.set_ylabel("UMAP 2", fontsize=8)
-        axes.spines[["top", "right"]].set_visible(False)
+        _scatter(figure, axes, xy_n2, title, np.asarray(values))
     figure.tight_layout()
     _save(figure, path)
+
+
+def _scatter(figure: Any, axes: Any, xy_n2: np.ndarray, title: str, values: np.ndarray) -> None:
+    """One panel; many points are small, in random order and a picture inside the picture."""
+    n = len(xy_n2)
+    options = {"s": float(np.clip(30_000 / max(n, 1), 0.5, 20)), "linewidths": 0, "rasterized": n > 2000}
+    if values.dtype.kind in "fc":
+        # What is largest lies on top, as it is often rare.
+        order = np.argsort(np.nan_to_num(values, nan=-np.inf), kind="stable")
+        known = values[np.isfinite(values)]
+        low, high = np.quantile(known, [0.01, 0.99]) if len(known) else (0.0, 1.0)
+        limits = {"vmin": low, "vmax": high if high > low else known.max(initial=low)}
+        dots = axes.scatter(*xy_n2[order].T, c=values[order], cmap="viridis", plotnonfinite=False, **limits, **options)
+        figure.colorbar(dots, ax=axes, shrink=0.7)
+    else:
+        order = np.random.default_rng(0).permutation(n)
+        names, codes = np.unique(values.astype(str), return_inverse=True)
+        names, codes = _natural(names, codes)
+        colours = np.array([_rgba(c) for c in _palette(len(names))])
+        axes.scatter(*xy_n2[order].T, c=colours[codes[order]], **options)
+        shown = np.argsort(-np.bincount(codes), kind="stable")[:_MOST_NAMED]
+        _legend(axes, names, colours, np.sort(shown))
+        if len(names) > len(_COLOURS):
+            _numbers(axes, xy_n2, codes, np.sort(shown))
+    axes.set_title(title, fontsize=10)
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.set_xlabel("UMAP 1", fontsize=8)
+    axes.set_ylabel("UMAP 2", fontsize=8)
+    axes.spines[["top", "right"]].set_visible(False)
 
 
 def _natural(names: np.ndarray, codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -240,20 +269,25 @@ def _rgba(colour: Any) -> tuple[float, float, float, float]:
     return to_rgba(colour)
 
 
-def _legend(axes: Any, names: np.ndarray, colours: np.ndarray) -> None:
+def _legend(axes: Any, names: np.ndarray, colours: np.ndarray, shown: np.ndarray) -> None:
+    """Names beside the panel; more of them than colours are told apart by numbers, which also stand on the cells."""
     from matplotlib.lines import Line2D
 
-    shown = [
-        Line2D(
-            [],
-            [],
-            marker="o",
-            linestyle="",
-            markersize=5,
-            color=colour,
-            label=name if len(name) < 28 else name[:27] + "…",
-        )
-        for name, colour in zip(names, colours, strict=True)
-    ]
-    columns = 1 + len(names) // 18
-    axes.legend(handles=shown, frameon=False, fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5), ncols=columns)
+    numbered = len(names) > len(_COLOURS)
+    handles = []
+    for number, which in enumerate(shown, 1):
+        label = f"{number} {_short(str(names[which]), 28)}" if numbered else _short(str(names[which]), 28)
+        handles.append(Line2D([], [], marker="o", linestyle="", markersize=5, color=tuple(colours[which]), label=label))
+    if len(shown) < len(names):
+        handles.append(Line2D([], [], linestyle="", label=f"and {len(names) - len(shown)} more"))
+    columns = 1 + (len(handles) - 1) // 20
+    axes.legend(handles=handles, frameon=False, fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5), ncols=columns)
+
+
+def _numbers(axes: Any, xy_n2: np.ndarray, codes: np.ndarray, shown: np.ndarray) -> None:
+    from matplotlib.patheffects import withStroke
+
+    for number, which in enumerate(shown, 1):
+        place = np.median(xy_n2[codes == which], axis=0)
+        outline = [withStroke(linewidth=2, foreground="white")]
+        axes.text(*place, str(number), fontsize=7, ha="center", va="center", path_effects=outline)

@@ -50,7 +50,7 @@ class EmbeddingFile:
         return values
 
 
-def read_embeddings(path: Path, wanted: Sequence[str] = ()) -> EmbeddingFile:
+def read_embeddings(path: Path, wanted: Sequence[str] = (), *, several: bool = False) -> EmbeddingFile:
     """Read embeddings of an h5ad (``obsm`` and ``obs``) or an npz (all keys are arrays in it); ``X`` stays unread.
 
     Parameters
@@ -60,6 +60,8 @@ def read_embeddings(path: Path, wanted: Sequence[str] = ()) -> EmbeddingFile:
     wanted
         Keys; by default the one embedding that a model of ours wrote, else that of a baseline, else the only one of an
         npz.
+    several
+        Without ``wanted``, take all that models and baselines of ours wrote (all of an npz), be they none.
 
     Raises
     ------
@@ -73,17 +75,20 @@ def read_embeddings(path: Path, wanted: Sequence[str] = ()) -> EmbeddingFile:
         found = {name: array for name, array in arrays.items() if array.ndim == 2 and array.dtype.kind in "fiu"}
         columns = {name: array for name, array in arrays.items() if array.ndim == 1}
         ours = list(found)
+        n = len(next(iter([*found.values(), *columns.values()]), ()))
     else:
         adata = read_h5ad(path, backed=True, unique=False)
         try:
             found = {name: adata.obsm[name] for name in adata.obsm}
             columns = {str(name): adata.obs[name] for name in adata.obs}
+            n = adata.n_obs
         finally:
             adata.file.close()
         ours = [key for key in map(keys.embedding_key, MODELS) if key in found]
-        ours = ours or [key for key in (keys.embedding_key(baseline_slot(name)) for name in BASELINES) if key in found]
+        linear = [key for key in (keys.embedding_key(baseline_slot(name)) for name in BASELINES) if key in found]
+        ours = ours + linear if several else ours or linear
     if not wanted:
-        if len(ours) != 1:
+        if not several and len(ours) != 1:
             names = ", ".join(ours or found) or "none"
             what = "no embedding of an scmap model" if not ours else "more than one embedding"
             raise InputError(f"{path} holds {what}; embeddings in it: {names}", "name one with --embedding")
@@ -100,4 +105,4 @@ def read_embeddings(path: Path, wanted: Sequence[str] = ()) -> EmbeddingFile:
     sizes = {key: len(value) for key, value in embeddings.items()}
     if len(set(sizes.values())) > 1:
         raise InputError(f"{path}: embeddings have different numbers of cells: {sizes}")
-    return EmbeddingFile(path, embeddings, columns, next(iter(sizes.values())))
+    return EmbeddingFile(path, embeddings, columns, next(iter(sizes.values()), n))

@@ -15,11 +15,13 @@ from scmap_cli.io.atomic import check_output, write_text
 from scmap_cli.metrics import clustering
 from scmap_cli.metrics.graph import BACKENDS, EXACT_CELLS, METHODS, knn
 from scmap_cli.metrics.mixing import NEIGHBOURS, batch_entropy
+from scmap_cli.plots.draw import publish
+from scmap_cli.plots.scores import clustering_panels
 from scmap_cli.runtime import provenance
 from scmap_cli.runtime.logs import log
 from scmap_cli.stages.embeddings import read_embeddings
 
-_NO_LABEL = ("nan", "None", "<NA>", "")
+NO_LABEL = ("nan", "None", "<NA>", "")
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,7 @@ def evaluate_clustering(
     cluster_method: str = "leiden",
     leiden_backend: str = "igraph",
     max_cells: int | None = None,
+    plot: Path | None = None,
     seed: int = 0,
     force: bool = False,
     dry_run: bool = False,
@@ -72,6 +75,8 @@ def evaluate_clustering(
         ``leiden`` or ``louvain``; Leiden by ``igraph`` or ``leidenalg``.
     max_cells
         Score a seeded sample of this many cells.
+    plot
+        Draw the scores.
     seed
         For samples, folds and clusterings.
     force
@@ -96,8 +101,9 @@ def evaluate_clustering(
     exclude_labels = list(exclude_labels or ())
     _check_options(inputs, k, grid, cluster_method, leiden_backend, max_cells)
     to_stdout = str(output) == "-"
-    if not to_stdout:
-        check_output(output, force)
+    for target in (None if to_stdout else output, plot):
+        if target is not None:
+            check_output(target, force)
     wanted = [embedding] if isinstance(embedding, str) else list(embedding or ())
     settings: dict[str, Any] = {
         "label_key": label_key,
@@ -138,6 +144,8 @@ def evaluate_clustering(
         result["history"] = [run.record]
         if not to_stdout:
             write_text(output, render(result), force)
+        if plot is not None:
+            publish(plot, force, "the partitions", clustering_panels, result["results"])
     return result
 
 
@@ -211,7 +219,7 @@ def _kept_cells(table: _Table, exclude_labels: Sequence[str], max_cells: int | N
     finite: np.ndarray = np.isfinite(table.emb_nz).all(axis=1)
     if not finite.all():
         log.warning("%s: %d cells have no finite %s and are left out", path, int((~finite).sum()), table.key)
-    keep: np.ndarray = finite & ~np.isin(labels, [*_NO_LABEL, *exclude_labels])
+    keep: np.ndarray = finite & ~np.isin(labels, [*NO_LABEL, *exclude_labels])
     if max_cells is not None and keep.sum() > max_cells:
         chosen = np.random.default_rng(seed).choice(np.flatnonzero(keep), max_cells, replace=False)
         keep = np.isin(np.arange(len(keep)), chosen)

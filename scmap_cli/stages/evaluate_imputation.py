@@ -20,6 +20,8 @@ from scmap_cli.io.npz import array_shapes, read_npz, stream_rows
 from scmap_cli.io.text import read_text_matrix
 from scmap_cli.keys import BULK_OPEN
 from scmap_cli.metrics.imputation import best_threshold, dice_imputed, dice_raw
+from scmap_cli.plots.draw import publish
+from scmap_cli.plots.scores import dice_panels
 from scmap_cli.runtime import provenance
 from scmap_cli.runtime.logs import log
 from scmap_cli.stages.evaluate import render
@@ -79,6 +81,7 @@ def evaluate_imputation(
     open_above: float = 0.0,
     layer: str | None = None,
     thresholds: Sequence[float] = (0.5,),
+    plot: Path | None = None,
     seed: int = 0,
     force: bool = False,
     dry_run: bool = False,
@@ -105,6 +108,8 @@ def evaluate_imputation(
         Where the raw counts are.
     thresholds
         Imputed values above these are open.
+    plot
+        Draw the scores.
     seed
         Kept in the record; nothing here is random.
     force, dry_run
@@ -130,8 +135,9 @@ def evaluate_imputation(
     if not all(np.isfinite(value) for value in thresholds):
         raise UsageError(f"--thresholds must be numbers, not {list(thresholds)}")
     to_stdout = str(output) == "-"
-    if not to_stdout:
-        check_output(output, force)
+    for target in (None if to_stdout else output, plot):
+        if target is not None:
+            check_output(target, force)
     known = _truth(Path(raw), label_key, truth, open_above, layer)
     settings: dict[str, Any] = {
         "label_key": label_key,
@@ -160,6 +166,8 @@ def evaluate_imputation(
         result["history"] = [run.record]
         if not to_stdout:
             write_text(output, render(result), force)
+        if plot is not None:
+            publish(plot, force, "the Dice scores", dice_panels, result["results"])
     return result
 
 

@@ -15,6 +15,8 @@ from scmap_cli.io.h5ad import read_h5ad
 from scmap_cli.metrics.graph import EXACT_CELLS, knn
 from scmap_cli.metrics.invariance import ESTIMATORS, NEIGHBOURS_MI, batch_shares, mutual_information
 from scmap_cli.metrics.mixing import NEIGHBOURS, batch_entropy
+from scmap_cli.plots.draw import publish
+from scmap_cli.plots.scores import invariance_panels
 from scmap_cli.runtime import provenance
 from scmap_cli.runtime.logs import log
 from scmap_cli.stages.embeddings import EmbeddingFile, read_embeddings
@@ -33,6 +35,7 @@ def evaluate_invariance(
     batch_key: str | None = None,
     batch_estimator: str = "classification",
     mi_cells: int | None = None,
+    plot: Path | None = None,
     seed: int = 0,
     force: bool = False,
     dry_run: bool = False,
@@ -58,6 +61,8 @@ def evaluate_invariance(
         order.
     mi_cells
         Estimate mutual information on a seeded sample of this many cells.
+    plot
+        Draw the scores.
     seed
         For samples and the noise that breaks ties.
     force, dry_run
@@ -82,8 +87,9 @@ def evaluate_invariance(
     if mi_cells is not None and mi_cells <= NEIGHBOURS_MI:
         raise UsageError(f"--mi-cells must be above {NEIGHBOURS_MI}, not {mi_cells}")
     to_stdout = str(output) == "-"
-    if not to_stdout:
-        check_output(output, force)
+    for target in (None if to_stdout else output, plot):
+        if target is not None:
+            check_output(target, force)
     wanted = [embedding] if isinstance(embedding, str) else list(embedding or ())
     settings: dict[str, Any] = {
         "depth_key": depth_key,
@@ -120,6 +126,8 @@ def evaluate_invariance(
         result["history"] = [run.record]
         if not to_stdout:
             write_text(output, render(result), force)
+        if plot is not None:
+            publish(plot, force, "the mutual information", invariance_panels, result["results"])
     return result
 
 

@@ -192,6 +192,10 @@ COMMANDS = {
         *("{shelf}/embedded.h5ad", "--label-key", "cell_type", "-o", "out.json"),
         *("-k", "10", "--resolutions", "1"),
     ),
+    "evaluate integration": (
+        *("{shelf}/embedded.h5ad", "--label-key", "cell_type", "--batch-key", "batch", "-o", "out.json"),
+        *("--components", "5", "--resolutions", "1"),
+    ),
     "evaluate invariance": ("{shelf}/embedded.h5ad", "--batch-key", "batch", "-o", "out.json"),
     "evaluate imputation": (
         *("{shelf}/atac.h5ad", "--raw", "{shelf}/atac.h5ad", "--label-key", "cell_type", "-o", "out.json"),
@@ -208,6 +212,7 @@ COMMANDS = {
     "evaluate reconstruction": (
         *("{shelf}/data.h5ad", "-o", "out.json", "--method", "greedy-columns", "-k", "5", "--splits", "1"),
     ),
+    "report": ("{shelf}/data.h5ad", "{shelf}/model", "-o", "out.html"),
     "info": ("{shelf}/data.h5ad", "-o", "out.txt"),
 }
 

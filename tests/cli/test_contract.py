@@ -36,11 +36,13 @@ STAGES = {
     "gp-test": "scmap_cli.stages.gp_test:gp_test",
     "select-markers": "scmap_cli.stages.select_markers:select_markers",
     "evaluate clustering": "scmap_cli.stages.evaluate:evaluate_clustering",
+    "evaluate integration": "scmap_cli.stages.evaluate_integration:evaluate_integration",
     "evaluate invariance": "scmap_cli.stages.evaluate_invariance:evaluate_invariance",
     "evaluate imputation": "scmap_cli.stages.evaluate_imputation:evaluate_imputation",
     "evaluate markers": "scmap_cli.stages.evaluate_markers:evaluate_markers",
     "evaluate genes": "scmap_cli.stages.evaluate_genes:evaluate_genes",
     "evaluate reconstruction": "scmap_cli.stages.evaluate_reconstruction:evaluate_reconstruction",
+    "report": "scmap_cli.stages.report:report",
     "info": "scmap_cli.stages.info:info",
 }
 #: further stages of a verb that does one of several things
@@ -50,7 +52,8 @@ ALSO = {
 }
 #: what chooses between the stages of such a verb
 CHOOSES = {"embed": {"genes"}}
-PROCESS = {"threads", "quiet", "verbose", "config", "print_config"}
+#: --compare chooses what a verb of evaluate does; the stage that scores does not know it
+PROCESS = {"threads", "quiet", "verbose", "config", "print_config", "compare"}
 EVERY_VERB = ["--force", "--threads", "--quiet", "--verbose", "--dry-run", "--help"]
 TRAIN = ("train sailer", "train sailerx", "train expimap", "train expresser")
 USE_A_DEVICE = (*TRAIN, "embed", "impute", "map-query", "gp-test", "evaluate imputation")
@@ -241,6 +244,8 @@ def test_choices_are_those_of_the_code():
         ("map-query", "space"): SPACES,
         ("evaluate clustering", "cluster_method"): METHODS,
         ("evaluate clustering", "leiden_backend"): BACKENDS,
+        ("evaluate integration", "cluster_method"): METHODS,
+        ("evaluate integration", "leiden_backend"): BACKENDS,
         ("evaluate invariance", "batch_estimator"): ESTIMATORS,
         ("evaluate reconstruction", "scale"): SCALES,
         ("evaluate reconstruction", "reconstruction_values"): REBUILT,

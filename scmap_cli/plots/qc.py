@@ -1,0 +1,158 @@
+"""Figures of quality: columns of cells, fragment lengths, start sites, components and depth."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from scmap_cli.plots.draw import _COLOURS, _figure, _palette, _save, _short
+
+_MOST_GROUPS, _MOST_CELLS = 16, 20_000
+_LOGARITHMIC = ("counts", "fragments", "genes", "features")
+
+
+def violins(columns: Mapping[str, np.ndarray], groups: np.ndarray | None, path: Path) -> None:
+    """Distributions of columns of the cells, a panel a column, a violin a group.
+
+    Parameters
+    ----------
+    columns
+        (n,) numbers by name; counts of things are drawn on a logarithmic scale.
+    groups
+        (n,) text, or None for all cells as one; beyond 16 groups the largest are drawn.
+    path
+        Where to write.
+    """
+    n = len(next(iter(columns.values())))
+    codes_of = np.full(n, "all cells") if groups is None else groups.astype(str)
+    names, sizes = np.unique(codes_of, return_counts=True)
+    names = np.sort(names[np.argsort(-sizes, kind="stable")[:_MOST_GROUPS]])
+    width = max(3.2, 1.6 + 0.45 * len(names))
+    figure, panels = _figure(width * len(columns), 3.4, len(columns))
+    for axes, (title, values) in zip(panels, columns.items(), strict=True):
+        logged = any(word in title for word in _LOGARITHMIC) and not title.startswith(("pct", "log1p"))
+        shown, places = [], []
+        for place, name in enumerate(names):
+            found = values[(codes_of == name) & np.isfinite(values)].astype(np.float64)
+            found = np.log10(found[found > 0]) if logged else found
+            if len(found):
+                shown.append(found[np.linspace(0, len(found) - 1, min(len(found), _MOST_CELLS)).astype(np.int64)])
+                places.append(place)
+        if not shown:
+            axes.set_visible(False)
+            continue
+        parts = axes.violinplot(shown, positions=places, widths=0.85, showmedians=True, showextrema=False)
+        for body, place in zip(parts["bodies"], places, strict=True):
+            body.set(facecolor=_palette(len(names))[place], alpha=0.8, linewidth=0)
+        parts["cmedians"].set(color="black", linewidth=1)
+        axes.set_xticks(
+            range(len(names)), [_short(str(name), 18) for name in names], rotation=40, ha="right", fontsize=8
+        )
+        axes.set_title(title.replace("_", " "), fontsize=10)
+        if logged:
+            low, high = axes.get_ylim()
+            ticks = np.arange(np.ceil(low), np.floor(high) + 1)
+            axes.set_yticks(ticks, [f"$10^{{{int(tick)}}}$" for tick in ticks])
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.tight_layout()
+    _save(figure, path)
+
+
+def fragment_lengths(lengths: Mapping[str, np.ndarray], path: Path) -> None:
+    """Share of fragments by length, a line a sample; ``lengths`` holds numbers of fragments of 0, 1, 2, ... bases."""
+    figure, (axes,) = _figure(5, 3.4)
+    for (name, counts), colour in zip(lengths.items(), _palette(len(lengths)), strict=True):
+        axes.plot(np.arange(len(counts)), counts / max(counts.sum(), 1), color=colour, linewidth=1, label=_short(name))
+    for edge, text in ((147, "nucleosome"), (294, "two")):
+        axes.axvline(edge, color="0.6", linewidth=0.8, linestyle=":")
+        axes.annotate(text, (edge, 1), xycoords=("data", "axes fraction"), fontsize=7, color="0.4", va="top")
+    axes.set_xlim(0, max(len(counts) for counts in lengths.values()))
+    axes.set_ylim(bottom=0)
+    axes.set_xlabel("fragment length (bases)")
+    axes.set_ylabel("share of fragments")
+    if len(lengths) > 1:
+        axes.legend(frameon=False, fontsize=8)
+    axes.spines[["top", "right"]].set_visible(False)
+    _save(figure, path)
+
+
+def tss_profile(profiles: Mapping[str, np.ndarray], path: Path) -> None:
+    """Cuts around start sites over those of the outer 100 bases, a line a sample.
+
+    ``profiles`` holds numbers of cuts at each base from as many before the site as after it.
+    """
+    figure, (axes,) = _figure(5, 3.4)
+    for (name, counts), colour in zip(profiles.items(), _palette(len(profiles)), strict=True):
+        half = len(counts) // 2
+        outer = np.concatenate([counts[:100], counts[-100:]]).mean()
+        smooth = np.convolve(counts / max(outer, 1e-9), np.ones(11) / 11, mode="same")
+        axes.plot(np.arange(-half, half + 1)[5:-5], smooth[5:-5], color=colour, linewidth=1, label=_short(name))
+    axes.set_ylim(bottom=0)
+    axes.set_xlabel("bases from the start site")
+    axes.set_ylabel("cuts over those of the outer 100 bases")
+    if len(profiles) > 1:
+        axes.legend(frameon=False, fontsize=8)
+    axes.spines[["top", "right"]].set_visible(False)
+    _save(figure, path)
+
+
+def depth_dependence(emb_nz: np.ndarray, depth_n: np.ndarray, names: Sequence[str], path: Path) -> None:
+    """How dimensions go with depth: correlation of each, and the strongest one against the depth of the cells.
+
+    Parameters
+    ----------
+    emb_nz
+        (n, z) embedding.
+    depth_n
+        (n,) depth above 0.
+    names
+        Of the dimensions.
+    path
+        Where to write.
+    """
+    from scipy.stats import rankdata
+
+    ranks_n = rankdata(depth_n)
+    rho_z = np.array(
+        [np.corrcoef(rankdata(column), ranks_n)[0, 1] if np.ptp(column) > 0 else 0.0 for column in emb_nz.T]
+    )
+    strongest = int(np.argmax(np.abs(rho_z)))
+    figure, (left, right) = _figure(9, 3.4, 2)
+    order = np.argsort(-np.abs(rho_z), kind="stable")[:50]
+    left.bar(np.arange(len(order)), np.abs(rho_z[order]), color=_COLOURS[0])
+    left.set_ylim(0, 1)
+    left.set_xlabel("dimensions, strongest first")
+    left.set_ylabel("|rank correlation with depth|")
+    shown = np.random.default_rng(0).permutation(len(depth_n))[:_MOST_CELLS]
+    size = float(np.clip(20_000 / len(shown), 1, 12))
+    right.scatter(
+        depth_n[shown], emb_nz[shown, strongest], s=size, color=_COLOURS[0], alpha=0.4, linewidths=0, rasterized=True
+    )
+    right.set_xscale("log")
+    right.set_xlabel("depth of the cell")
+    right.set_ylabel(_short(str(names[strongest]), 30))
+    right.set_title(f"Spearman {rho_z[strongest]:.2f}", fontsize=9)
+    for axes in (left, right):
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.tight_layout()
+    _save(figure, path)
+
+
+def elbow(variance_z: np.ndarray, path: Path) -> None:
+    """Standard deviation of each dimension of an embedding, largest first, and the cumulated share of the variance."""
+    ordered = np.sort(variance_z)[::-1]
+    figure, (axes,) = _figure(4.5, 3.4)
+    places = np.arange(1, len(ordered) + 1)
+    axes.plot(places, np.sqrt(ordered), "o-", color=_COLOURS[0], markersize=3, linewidth=1)
+    axes.set_xlabel("dimensions, largest first")
+    axes.set_ylabel("standard deviation", color=_COLOURS[0])
+    axes.set_ylim(bottom=0)
+    other = axes.twinx()
+    other.plot(places, np.cumsum(ordered) / max(ordered.sum(), 1e-300), color=_COLOURS[5], linewidth=1)
+    other.set_ylim(0, 1.02)
+    other.set_ylabel("cumulated share of the variance", color=_COLOURS[5])
+    axes.spines["top"].set_visible(False)
+    other.spines["top"].set_visible(False)
+    _save(figure, path)

@@ -1,0 +1,232 @@
+"""Figures of scores: of integrations, of several runs beside each other, and of what evaluations look at."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from scmap_cli.plots.draw import _COLOURS, _figure, _palette, _save, _short
+
+_MOST_ROWS, _MOST_SHARES = 24, 6
+_INTEGRATION = (
+    ("pcr", "PC regression"),
+    ("batch_asw", "batch ASW"),
+    ("kbet", "kBET"),
+    ("graph_connectivity", "graph connectivity"),
+    ("ilisi", "iLISI"),
+    ("batch_removal", "mean of batch removal"),
+    ("clisi", "cLISI"),
+    ("nmi", "NMI"),
+    ("ari", "ARI"),
+    ("label_asw", "label ASW"),
+    ("label_conservation", "mean of label conservation"),
+    ("overall", "overall (mean of nine)"),
+    ("overall_weighted", "overall (.4 batch, .6 label)"),
+)
+_MEANS = ("batch_removal", "label_conservation", "overall", "overall_weighted")
+
+
+def _clear(axes: Any) -> None:
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(labelsize=8)
+
+
+def _dots(
+    axes: Any,
+    measures: Sequence[tuple[str, str]],
+    rows: Sequence[Mapping[str, Any]],
+    names: Sequence[str],
+    spread: Sequence[Mapping[str, Any]],
+) -> None:
+    """Measures in lines, rows as dots with bars of one standard deviation; every row has a colour and a form."""
+    colours, forms = _palette(len(names)), "osD^vP*X"
+    offsets = np.linspace(-0.28, 0.28, len(names)) if len(names) > 1 else [0.0]
+    for i, (row, name) in enumerate(zip(rows, names, strict=True)):
+        known = [(line, row[key], spread[i].get(key)) for line, (key, _) in enumerate(measures) if _number(row, key)]
+        places = np.array([line for line, _, _ in known]) + offsets[i]
+        bars = [deviation or 0.0 for _, _, deviation in known]
+        style = {"fmt": forms[i % len(forms)], "color": colours[i], "markersize": 4.5, "elinewidth": 1, "capsize": 2}
+        axes.errorbar([value for _, value, _ in known], places, xerr=bars if any(bars) else None, label=name, **style)
+    axes.set_yticks(np.arange(len(measures)), [text for _, text in measures])
+    axes.set_ylim(len(measures) - 0.5, -0.5)
+    axes.grid(axis="x", linewidth=0.3)
+    _clear(axes)
+
+
+def _number(row: Mapping[str, Any], key: str) -> bool:
+    return isinstance(row.get(key), int | float) and not isinstance(row.get(key), bool)
+
+
+def integration_panels(results: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """The nine scores and their means by embedding, and how batches are shared out among neighbours.
+
+    Parameters
+    ----------
+    results
+        Entries of ``evaluate integration``.
+    path
+        Where to write.
+    """
+    several = len({entry["file"] for entry in results}) > 1
+    names = [f"{entry['file']} {entry['embedding']}" if several else str(entry["embedding"]) for entry in results]
+    names = [_short(name, 40) for name in names]
+    spread = [entry.get("subsamples", {}).get("sd", {}) for entry in results]
+    shared = results[:_MOST_SHARES]
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, max(4.6, 1.15 * len(shared))), layout="constrained")
+    left, right = figure.subfigures(1, 2, width_ratios=[1.25, 1], squeeze=False)[0]
+    axes = left.subplots()
+    _dots(axes, _INTEGRATION, [entry["scores"] for entry in results], names, spread)
+    for line, (key, _) in enumerate(_INTEGRATION):
+        if key in _MEANS:
+            axes.axhspan(line - 0.5, line + 0.5, color="0.94", zorder=0)
+    axes.set_xlim(min(0.0, axes.get_xlim()[0]), 1.02)
+    axes.set_xlabel("score (1 is best)", fontsize=9)
+    axes.legend(fontsize=8, frameon=False, loc="lower left", bbox_to_anchor=(0, 1.0), ncols=min(len(names), 3))
+    panels = np.atleast_1d(right.subplots(len(shared), 1, sharex=True))
+    for panel, entry, name in zip(panels, shared, names, strict=False):
+        _share_lines(panel, entry["details"]["batch_shares"], name)
+    panels[0].legend(fontsize=7, frameon=False, title="batch", title_fontsize=7, loc="upper right")
+    panels[-1].set_xlabel("share of the batch among 50 neighbours, sizes levelled out", fontsize=8)
+    _save(figure, path)
+
+
+def _share_lines(axes: Any, shares: Mapping[str, Any], title: str) -> None:
+    batches = list(shares["histogram"])
+    for name, colour in zip(batches, _palette(len(batches)), strict=True):
+        axes.stairs(shares["histogram"][name], shares["edges"], color=colour, label=_short(name, 20), linewidth=1.2)
+    axes.axvline(1 / len(batches), color="0.5", linewidth=0.8, linestyle=":")
+    axes.set_title(title, fontsize=8, loc="left", pad=2)
+    axes.set_ylabel("cells", fontsize=7)
+    _clear(axes)
+
+
+def score_bars(
+    rows: Sequence[Mapping[str, Any]], columns: Sequence[str], spread: Sequence[Mapping[str, float]], path: Path
+) -> None:
+    """Scores of several runs, one panel a measure, with bars of one standard deviation where there are any.
+
+    Parameters
+    ----------
+    rows, columns, spread
+        Of a table of :func:`scmap_cli.stages.compare.tabulate`.
+    path
+        Where to write.
+    """
+    shown = list(rows[:_MOST_ROWS])
+    scores = [key for key in columns if key not in _COUNTS and any(_number(row, key) for row in shown)]
+    scores = [key for key in scores if not key.endswith(".sd")][:12]
+    texts = [" ".join(str(row[key]) for key in ("run", "embedding", "name", "k") if row.get(key)) for row in shown]
+    wide = min(len(scores), 4)
+    lines = -(-len(scores) // wide)
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(2.2 + 2.4 * wide, lines * (0.9 + 0.26 * len(shown))), layout="constrained")
+    panels = figure.subplots(lines, wide, squeeze=False, sharey=True)
+    places, colours = np.arange(len(shown)), _palette(len(shown))
+    for number, axes in enumerate(panels.ravel()):
+        if number >= len(scores):
+            axes.set_visible(False)
+            continue
+        key = scores[number]
+        values = [row[key] if _number(row, key) else np.nan for row in shown]
+        bars = [deviations.get(key.removesuffix(".mean"), np.nan) for deviations in spread[: len(shown)]]
+        axes.barh(places, values, xerr=bars if np.isfinite(bars).any() else None, color=colours, height=0.7, capsize=2)
+        axes.set_yticks(places, [_short(text, 34) for text in texts])
+        axes.set_ylim(len(shown) - 0.5, -0.5)
+        axes.set_title(key.replace("_", " "), fontsize=9)
+        _clear(axes)
+    _save(figure, path)
+
+
+_COUNTS = ("cells", "cells_left_out", "dimensions", "batches", "labels", "n_labels", "k", "seed")
+
+
+def clustering_panels(results: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """ARI, NMI and the number of clusters over the resolutions, by embedding; entries of ``evaluate clustering``."""
+    names = [_short(f"{entry['file']} {entry['embedding']}", 40) for entry in results]
+    figure, panels = _figure(12, 3.8, 3)
+    widths = sorted({row["k"] for entry in results for row in entry["partitions"]})
+    for axes, (key, text) in zip(panels, (("ari", "ARI"), ("nmi", "NMI"), ("clusters", "clusters")), strict=True):
+        for entry, name, colour in zip(results, names, _palette(len(names)), strict=True):
+            for style, k in zip(("-", "--", ":", "-."), widths, strict=False):
+                found = [row for row in entry["partitions"] if row["k"] == k]
+                label = name if len(widths) == 1 else f"{name}, k = {k}"
+                at = [row["resolution"] for row in found]
+                axes.plot(at, [row[key] for row in found], style, color=colour, label=label, linewidth=1.2)
+        axes.set_xscale("log")
+        axes.set_xlabel("resolution", fontsize=9)
+        axes.set_ylabel(text, fontsize=9)
+        _clear(axes)
+    panels[2].axhline(results[0]["n_labels"], color="0.5", linewidth=0.8, linestyle=":")
+    place = (panels[2].get_xlim()[0], results[0]["n_labels"])
+    panels[2].annotate("labels", place, fontsize=7, color="0.4", va="bottom")
+    panels[0].legend(fontsize=7, frameon=False)
+    figure.tight_layout()
+    _save(figure, path)
+
+
+def invariance_panels(results: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Mutual information of each dimension with depth and batch; entries of ``evaluate invariance``."""
+    measures = [key for key in ("depth_mi", "batch_mi") if key in results[0]]
+    names = [_short(f"{entry['file']} {entry['embedding']}", 40) for entry in results]
+    figure, panels = _figure(4.8 * len(measures), 3.8, len(measures))
+    for axes, key in zip(panels, measures, strict=True):
+        for entry, name, colour in zip(results, names, _palette(len(names)), strict=True):
+            values = np.sort(entry[key]["by_dimension"])[::-1]
+            axes.plot(np.arange(1, len(values) + 1), values, "o-", color=colour, markersize=3, linewidth=1, label=name)
+        axes.set_xlabel("dimensions, most informative first", fontsize=9)
+        axes.set_ylabel(f"mutual information with {key.removesuffix('_mi')} (nats)", fontsize=9)
+        axes.set_ylim(bottom=0)
+        _clear(axes)
+    panels[0].legend(fontsize=7, frameon=False)
+    figure.tight_layout()
+    _save(figure, path)
+
+
+def dice_panels(results: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Dice scores by cell type and rule, one panel a file; entries of ``evaluate imputation``."""
+    figure, panels = _figure(5.2 * len(results), 1.4 + 0.3 * max(len(_types(entry)) for entry in results), len(results))
+    for axes, entry in zip(panels, results, strict=True):
+        types = _types(entry)
+        rules = list(entry["dice"])
+        for offset, (rule, colour) in enumerate(zip(rules, _palette(len(rules)), strict=True)):
+            values = [entry["dice"][rule]["by_type"].get(name, np.nan) for name in types]
+            places = np.arange(len(types)) + 0.12 * (offset - (len(rules) - 1) / 2)
+            axes.plot(values, places, "osD^vP*X"[offset % 8], color=colour, markersize=4.5, label=rule)
+        axes.set_yticks(np.arange(len(types)), [_short(name, 24) for name in types])
+        axes.set_ylim(len(types) - 0.5, -0.5)
+        axes.set_xlim(0, 1)
+        axes.set_xlabel("Dice score", fontsize=9)
+        axes.set_title(_short(str(entry.get("file", "")), 40), fontsize=9, loc="left")
+        axes.grid(axis="x", linewidth=0.3)
+        _clear(axes)
+    panels[-1].legend(fontsize=7, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    figure.tight_layout()
+    _save(figure, path)
+
+
+def _types(entry: Mapping[str, Any]) -> list[str]:
+    return list(next(iter(entry["dice"].values()))["by_type"])
+
+
+def ranked_bars(log_bf: np.ndarray, names: Sequence[str], up: np.ndarray, path: Path) -> None:
+    """|log Bayes factors| of programs, strongest on top, coloured by the direction of their genes."""
+    from matplotlib.patches import Patch
+
+    figure, (axes,) = _figure(5, 0.8 + 0.28 * max(len(names), 3))
+    places = np.arange(len(names))
+    colours = [_COLOURS[5] if rises else _COLOURS[0] for rises in up]
+    axes.barh(places, np.abs(log_bf), color=colours)
+    axes.set_yticks(places, [_short(name, 34) for name in names])
+    axes.set_ylim(len(names) - 0.4, -0.6)
+    axes.axvline(2.3, color="0.4", linewidth=0.8, linestyle="--")
+    axes.set_xlabel("|log Bayes factor|", fontsize=9)
+    handles = [Patch(color=_COLOURS[5], label="up"), Patch(color=_COLOURS[0], label="down or ambiguous")]
+    axes.legend(handles=handles, frameon=False, fontsize=7, loc="lower right")
+    _clear(axes)
+    _save(figure, path)

@@ -1,0 +1,120 @@
+"""Figures: drawn whatever the data looks like, alike for equal data, as PNG or SVG by the name, without a display."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from scmap_cli.plots import qc, scores
+from scmap_cli.plots.draw import _palette, embedding, loss_curves, publish, safely
+
+RNG = np.random.default_rng(0)
+XY = RNG.normal(size=(300, 2))
+HISTORY = [{"epoch": i, "train_loss": 9.0 - i, "valid_loss": 8.0, "recon": 5.0, "valid_recon": 4.0} for i in (1, 2, 3)]
+MANY = np.array([f"type {i} of a rather long name indeed" for i in range(75)])[np.arange(300) % 75]
+INTEGRATION = [
+    {
+        "file": "a.h5ad",
+        "embedding": name,
+        "scores": {key: None if key == "kbet" else 0.5 for key, _ in scores._INTEGRATION},
+        "details": {"batch_shares": {"edges": [0, 0.5, 1], "histogram": {"x": [0.2, 0.8], "y": [0.8, 0.2]}}},
+        "subsamples": {"sd": {"pcr": 0.1}},
+    }
+    for name in ("X_sailer", "pca")
+]
+PARTITIONS = [{"k": k, "resolution": r, "clusters": 4, "ari": 0.5, "nmi": 0.6} for k in (15, 30) for r in (0.1, 1.0)]
+DRAWN = {
+    "categories": (embedding, XY, {"cell_type": MANY, "batch": np.where(XY[:, 0] > 0, "a", "b")}),
+    "numbers": (embedding, XY, {"depth": np.where(XY[:, 0] > 0, np.nan, XY[:, 1]), "flat": np.zeros(300)}),
+    "no numbers": (embedding, XY, {"depth": np.full(300, np.nan)}),
+    "one cell": (embedding, XY[:1], {"batch": np.array(["a"])}),
+    "loss": (loss_curves, HISTORY),
+    "violins": (qc.violins, {"total_counts": RNG.lognormal(7, 1, 300), "frip": RNG.random(300)}, MANY),
+    "one value": (qc.violins, {"pct_counts_mt": np.zeros(300)}, None),
+    "no counts": (qc.violins, {"total_counts": np.zeros(300)}, None),
+    "lengths": (qc.fragment_lengths, {"a": np.bincount([50, 60, 200]), "b": np.zeros(5)}),
+    "profile": (qc.tss_profile, {"a": RNG.poisson(3, 4001), "b": np.zeros(4001)}),
+    "depth": (qc.depth_dependence, np.column_stack([XY, np.zeros(300)]), np.exp(XY[:, 0]), ["one", "two", "three"]),
+    "elbow": (qc.elbow, np.array([3.0, 1.0, 0.5])),
+    "integration": (scores.integration_panels, INTEGRATION),
+    "compared": (scores.score_bars, [{"run": "a", "x": 0.5}, {"run": "b", "x": None}], ["run", "x"], [{"x": 0.1}, {}]),
+    "clustering": (
+        scores.clustering_panels,
+        [{"file": "a", "embedding": "e", "partitions": PARTITIONS, "n_labels": 3}],
+    ),
+    "invariance": (
+        scores.invariance_panels,
+        [{"file": "a", "embedding": "e", "depth_mi": {"by_dimension": [0.1, 0.4]}}],
+    ),
+    "dice": (
+        scores.dice_panels,
+        [{"file": "a", "dice": {"raw": {"by_type": {"B": 0.4}}, "scale": {"by_type": {"B": 0.6}}}}],
+    ),
+    "programs": (scores.ranked_bars, np.array([4.0, -3.0]), ["P" * 60, "Q"], np.array([True, False])),
+}
+
+
+@pytest.mark.parametrize("name", list(DRAWN))
+@pytest.mark.parametrize("ending", ["png", "svg"])
+def test_a_figure_is_drawn_alike_twice(tmp_path, name, ending):
+    draw, *args = DRAWN[name]
+    made = []
+    for number in (1, 2):
+        path = tmp_path / f"{number}.{ending}"
+        draw(*args, path)
+        made.append(path.read_bytes())
+    assert made[0] == made[1]
+    assert made[0].startswith(b"\x89PNG" if ending == "png" else b"<?xml")
+    assert len(made[0]) > 2000
+
+
+def test_many_cells_stay_a_picture_within_an_svg(tmp_path):
+    xy = RNG.normal(size=(30_000, 2))
+    embedding(xy, {"depth": xy[:, 0]}, tmp_path / "u.svg")
+    assert (tmp_path / "u.svg").stat().st_size < 400_000
+
+
+def test_up_to_23_categories_have_colours_of_their_own():
+    for count in (2, 8, 9, 21, 23, 60):
+        assert len(
+            {tuple(np.round(colour, 3)) if not isinstance(colour, str) else colour for colour in _palette(count)}
+        ) == (count)
+
+
+def test_colours_stay_apart_without_red_or_green():
+    from matplotlib.colors import to_rgb
+
+    # Machado et al. 2009, severity 1: how a person without green or red cones sees a colour (linear light).
+    deutan = np.array([[0.367, 0.861, -0.228], [0.280, 0.673, 0.047], [-0.012, 0.043, 0.969]])
+    protan = np.array([[0.152, 1.053, -0.205], [0.115, 0.786, 0.099], [-0.004, -0.048, 1.052]])
+    rgb = np.array([to_rgb(colour) for colour in _palette(8)]) ** 2.2
+    for sight in (np.eye(3), deutan, protan):
+        seen = np.clip(rgb @ sight.T, 0, 1) ** (1 / 2.2)
+        apart = np.sqrt(((seen[:, None] - seen[None]) ** 2).sum(axis=2))
+        assert apart[np.triu_indices(8, 1)].min() > 0.1
+
+
+def test_a_figure_that_fails_leaves_nothing_and_only_warns(tmp_path, caplog):
+    def broken(path):
+        path.write_text("half")
+        raise ValueError("why")
+
+    publish(tmp_path / "f.png", False, "the figure", broken)
+    assert list(tmp_path.iterdir()) == []
+    assert "could not draw the figure: why" in caplog.text
+    assert safely("it", lambda: None)
+
+
+def test_no_display_is_asked_for(tmp_path):
+    code = (
+        "import sys, numpy as np; from pathlib import Path; from scmap_cli.plots.draw import embedding;"
+        "embedding(np.zeros((3, 2)), {'a': np.array(['x', 'y', 'z'])}, Path(sys.argv[1]));"
+        "assert 'matplotlib.pyplot' not in sys.modules"
+    )
+    env = {key: value for key, value in os.environ.items() if key not in ("DISPLAY", "MPLBACKEND")}
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "a.png")], check=True, env=env, timeout=120)
+    assert (tmp_path / "a.png").exists()

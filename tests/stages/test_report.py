@@ -1,0 +1,213 @@
+"""``report``: one page that needs nothing else, whose texts cannot become markup, and what it points at."""
+
+from __future__ import annotations
+
+import json
+import re
+from html.parser import HTMLParser
+
+import anndata
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import sparse
+
+from scmap_cli import keys
+from scmap_cli.errors import InputError, OutputExistsError, UsageError
+from scmap_cli.plots import page
+from scmap_cli.stages.embed import embed
+from scmap_cli.stages.evaluate_integration import evaluate_integration
+from scmap_cli.stages.gp_test import gp_test
+from scmap_cli.stages.report import report
+
+
+class Page(HTMLParser):
+    """What a page loads, links to and holds; void elements aside, every tag must be closed."""
+
+    VOID = ("meta", "img", "br")
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.ids: list[str] = []
+        self.links: list[str] = []
+        self.sources: list[str] = []
+        self.alts: list[str] = []
+        self.tags: set[str] = set()
+        self.words = ""
+        self.feed(text)
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        found = dict(attrs)
+        self.tags.add(tag)
+        self.ids += [found["id"]] if "id" in found else []
+        self.links += [found["href"]] if "href" in found else []
+        self.sources += [found["src"]] if "src" in found else []
+        self.alts += [found["alt"]] if "alt" in found else []
+        assert not any(name.startswith("on") for name in found)
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.words += data
+
+
+@pytest.fixture(scope="module")
+def inputs(trained, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("report")
+    embedded = folder / "embedded.h5ad"
+    embed(trained.model, trained.data, embedded, umap=True, cluster_method="leiden")
+    scores, tests = folder / "scores.json", folder / "tests.tsv"
+    evaluate_integration([embedded], scores, label_key="cell_type", batch_key="batch", baseline=["pca"], components=5)
+    gp_test(trained.model, [trained.data], tests, groupby="cell_type")
+    return [trained.model, embedded, scores, tests]
+
+
+@pytest.fixture(scope="module")
+def made(inputs, tmp_path_factory):
+    output = tmp_path_factory.mktemp("page") / "run.html"
+    return report(inputs, output, title="A <run>"), output
+
+
+def test_the_page_needs_nothing_but_itself(made):
+    result, output = made
+    text = output.read_text()
+    found = Page(text)
+    assert all(source.startswith("data:image/png;base64,") for source in found.sources)
+    assert all(link.removeprefix("#") in found.ids for link in found.links)
+    assert len(found.ids) == len(set(found.ids))
+    assert found.tags.isdisjoint({"script", "link", "iframe", "object", "form", "base"})
+    assert "http" not in re.sub(r'content="default-src[^"]*"|http-equiv', "", text)
+    assert 'name="viewport"' in text
+    assert "@media print" in text
+    assert all(found.alts)
+    assert len(found.alts) == len(found.sources) > 6
+    assert result["bytes"] == len(text.encode()) < 5e6
+
+
+def test_the_page_tells_what_was_run_and_what_came_of_it(made):
+    _, output = made
+    found = Page(output.read_text())
+    for words in ("A <run>", "train expimap", "evaluate integration", "overall weighted", "validation_cells", "type1"):
+        assert words in found.words, words
+    assert {"to-look-at", "cells", "models", "pictures", "programs", "scores", "what-was-run"} <= set(found.ids)
+
+
+def test_numbers_for_multiqc_lie_beside(made):
+    result, output = made
+    table = json.loads(output.with_name("run_mqc.json").read_text())
+    assert result["multiqc"] == str(output.with_name("run_mqc.json"))
+    assert table["plot_type"] == "table"
+    assert table["data"]["embedded.h5ad"]["cells"] == 300
+    assert 0 < table["data"]["scores.json"]["overall_X_expimap"] < 1
+    numbers = [value for row in table["data"].values() for value in row.values()]
+    assert all(isinstance(value, int | float) for value in numbers)
+    assert set(table["headers"]) == {name for row in table["data"].values() for name in row}
+
+
+def test_the_same_inputs_give_the_same_bytes(made, inputs, tmp_path):
+    _, output = made
+    report(inputs, tmp_path / "run.html", title="A <run>")
+    assert (tmp_path / "run.html").read_bytes() == output.read_bytes()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run.html", "run.html.run.json", "run_mqc.json"]
+    with pytest.raises(OutputExistsError):
+        report(inputs, tmp_path / "run.html")
+
+
+def cells(path, n=60, **columns):
+    rng = np.random.default_rng(0)
+    obs = pd.DataFrame({"cell_type": np.where(np.arange(n) % 2, "a", "b")} | columns, index=[f"c{i}" for i in range(n)])
+    counts = sparse.csr_matrix(rng.poisson(1.0, (n, 5)).astype(np.float32))
+    made = anndata.AnnData(counts, obs=obs, obsm={"X_umap": rng.normal(size=(n, 2))})
+    made.var_names = [f"G{i}" for i in range(5)]
+    made.write_h5ad(path)
+    return path
+
+
+def test_text_of_files_stays_text(tmp_path):
+    evil = "<script>alert(1)</script><img src=x onerror=y>"
+    data = cells(tmp_path / "e.h5ad", **{keys.LABEL: [evil] * 60, "batch": [evil] * 60, "total_counts": np.ones(60)})
+    (tmp_path / "t.tsv").write_text(f"gene\trank\n{evil}\t1\n")
+    (tmp_path / "s.json").write_text(json.dumps({"what": evil, "results": [{"name": evil, "score": 1.5}]}))
+    report([data, tmp_path / "t.tsv", tmp_path / "s.json"], tmp_path / "r.html", title=evil)
+    found = Page((tmp_path / "r.html").read_text())
+    assert "script" not in found.tags
+    assert evil in found.words
+
+
+def test_pictures_show_the_names_asked_for(tmp_path):
+    data = cells(tmp_path / "e.h5ad", batch=["x"] * 30 + ["y"] * 30)
+    report([data], tmp_path / "r.html", color=["G3", "batch"])
+    assert [alt for alt in Page((tmp_path / "r.html").read_text()).alts if "e.h5ad" in alt] == [
+        "e.h5ad: log1p G3",
+        "e.h5ad: batch",
+    ]
+    with pytest.raises(InputError, match="'nope'"):
+        report([data], tmp_path / "s.html", color=["nope"])
+    assert not (tmp_path / "s.html").exists()
+
+
+def test_what_should_be_looked_at_is_named(tmp_path):
+    columns = {
+        keys.LABEL: ["unknown"] * 20 + ["a"] * 40,
+        keys.CONFIDENCE: np.full(60, 0.8),
+        keys.NOVELTY: np.full(60, 0.99),
+        "total_counts": np.where(np.arange(60) < 10, 0.0, 50.0),
+    }
+    result = report([cells(tmp_path / "e.h5ad", **columns)], tmp_path / "r.html")
+    assert len(result["notes"]) == 3
+    assert "33% of the cells have no sure label" in result["notes"][1]
+    calm = report([cells(tmp_path / "f.h5ad")], tmp_path / "s.html")
+    assert calm["notes"] == []
+    assert "Nothing stands out." in (tmp_path / "s.html").read_text()
+
+
+def test_a_model_below_a_baseline_is_named(tmp_path):
+    scores = {"overall": 0.5} | dict.fromkeys(
+        ("pcr", "batch_asw", "kbet", "graph_connectivity", "ilisi", "clisi", "nmi", "ari", "label_asw"), 0.5
+    )
+    entries = [
+        {"file": "a.h5ad", "embedding": "X_sailer", "cells": 3, "scores": scores},
+        {"file": "a.h5ad", "embedding": "pca", "cells": 3, "scores": scores | {"overall": 0.7, "kbet": None}},
+    ]
+    (tmp_path / "s.json").write_text(json.dumps({"what": "integration", "results": entries}))
+    notes = report([tmp_path / "s.json"], tmp_path / "r.html")["notes"]
+    assert "below pca" in notes[0]
+    assert "kbet could not be computed" in notes[1]
+
+
+def test_a_figure_that_fails_leaves_a_line(caplog):
+    def broken(path):
+        raise RuntimeError("no")
+
+    assert "could not be drawn" in page.figure("A <b>", broken)
+    assert "could not draw" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("x.tsv", "only a header\n", "holds no table"),
+        ("x.tsv", "a\tb\n1\n", "line 2 has 1 columns"),
+        ("x.json", "{", "no JSON"),
+        ("x.h5ad", "\x89HDF\r\n\x1a\nnot really", "x.h5ad"),
+    ],
+)
+def test_unfit_inputs_are_named(tmp_path, name, content, words):
+    (tmp_path / name).write_text(content, encoding="latin-1", newline="")
+    with pytest.raises(InputError, match=words):
+        report([tmp_path / name], tmp_path / "r.html")
+    assert not (tmp_path / "r.html").exists()
+
+
+def test_folders_outputs_and_absent_files_are_refused(tmp_path):
+    with pytest.raises(InputError, match="without a finished model"):
+        report([tmp_path], tmp_path / "r.html")
+    with pytest.raises(InputError, match="does not exist"):
+        report([tmp_path / "no.h5ad"], tmp_path / "r.html")
+    with pytest.raises(UsageError, match=r"\.html"):
+        report([tmp_path], tmp_path / "r.txt")
