@@ -34,6 +34,7 @@ from scmap_cli.cli import (
     simulate_atac,
     simulate_rna,
     train_expimap,
+    train_markermap,
     train_sailer,
 )
 from scmap_cli.cli.command import USAGE_ERROR, Verb, Verbs, usage_text
@@ -59,6 +60,7 @@ VERBS: dict[str, ModuleType] = {
     "simulate rna": simulate_rna,
     "simulate atac": simulate_atac,
     "train sailer": train_sailer,
+    "train markermap": train_markermap,
     "train expimap": train_expimap,
     "embed": embed,
     "impute": impute,

@@ -10,7 +10,7 @@ import typer
 from scmap_cli.cli import options as o
 from scmap_cli.cli.session import begin, finish
 
-SUMMARY = "Denoised accessibility of every cell, at one depth and in one batch."
+SUMMARY = "Denoised accessibility of every cell, or all genes from the markers alone."
 EPILOG = """\b
 Example:
   scmap impute model atac.h5ad -o imputed.h5ad --binarize scale
@@ -23,12 +23,14 @@ def verb(
     ctx: typer.Context,
     model_dir: Annotated[
         Path | None,
-        typer.Argument(metavar="MODEL_DIR", show_default=False, help="Folder that `scmap train sailer` wrote."),
+        typer.Argument(
+            metavar="MODEL_DIR", show_default=False, help="Folder of `scmap train sailer` or `train markermap`."
+        ),
     ] = None,
     input: Annotated[
         Path | None,
         typer.Argument(
-            metavar="INPUT", show_default=False, help="Peak counts; peaks are matched by name, never by place."
+            metavar="INPUT", show_default=False, help="Counts; peaks or genes are matched by name, never by place."
         ),
     ] = None,
     output: Annotated[
@@ -37,7 +39,7 @@ def verb(
             "-o",
             "--output",
             metavar="FILE",
-            help=".h5ad: imputed peaks in X, with the input's obs. .npz: the matrix with names. Required.",
+            help=".h5ad: imputed peaks or genes in X, with the input's obs. .npz: the matrix with names. Required.",
             rich_help_panel=o.DATA,
         ),
     ] = None,
@@ -46,8 +48,8 @@ def verb(
         typer.Option(
             "--features",
             metavar="FILE",
-            show_default="all peaks",
-            help="Peaks wanted, one name a line.",
+            show_default="all",
+            help="Peaks or genes wanted, one name a line.",
             rich_help_panel=o.DATA,
         ),
     ] = None,
@@ -91,10 +93,11 @@ def verb(
     config: o.Config = None,
     print_config: o.PrintConfig = False,
 ) -> None:
-    """Denoised accessibility of every cell, from a trained SAILER model.
+    """Denoised accessibility of every cell (SAILER), or all genes rebuilt from the markers alone (MarkerMap).
 
-    Each cell is decoded at the depth of an average cell and as one batch, so that neither shows in the result.
-    Output is written a block of cells at a time.
+    SAILER decodes each cell at the depth of an average cell and as one batch, so that neither shows in the result.
+    MarkerMap gives log1p CP10k; its input may hold the markers alone, and library sizes are then estimated. Output is
+    written a block of cells at a time.
     """
     options = begin(ctx, needs=("model_dir", "input", "output"))
     from scmap_cli.stages.impute import impute

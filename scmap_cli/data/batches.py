@@ -76,6 +76,8 @@ class CsrStore:
         Floating type of the batches.
     covariates
         (n, c) further numbers of each cell, or None.
+    size_n
+        (n,) library size of each cell, where it is not the sum of its counts here.
     """
 
     def __init__(
@@ -84,6 +86,7 @@ class CsrStore:
         condition_n: np.ndarray,
         dtype: torch.dtype = torch.float32,
         covariates: np.ndarray | None = None,
+        size_n: np.ndarray | None = None,
     ) -> None:
         self.n, self.g = counts.shape
         self.dtype = dtype
@@ -91,7 +94,8 @@ class CsrStore:
         self.indices = torch.from_numpy(counts.indices.astype(_index_type(self.g), copy=False))
         self.values = torch.from_numpy(_compact(counts.data))
         self.condition_n = torch.from_numpy(np.asarray(condition_n, dtype=np.int64))
-        self.size_n = torch.from_numpy(np.asarray(counts.sum(axis=1, dtype=np.float64)).ravel()).to(dtype)
+        sums_n = np.asarray(counts.sum(axis=1, dtype=np.float64)).ravel() if size_n is None else size_n
+        self.size_n = torch.from_numpy(sums_n).to(dtype)
         self.constant_n = _log_factorials(counts).to(dtype)
         self.covariate_nc = torch.from_numpy(np.zeros((self.n, 0)) if covariates is None else covariates).to(dtype)
         self.device = torch.device("cpu")

@@ -75,6 +75,10 @@ class ScmapModel(nn.Module, ABC):
     def after_step(self, lr: float, progress: float) -> None:
         """Called after each optimiser step with the current learning rate, for proximal steps."""
 
+    def lr_share(self, progress: float) -> float:
+        """Share of the learning rate that a step at a time in epochs takes."""
+        return 1.0
+
     @property
     def anneal_epochs(self) -> float:
         """Epochs over which some weight of the loss still rises; early stopping waits for them."""

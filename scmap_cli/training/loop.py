@@ -201,8 +201,11 @@ class Trainer:
             self._diverged(output)
         if self.config.grad_clip > 0:
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.grad_clip)
+        lr = state.lr * self.model.lr_share(position)
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
         self.optimizer.step()
-        self.model.after_step(state.lr, position)
+        self.model.after_step(lr, position)
         return output
 
     def _precision(self) -> Any:

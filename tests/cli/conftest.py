@@ -137,6 +137,10 @@ COMMANDS = {
         *("{shelf}/data.h5ad", "-o", "out", "--epochs", "1", "--hidden", "8,6", "--batch-size", "64"),
         *("--device", "cpu"),
     ),
+    "train markermap": (
+        *("{shelf}/data.h5ad", "-o", "out", "--label-key", "cell_type", "-k", "5", "--epochs", "2", "--hidden", "8"),
+        *("--mode", "joint", "--device", "cpu"),
+    ),
     "impute": ("{shelf}/sailer", "{shelf}/data.h5ad", "-o", "out.h5ad", "--device", "cpu"),
     "simulate atac": ("--preset", "tiny", "-o", "out.h5ad"),
     "train expimap": (

@@ -26,6 +26,7 @@ STAGES = {
     "simulate atac": "scmap_cli.stages.simulate_atac:simulate_atac",
     "train expimap": "scmap_cli.stages.train:train",
     "train sailer": "scmap_cli.stages.train_sailer:train_sailer",
+    "train markermap": "scmap_cli.stages.train_markermap:train_markermap",
     "embed": "scmap_cli.stages.embed:embed",
     "impute": "scmap_cli.stages.impute:impute",
     "map-query": "scmap_cli.stages.map_query:map_query",
@@ -42,7 +43,7 @@ STAGES = {
 ALSO = {"embed": "scmap_cli.stages.embed_baseline:embed_baseline"}
 PROCESS = {"threads", "quiet", "verbose", "config", "print_config"}
 EVERY_VERB = ["--force", "--threads", "--quiet", "--verbose", "--dry-run", "--help"]
-USE_A_DEVICE = ("train sailer", "train expimap", "embed", "impute", "map-query", "gp-test")
+USE_A_DEVICE = ("train sailer", "train markermap", "train expimap", "embed", "impute", "map-query", "gp-test")
 EVERY_RUN = ["--seed", "--config", "--print-config"]
 CHOICES_DIFFER = ("--preset",)
 SAME_MEANING = [*EVERY_VERB, *EVERY_RUN, "--device", "--layer", "--gene-column", "--cluster-backend"]
@@ -120,7 +121,7 @@ def test_parameters_are_those_of_the_stage(verb):
         stage |= inspect.signature(getattr(import_module(module), name)).parameters
     ours = parameters(verb)
     names = set(ours) - PROCESS
-    if verb in ("train sailer", "train expimap", "map-query"):
+    if verb in ("train sailer", "train markermap", "train expimap", "map-query"):
         own = {n for n, p in ours.items() if getattr(p, "rich_help_panel", None) in (options.MODEL, options.TRAINING)}
         names = (names - own) | {"model_options", "train_options"} | ({"model"} if verb == "train expimap" else set())
     assert names == set(stage)
@@ -139,19 +140,25 @@ def test_parameters_are_those_of_the_stage(verb):
             assert shown == default or str(shown) == str(default), name
 
 
-@pytest.mark.parametrize("verb", ["train expimap", "train sailer"])
+@pytest.mark.parametrize("verb", ["train expimap", "train sailer", "train markermap"])
 def test_defaults_of_training_are_those_of_the_configs(verb):
     from scmap_cli.config import TrainConfig
     from scmap_cli.models.expimap import ExpiMapConfig
+    from scmap_cli.models.markermap import MarkerMapConfig
     from scmap_cli.models.sailer import SailerConfig
-    from scmap_cli.stages.train_sailer import DEFAULTS
+    from scmap_cli.stages import marker_model, train_sailer
 
-    model, changed = {"train expimap": (ExpiMapConfig, {}), "train sailer": (SailerConfig, DEFAULTS)}[verb]
+    model, changed = {
+        "train expimap": (ExpiMapConfig, {}),
+        "train sailer": (SailerConfig, train_sailer.DEFAULTS),
+        "train markermap": (MarkerMapConfig, marker_model.DEFAULTS),
+    }[verb]
     for panel, config, other in ((options.MODEL, model, {}), (options.TRAINING, TrainConfig, changed)):
         ours = LEAVES[verb].params
         declared = {key_of(p): p.default for p in ours if getattr(p, "rich_help_panel", None) == panel}
         real = {field.name: field.default for field in dataclasses.fields(config)} | other
-        declared |= {"hidden": options.integers(declared["hidden"], "--hidden")} if "hidden" in declared else {}
+        if isinstance(declared.get("hidden"), str):
+            declared |= {"hidden": options.integers(declared["hidden"], "--hidden")}
         assert declared == real
 
 

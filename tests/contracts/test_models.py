@@ -17,12 +17,15 @@ from scipy import sparse
 from scmap_cli.config import TrainConfig, as_dict
 from scmap_cli.data.batches import CsrStore
 from scmap_cli.data.features import align, apply
+from scmap_cli.data.matrices import log1p_cp10k
+from scmap_cli.data.scaling import fit_scaling
 from scmap_cli.data.simulation import simulate_rna_data
 from scmap_cli.data.splits import validation_split
 from scmap_cli.errors import InputError, StoppedError
 from scmap_cli.keys import PROGRAMS_VARM
 from scmap_cli.models.base import ScmapModel
 from scmap_cli.models.expimap import ExpiMap, ExpiMapConfig
+from scmap_cli.models.markermap import MarkerMap, MarkerMapConfig
 from scmap_cli.models.sailer import Sailer, SailerConfig
 from scmap_cli.registry import MODELS
 from scmap_cli.training.checkpoint import Checkpoint
@@ -40,7 +43,9 @@ class Made:
         codes: np.ndarray,
         genes: np.ndarray,
         covariates: np.ndarray | None = None,
+        settings: dict[str, float] | None = None,
     ) -> None:
+        self.settings = settings or {}
         self.model, self.counts, self.codes, self.genes, self.covariates = model, counts, codes, genes, covariates
 
     def store(self, dtype: torch.dtype = torch.float32) -> CsrStore:
@@ -48,7 +53,7 @@ class Made:
 
     def trainer(self, checkpoint: Checkpoint | None = None, epochs: int = 6) -> Trainer:
         held = validation_split(self.codes, 0.1, 0)
-        config = TrainConfig(epochs=epochs, batch_size=64, checkpoint_minutes=60.0)
+        config = TrainConfig(epochs=epochs, batch_size=64, checkpoint_minutes=60.0, **self.settings)  # type: ignore[arg-type]
         rows = np.flatnonzero(~held), np.flatnonzero(held)
         return Trainer(self.model, self.store(), *rows, config, seed=0, checkpoint=checkpoint)
 
@@ -77,12 +82,29 @@ def sailer(share: float = 0.08, **options: object) -> Made:
     return Made(model, counts, codes, np.array([f"chr1:{i}-{i + 1}" for i in range(90)]), covariates)
 
 
+def markermap(**options: object) -> Made:
+    data = simulate_rna_data(
+        n_cells=240, n_genes=80, n_programs=6, n_types=3, n_batches=2, genes_per_program=8, noise_genes=10,
+        active_per_type=2, seed=2,
+    )  # fmt: skip
+    codes = data.obs["cell_type"].cat.codes.to_numpy().astype(np.int64)
+    config = MarkerMapConfig(**({"k": 8, "hidden": 16, "latent": 4, "anneal_epochs": 10.0} | options))  # type: ignore[arg-type]
+    scaling = fit_scaling(log1p_cp10k(data.X))
+    model = MarkerMap.create(config, scaling, 3, 0, forced_in=np.array([5]), forced_out=np.array([6, 7]))
+    names = data.var_names.to_numpy().astype(str)
+    return Made(model, data.X, codes, names, settings={"lr": 5e-3, "adam_eps": 1e-8})
+
+
 MAKERS: dict[str, Callable[[], Made]] = {
     "expimap": expimap,
     "expimap soft": lambda: expimap(membership="soft", unconstrained=2),
     "expimap mse": lambda: expimap(likelihood="mse"),
     "expimap softplus": lambda: expimap(mean="softplus"),
     "expimap exp": lambda: expimap(mean="exp"),
+    "markermap": markermap,
+    "markermap free": lambda: markermap(logits="free", neighbours=0.0),
+    "markermap unsupervised": lambda: markermap(mode="unsupervised"),
+    "markermap joint": lambda: markermap(mode="joint", variance_power=0.0, scale="sum"),
     "sailer": sailer,
     "sailer sampled": lambda: sailer(thinning=0.5, peak_share=0.5),
     "sailer dense": lambda: sailer(share=0.3, positive_weight="auto", invariance_bound="mixture"),
