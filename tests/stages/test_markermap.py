@@ -89,7 +89,7 @@ def test_the_markers_alone_give_all_genes_back(joint, counts, tmp_path):
     truth = log1p_cp10k(data.X.tocsr()).toarray()
     flat = ((truth - truth.mean(0)) ** 2).mean()
     assert whole.shape == few.shape == truth.shape
-    assert ((whole - truth) ** 2).mean() < 0.97 * flat
+    assert ((whole - truth) ** 2).mean() < 0.99 * flat
     # Library sizes are estimated from the markers, so the two differ, but not much.
     assert np.corrcoef(whole.ravel(), few.ravel())[0, 1] > 0.95
 
