@@ -145,6 +145,20 @@ SELECTORS: dict[str, Selector] = {
             "scmap_cli.stages.marker_model:select_for_both",
             published=_PAPER_LOSS,
         ),
+        Selector(
+            "concrete-vae",
+            "k relaxed one-hot draws of an autoencoder's inputs (Concrete VAE)",
+            "scmap_cli.markers.gumbel_vae:select_concrete",
+            needs_labels=False,
+            published="hardly cooled, and genes of one more random draw",
+        ),
+        Selector(
+            "global-gumbel",
+            "one relaxed choice of an autoencoder's inputs (Global-Gumbel VAE)",
+            "scmap_cli.markers.gumbel_vae:select_global",
+            needs_labels=False,
+            published="steps so small that no logit leaves its random start",
+        ),
         Selector("l1-logistic", "multinomial logistic regression with an L1 penalty", "scmap_cli.markers.l1:select"),
         Selector(
             "greedy-labels",

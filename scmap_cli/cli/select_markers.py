@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -85,10 +85,9 @@ def verb(
     force_in: o.ForceIn = None,
     force_out: o.ForceOut = None,
     mode: Annotated[
-        str | None,
+        Literal["supervised", "unsupervised", "joint"] | None,
         typer.Option(
             "--mode",
-            metavar="supervised|unsupervised|joint",
             show_default="supervised",
             help="What the model is trained for.",
             rich_help_panel=_MODEL,

@@ -64,17 +64,17 @@ def verb(
             rich_help_panel=o.MODEL,
         ),
     ] = "per-gene",
-    neighbours: Annotated[
+    neighbour_share: Annotated[
         float,
         typer.Option(
-            "--neighbours",
+            "--neighbour-share",
             metavar="SHARE",
             help="Share of the class loss that asks for near cells of one label; 0 is the paper's loss.",
             rich_help_panel=o.MODEL,
         ),
     ] = 0.5,
-    hidden: Annotated[
-        int, typer.Option("--hidden", metavar="N", help="Width of the hidden layers.", rich_help_panel=o.MODEL)
+    width: Annotated[
+        int, typer.Option("--width", metavar="N", help="Width of the hidden layers.", rich_help_panel=o.MODEL)
     ] = 64,
     latent: Annotated[
         int, typer.Option("--latent", metavar="N", help="Latent dimensions.", rich_help_panel=o.MODEL)
@@ -114,6 +114,15 @@ def verb(
             rich_help_panel=o.MODEL,
         ),
     ] = 40.0,
+    gene_share: Annotated[
+        float,
+        typer.Option(
+            "--gene-share",
+            metavar="SHARE",
+            help="Share of the genes that a step rebuilds while the mask is soft, drawn anew each step.",
+            rich_help_panel=o.MODEL,
+        ),
+    ] = 0.25,
     kl_weight: Annotated[
         float,
         typer.Option(
@@ -123,15 +132,14 @@ def verb(
             rich_help_panel=o.MODEL,
         ),
     ] = 0.1,
-    variance_power: Annotated[
-        float,
+    rebuild_by: Annotated[
+        Literal["squared", "gaussian"],
         typer.Option(
-            "--variance-power",
-            metavar="SHARE",
-            help="1: the mean is trained by squared errors. 0: by the likelihood, as in the paper.",
+            "--rebuild-by",
+            help="squared: means by squared errors, variances after. gaussian: both at once, as released.",
             rich_help_panel=o.MODEL,
         ),
-    ] = 1.0,
+    ] = "squared",
     prior_weight: Annotated[
         float,
         typer.Option("--prior-weight", metavar="X", help="Weight of --prior.", rich_help_panel=o.MODEL),

@@ -22,12 +22,12 @@ Where the released code differs, and what is done here:
   unsupervised one. Here it is the mean over genes (``scale`` "sum" is the released way).
 * Its cross-entropy is nearly zero for any panel that holds a few good genes of each class, because the classifier may
   weigh them as it likes; what else is in the panel is then left to noise. Panels are used by distances between cells as
-  well. ``neighbours`` is the share of the class loss that is neighbourhood components analysis (Goldberger et al. 2004)
+  well. ``neighbour_share`` is the share of the class loss that is neighbourhood components analysis (Goldberger 2004)
   on the masked genes themselves: the chance that a neighbour, drawn by its distance, is of another class. It makes the
   panel hold several genes for what is hard to tell. 0 is the paper's loss.
-* Its Gaussian likelihood weighs an error by the reconstructed variance, and so looks away from genes that are hard to
-  rebuild. Here each term is multiplied by that variance to a power, taken as a constant (Seitzer et al. 2022): power 1,
-  the default, gives the mean the gradient of squared errors; 0 is the paper's.
+* Its Gaussian likelihood divides an error by the reconstructed variance, and so the mask looks away from genes that are
+  hard to rebuild. Here mean and mask learn by squared errors, equation 4 as printed, and the variance decoder learns
+  from what is left once the mask is hard. ``rebuild_by`` "gaussian" is the released way.
 * Layer norm instead of batch norm, so that a cell's values do not depend on the others of its batch.
 
 Additions of ours: genes that are forced in or out, and costs of genes (their mean over the mask is added to the loss).
@@ -53,6 +53,7 @@ from scmap_cli.errors import UsageError
 from scmap_cli.models.base import LossOutput, Posterior, ScmapModel
 from scmap_cli.nn.distributions import gaussian_kl
 from scmap_cli.nn.neighbours import neighbour_loss
+from scmap_cli.nn.scaled import scaled_log1p
 from scmap_cli.nn.subset import gumbel, masked_product, relaxed_top_k, top_k
 
 MODES = ("supervised", "unsupervised", "joint")
@@ -60,7 +61,7 @@ _MIN_VARIANCE = 1e-4
 # Natural logarithms between which the variance of a scaled gene is taken to lie.
 _LOG_VARIANCE = 6.0
 # Genes with less of the relaxed mask than this are left out of a step: their values are as good as zeros.
-_LEAST = 1e-6
+_LEAST = 1e-4
 
 
 @dataclass(frozen=True)
@@ -77,9 +78,9 @@ class MarkerMapConfig:
         Weight alpha of the reconstruction in the joint model.
     scale
         ``per-gene``: reconstruction is a mean over genes. ``sum``: it is a sum.
-    neighbours
+    neighbour_share
         Share of the class loss that is the neighbours' loss; the rest is the classifier's.
-    hidden
+    width
         Width of all hidden layers.
     latent
         Latent dimensions.
@@ -91,10 +92,13 @@ class MarkerMapConfig:
         At the start, and at the end of the annealing.
     anneal_epochs
         Epochs after which the mask is hard.
+    gene_share
+        Share of the genes that a step rebuilds while the mask is soft, drawn anew each step.
     kl_weight
         Weight of the divergence from the prior of the latent variables.
-    variance_power
-        Power of the reconstructed variance that a gene's likelihood is multiplied by.
+    rebuild_by
+        ``squared``: the mean is learnt by squared errors, the variance from its errors. ``gaussian``: both by the
+        Gaussian likelihood.
     prior_weight
         What a prior score, scaled to mean 0 and deviation 1, adds to the first logits.
     cost_weight
@@ -105,32 +109,41 @@ class MarkerMapConfig:
     mode: str = "supervised"
     tradeoff: float = 0.5
     scale: str = "per-gene"
-    neighbours: float = 0.5
-    hidden: int = 64
+    neighbour_share: float = 0.5
+    width: int = 64
     latent: int = 16
     logits: str = "network"
     momentum: float = 0.95
     temperature: float = 2.0
     final_temperature: float = 0.02
     anneal_epochs: float = 40.0
+    gene_share: float = 0.25
     kl_weight: float = 0.1
-    variance_power: float = 1.0
+    rebuild_by: str = "squared"
     prior_weight: float = 1.0
     cost_weight: float = 1.0
 
     def __post_init__(self) -> None:
-        for key, allowed in (("mode", MODES), ("scale", ("per-gene", "sum")), ("logits", ("network", "free"))):
+        choices = {
+            "mode": MODES,
+            "scale": ("per-gene", "sum"),
+            "logits": ("network", "free"),
+            "rebuild_by": ("squared", "gaussian"),
+        }
+        for key, allowed in choices.items():
             if getattr(self, key) not in allowed:
                 raise UsageError(f"{key} is {getattr(self, key)!r}", f"choose one of {', '.join(allowed)}")
-        for key in ("k", "hidden", "latent"):
+        for key in ("k", "width", "latent"):
             if getattr(self, key) < 1:
                 raise UsageError(f"{key} {getattr(self, key)} must be at least 1")
-        for key in ("tradeoff", "neighbours", "variance_power"):
+        for key in ("tradeoff", "neighbour_share"):
             if not 0 <= getattr(self, key) <= 1:
                 raise UsageError(f"{key} {getattr(self, key)} is not in [0, 1]")
         for key in ("anneal_epochs", "kl_weight", "prior_weight", "cost_weight"):
             if getattr(self, key) < 0:
                 raise UsageError(f"{key} {getattr(self, key)} must not be negative")
+        if not 0 < self.gene_share <= 1:
+            raise UsageError(f"gene_share {self.gene_share} is not in (0, 1]")
         if not 0 <= self.momentum < 1:
             raise UsageError(f"momentum {self.momentum} is not in [0, 1)")
         if not 0 < self.final_temperature <= self.temperature:
@@ -181,7 +194,7 @@ class MarkerMap(ScmapModel):
         self.config = config
         self.structure = {"n_genes": n_genes, "n_classes": n_classes}
         self.annealing = config.anneal_epochs
-        width, z = config.hidden, config.latent
+        width, z = config.width, config.latent
         self.register_buffer("mean_g", torch.zeros(n_genes))
         self.register_buffer("deviation_g", torch.ones(n_genes))
         self.register_buffer("running_g", torch.zeros(n_genes))
@@ -281,26 +294,14 @@ class MarkerMap(ScmapModel):
 
     def _values(self, batch: Batch, genes_a: Tensor | None = None) -> Tensor:
         """Scaled log1p CP10k of all genes or some, (n, a), clipped."""
-        cell_m, gene_m = torch.div(batch.flat_m, batch.g, rounding_mode="floor"), batch.flat_m % batch.g
-        value_m, mean_a, deviation_a = batch.value_m, self.mean_g, self.deviation_g
-        if genes_a is not None:
-            place_g = torch.full((batch.g,), -1, device=genes_a.device)
-            place_g[genes_a] = torch.arange(len(genes_a), device=genes_a.device)
-            gene_m = place_g[gene_m]
-            kept_m = gene_m >= 0
-            cell_m, gene_m, value_m = cell_m[kept_m], gene_m[kept_m], value_m[kept_m]
-            mean_a, deviation_a = mean_a[genes_a], deviation_a[genes_a]
-        zero_a = (-mean_a / deviation_a).clamp(-CLIP, CLIP)
-        x_na = zero_a.repeat(batch.n, 1)
-        rate_n = 1e4 / batch.size_n.clamp_min(1e-12)
-        scaled_m = (torch.log1p(value_m * rate_n[cell_m]) - mean_a[gene_m]) / deviation_a[gene_m]
-        x_na.view(-1)[cell_m * len(mean_a) + gene_m] = scaled_m.clamp_(-CLIP, CLIP)
-        return x_na
+        if genes_a is None:
+            return scaled_log1p(batch, self.mean_g, self.deviation_g, None, CLIP)
+        return scaled_log1p(batch, self.mean_g[genes_a], self.deviation_g[genes_a], genes_a, CLIP)
 
     def _soft_mask(self, batch: Batch, x_ng: Tensor | None) -> Tensor:
         """The relaxed mask of a batch, (g,); moves the running logits on."""
         config = self.config
-        if x_ng is not None and batch.noise is not None:
+        if config.logits == "network" and x_ng is not None and batch.noise is not None:
             h_nh = batch.noise.dropout(self.logit_first(x_ng), 0.5)
             h_nh = nnf.leaky_relu(self.logit_second(h_nh), 0.01)
             new_g = self.logit_last(h_nh.mean(0))
@@ -327,27 +328,45 @@ class MarkerMap(ScmapModel):
 
     def _class_loss(self, x_na: Tensor, mask_a: Tensor | None, mean_nz: Tensor, batch: Batch) -> dict[str, Tensor]:
         parts = {"class": nnf.cross_entropy(self.classifier(mean_nz).to(self.dtype), batch.condition_n)}
-        if self.config.neighbours > 0:
+        if self.config.neighbour_share > 0:
             parts["neighbours"] = neighbour_loss(x_na, mask_a, self.log_reach, batch.condition_n)
         return parts
 
-    def _reconstruction(self, x_ng: Tensor, posterior: Posterior, batch: Batch) -> dict[str, Tensor]:
+    def _reconstruction(self, x_ng: Tensor, posterior: Posterior, batch: Batch, soft: bool) -> dict[str, Tensor]:
         z_nz = posterior.mean_nz
         if batch.noise is not None:
             z_nz = z_nz + posterior.var_nz.sqrt() * batch.noise.normal(z_nz)
-        log_var_ng = self.variance_decoder(z_nz).to(self.dtype).clamp(-_LOG_VARIANCE, _LOG_VARIANCE)
-        error_ng = x_ng - self.mean_decoder(z_nz).to(self.dtype)
-        nll_ng = 0.5 * (log_var_ng + error_ng.square() * torch.exp(-log_var_ng))
-        if self.config.variance_power > 0:
-            nll_ng = nll_ng * torch.exp(self.config.variance_power * log_var_ng.detach())
-        per = batch.n * (batch.g if self.config.scale == "per-gene" else 1)
-        kl = gaussian_kl(posterior.mean_nz, posterior.var_nz).sum() / per
-        return {"recon": nll_ng.sum() / per, "kl": kl}
+        genes_s = None
+        if soft and batch.noise is not None:
+            genes_s = batch.noise.sample(batch.g, self.config.gene_share, z_nz.device)
+        target_ns = x_ng if genes_s is None else x_ng[:, genes_s]
+        error_ns = target_ns - self._decoded(self.mean_decoder, z_nz, genes_s)
+        whole = 1.0 if self.config.scale == "per-gene" else float(batch.g)
+        kl = gaussian_kl(posterior.mean_nz, posterior.var_nz).mean() * (whole / batch.g)
+        parts = {"kl": kl}
+        if self.config.rebuild_by == "gaussian":
+            return parts | {"recon": whole * self._nll(error_ns, z_nz, genes_s).mean()}
+        parts["recon"] = 0.5 * whole * error_ns.square().mean()
+        if not soft:
+            parts["spread"] = whole * self._nll(error_ns.detach(), z_nz.detach(), genes_s).mean()
+        return parts
+
+    def _decoded(self, decoder: nn.Sequential, z_nz: Tensor, genes_s: Tensor | None) -> Tensor:
+        """What a decoder makes of some genes, (n, s), or of all."""
+        block, last = decoder[0], decoder[1]
+        if genes_s is None:
+            return last(block(z_nz)).to(self.dtype)
+        return nnf.linear(block(z_nz), last.weight[genes_s], last.bias[genes_s]).to(self.dtype)
+
+    def _nll(self, error_ns: Tensor, z_nz: Tensor, genes_s: Tensor | None) -> Tensor:
+        """Gaussian likelihood of errors by the variance decoder, (n, s), without the constant."""
+        log_var_ns = self._decoded(self.variance_decoder, z_nz, genes_s).clamp(-_LOG_VARIANCE, _LOG_VARIANCE)
+        return 0.5 * (log_var_ns + error_ns.square() * torch.exp(-log_var_ns))
 
     def loss(self, batch: Batch) -> LossOutput:
         """Equation 4 on one batch, by the relaxed mask while the temperature falls and by the hard one after it.
 
-        Parts: ``class`` and ``neighbours``, ``recon`` and ``kl``, ``mse`` of the mean, and ``cost``.
+        Parts: ``class`` and ``neighbours``; ``recon``, ``kl`` and, once the mask is hard, ``spread``; and ``cost``.
         """
         config, alpha = self.config, self.config.alpha
         soft = batch.progress < self.annealing
@@ -367,11 +386,11 @@ class MarkerMap(ScmapModel):
         total = config.cost_weight * cost
         if alpha < 1:
             parts |= self._class_loss(x_na, mask_a, posterior.mean_nz, batch)
-            share = config.neighbours
+            share = config.neighbour_share
             total = total + (1 - alpha) * ((1 - share) * parts["class"] + share * parts.get("neighbours", 0.0))
         if x_ng is not None and alpha > 0:
-            parts |= self._reconstruction(x_ng, posterior, batch)
-            total = total + alpha * (parts["recon"] + config.kl_weight * parts["kl"])
+            parts |= self._reconstruction(x_ng, posterior, batch, soft)
+            total = total + alpha * (parts["recon"] + config.kl_weight * parts["kl"] + parts.get("spread", 0.0))
         parts["cost"] = cost
         return LossOutput(total, total.detach(), {name: part.detach() for name, part in parts.items()})
 
@@ -393,7 +412,7 @@ class MarkerMap(ScmapModel):
     @torch.no_grad()
     def impute(self, batch: Batch, genes: Tensor) -> Tensor:
         """log1p CP10k of genes, (n, len(genes)): the mean decoder at the posterior means, in the genes' own units."""
-        scaled_ng: Tensor = self.mean_decoder(self._of_markers(batch).mean_nz)[:, genes]
+        scaled_ng = self._decoded(self.mean_decoder, self._of_markers(batch).mean_nz, genes)
         return scaled_ng * self.deviation_g[genes] + self.mean_g[genes]
 
     def report(self) -> dict[str, Any]:

@@ -138,7 +138,7 @@ COMMANDS = {
         *("--device", "cpu"),
     ),
     "train markermap": (
-        *("{shelf}/data.h5ad", "-o", "out", "--label-key", "cell_type", "-k", "5", "--epochs", "2", "--hidden", "8"),
+        *("{shelf}/data.h5ad", "-o", "out", "--label-key", "cell_type", "-k", "5", "--epochs", "2", "--width", "8"),
         *("--mode", "joint", "--device", "cpu"),
     ),
     "impute": ("{shelf}/sailer", "{shelf}/data.h5ad", "-o", "out.h5ad", "--device", "cpu"),

@@ -88,7 +88,7 @@ def markermap(**options: object) -> Made:
         active_per_type=2, seed=2,
     )  # fmt: skip
     codes = data.obs["cell_type"].cat.codes.to_numpy().astype(np.int64)
-    config = MarkerMapConfig(**({"k": 8, "hidden": 16, "latent": 4, "anneal_epochs": 10.0} | options))  # type: ignore[arg-type]
+    config = MarkerMapConfig(**({"k": 8, "width": 16, "latent": 4, "anneal_epochs": 10.0} | options))  # type: ignore[arg-type]
     scaling = fit_scaling(log1p_cp10k(data.X))
     model = MarkerMap.create(config, scaling, 3, 0, forced_in=np.array([5]), forced_out=np.array([6, 7]))
     names = data.var_names.to_numpy().astype(str)
@@ -102,9 +102,10 @@ MAKERS: dict[str, Callable[[], Made]] = {
     "expimap softplus": lambda: expimap(mean="softplus"),
     "expimap exp": lambda: expimap(mean="exp"),
     "markermap": markermap,
-    "markermap free": lambda: markermap(logits="free", neighbours=0.0),
+    "markermap free": lambda: markermap(logits="free", neighbour_share=0.0),
     "markermap unsupervised": lambda: markermap(mode="unsupervised"),
-    "markermap joint": lambda: markermap(mode="joint", variance_power=0.0, scale="sum"),
+    "markermap free unsupervised": lambda: markermap(logits="free", mode="unsupervised"),
+    "markermap joint": lambda: markermap(mode="joint", rebuild_by="gaussian", scale="sum"),
     "sailer": sailer,
     "sailer sampled": lambda: sailer(thinning=0.5, peak_share=0.5),
     "sailer dense": lambda: sailer(share=0.3, positive_weight="auto", invariance_bound="mixture"),

@@ -21,7 +21,7 @@ from scmap_cli.stages.select_markers import select_markers
 from scmap_cli.stages.train_markermap import train_markermap
 
 QUICK = {"epochs": 12, "batch_size": 64}
-SMALL = {"k": 10, "hidden": 16, "anneal_epochs": 6.0}
+SMALL = {"k": 10, "width": 16, "anneal_epochs": 6.0}
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +112,7 @@ def test_select_markers_trains_the_same_model(counts, tmp_path):
     first = train(counts, tmp_path / "one", "supervised")["genes_chosen"]
     settings = tmp_path / "run.toml"
     settings.write_text(
-        "[model]\nhidden = 16\nanneal-epochs = 6.0\n[train]\n"
+        "[model]\nwidth = 16\nanneal-epochs = 6.0\n[train]\n"
         + "".join(f"{key.replace('_', '-')} = {value}\n" for key, value in QUICK.items())
     )
     more = {"method": "markermap", "label_key": "cell_type", "model_config": settings, "model_out": tmp_path / "two"}
