@@ -51,10 +51,11 @@ from scmap_cli.data.batches import Batch
 from scmap_cli.data.scaling import CLIP, Scaling
 from scmap_cli.errors import UsageError
 from scmap_cli.models.base import LossOutput, Posterior, ScmapModel
+from scmap_cli.nn.choice import Block, GeneChoice
 from scmap_cli.nn.distributions import gaussian_kl
 from scmap_cli.nn.neighbours import neighbour_loss
 from scmap_cli.nn.scaled import scaled_log1p
-from scmap_cli.nn.subset import gumbel, masked_product, relaxed_top_k, top_k
+from scmap_cli.nn.subset import masked_product
 
 MODES = ("supervised", "unsupervised", "joint")
 _MIN_VARIANCE = 1e-4
@@ -155,18 +156,6 @@ class MarkerMapConfig:
         return {"supervised": 0.0, "unsupervised": 1.0, "joint": self.tradeoff}[self.mode]
 
 
-class _Block(nn.Module):
-    """Linear, layer norm unless told otherwise, leaky ReLU."""
-
-    def __init__(self, n_in: int, n_out: int, norm: bool = True) -> None:
-        super().__init__()
-        self.linear = nn.Linear(n_in, n_out)
-        self.norm = nn.LayerNorm(n_out) if norm else nn.Identity()
-
-    def forward(self, x_nw: Tensor) -> Tensor:
-        return nnf.leaky_relu(self.norm(self.linear(x_nw)), 0.01)
-
-
 class MarkerMap(ScmapModel):
     """The MarkerMap networks; see the module for the equations.
 
@@ -185,8 +174,6 @@ class MarkerMap(ScmapModel):
 
     mean_g: Tensor
     deviation_g: Tensor
-    running_g: Tensor
-    fixed_g: Tensor
     cost_g: Tensor
 
     def __init__(self, config: MarkerMapConfig, *, n_genes: int, n_classes: int) -> None:
@@ -197,27 +184,19 @@ class MarkerMap(ScmapModel):
         width, z = config.width, config.latent
         self.register_buffer("mean_g", torch.zeros(n_genes))
         self.register_buffer("deviation_g", torch.ones(n_genes))
-        self.register_buffer("running_g", torch.zeros(n_genes))
-        # 1 where a gene is forced in, -1 where it is forced out.
-        self.register_buffer("fixed_g", torch.zeros(n_genes))
         self.register_buffer("cost_g", torch.zeros(n_genes))
-        if config.logits == "network":
-            self.logit_first = _Block(n_genes, width)
-            self.logit_second = _Block(width, width)
-            self.logit_last = nn.Linear(width, n_genes)
-        else:
-            self.free_g = nn.Parameter(torch.zeros(n_genes))
+        self.choice = GeneChoice(n_genes, width if config.logits == "network" else 0, config.momentum)
         self.first_gh = nn.Parameter(torch.randn(n_genes, width) * math.sqrt(2 / n_genes))
         self.first_norm = nn.LayerNorm(width)
-        self.encoder = nn.Sequential(_Block(width, width), _Block(width, width, norm=False))
+        self.encoder = nn.Sequential(Block(width, width), Block(width, width, norm=False))
         self.head = nn.Linear(width, 2 * z)
         if config.alpha < 1:
-            self.classifier = nn.Sequential(_Block(z, width), nn.Linear(width, n_classes))
+            self.classifier = nn.Sequential(Block(z, width), nn.Linear(width, n_classes))
             # About a tenth of the squared distance of two cells, 2 k on average.
             self.log_reach = nn.Parameter(torch.tensor(math.log(config.k / 5)))
         if config.alpha > 0:
-            self.mean_decoder = nn.Sequential(_Block(z, width), nn.Linear(width, n_genes))
-            self.variance_decoder = nn.Sequential(_Block(z, width), nn.Linear(width, n_genes))
+            self.mean_decoder = nn.Sequential(Block(z, width), nn.Linear(width, n_genes))
+            self.variance_decoder = nn.Sequential(Block(z, width), nn.Linear(width, n_genes))
 
     @classmethod
     def create(
@@ -255,17 +234,10 @@ class MarkerMap(ScmapModel):
         with torch.no_grad():
             model.mean_g.copy_(torch.from_numpy(scaling.mean))
             model.deviation_g.copy_(torch.from_numpy(scaling.deviation))
-            for forced, sign in ((forced_in, 1.0), (forced_out, -1.0)):
-                if forced is not None:
-                    model.fixed_g[torch.from_numpy(forced)] = sign
             if cost_g is not None:
                 model.cost_g.copy_(torch.from_numpy(cost_g))
-            last = model.logit_last.bias if config.logits == "network" else model.free_g
-            last.zero_()
-            if prior_g is not None:
-                # In the running mean as well as in what it runs to, else the prior would be gone in some twenty steps.
-                model.running_g.copy_(config.prior_weight * torch.from_numpy(prior_g))
-                last.copy_(model.running_g)
+        prior_g = None if prior_g is None else config.prior_weight * prior_g
+        model.choice.start(prior_g, forced_in, forced_out)
         return model
 
     @property
@@ -289,36 +261,14 @@ class MarkerMap(ScmapModel):
         return float(config.temperature * (config.final_temperature / config.temperature) ** share)
 
     def markers(self) -> Tensor:
-        """Columns of the k markers: those forced in, then by the running logits; of equal ones the first."""
-        return top_k(self.running_g + 1e30 * self.fixed_g, self.config.k)
+        """Columns of the k markers, those forced in first, then by the running logits."""
+        return self.choice.chosen(self.config.k)
 
     def _values(self, batch: Batch, genes_a: Tensor | None = None) -> Tensor:
         """Scaled log1p CP10k of all genes or some, (n, a), clipped."""
         if genes_a is None:
             return scaled_log1p(batch, self.mean_g, self.deviation_g, None, CLIP)
         return scaled_log1p(batch, self.mean_g[genes_a], self.deviation_g[genes_a], genes_a, CLIP)
-
-    def _soft_mask(self, batch: Batch, x_ng: Tensor | None) -> Tensor:
-        """The relaxed mask of a batch, (g,); moves the running logits on."""
-        config = self.config
-        if config.logits == "network" and x_ng is not None and batch.noise is not None:
-            h_nh = batch.noise.dropout(self.logit_first(x_ng), 0.5)
-            h_nh = nnf.leaky_relu(self.logit_second(h_nh), 0.01)
-            new_g = self.logit_last(h_nh.mean(0))
-        else:
-            # Times 20 so that the steps of Adam are as large as those that a network of many weights makes.
-            new_g = self.free_g / (1 - config.momentum)
-        log_pi_g = config.momentum * self.running_g + (1 - config.momentum) * new_g
-        self.running_g = log_pi_g.detach().clone()
-        if batch.noise is not None:
-            log_pi_g = log_pi_g + gumbel(batch.noise.uniform(batch.g, log_pi_g))
-        free_g = self.fixed_g == 0
-        wanted = config.k - int((self.fixed_g > 0).sum())
-        mask_g = self.fixed_g.clamp_min(0.0)
-        if wanted > 0:
-            chosen_f = relaxed_top_k(log_pi_g[free_g], wanted, self.temperature(batch.progress))
-            mask_g = mask_g.masked_scatter(free_g, chosen_f)
-        return mask_g
 
     def _encode(self, x_na: Tensor, mask_a: Tensor | None, first_ah: Tensor) -> Posterior:
         h_nh = x_na @ first_ah if mask_a is None else masked_product(x_na, mask_a, first_ah)
@@ -369,11 +319,12 @@ class MarkerMap(ScmapModel):
         Parts: ``class`` and ``neighbours``; ``recon``, ``kl`` and, once the mask is hard, ``spread``; and ``cost``.
         """
         config, alpha = self.config, self.config.alpha
-        soft = batch.progress < self.annealing
+        noise = batch.noise if batch.progress < self.annealing else None
+        soft = noise is not None
         mask_a: Tensor | None = None
         x_ng = self._values(batch) if alpha > 0 or (soft and config.logits == "network") else None
-        if soft:
-            mask_g = self._soft_mask(batch, x_ng)
+        if noise is not None:
+            mask_g = self.choice(x_ng, noise, config.k, self.temperature(batch.progress))
             genes_a = (mask_g.detach() > _LEAST).nonzero()[:, 0]
             mask_a, cost = mask_g[genes_a], (mask_g * self.cost_g).sum() / config.k
         else:
@@ -417,8 +368,7 @@ class MarkerMap(ScmapModel):
 
     def report(self) -> dict[str, Any]:
         """Number of markers, and how far apart the last one's logit is from the best gene left out."""
-        k, free_g = self.config.k, self.fixed_g == 0
-        ranked = self.running_g[free_g].sort(descending=True).values
-        last = k - int((self.fixed_g > 0).sum())
-        gap = float(ranked[last - 1] - ranked[last]) if 0 < last < len(ranked) else 0.0
-        return {"markers": k, "mode": self.config.mode, "logit_gap": gap}
+        k = self.config.k - self.choice.forced()
+        ranked = self.choice.running_g[self.choice.fixed_g == 0].sort(descending=True).values
+        gap = float(ranked[k - 1] - ranked[k]) if 0 < k < len(ranked) else 0.0
+        return {"markers": self.config.k, "mode": self.config.mode, "logit_gap": gap}

@@ -80,8 +80,8 @@ def make_network(
 def selection(network: MarkerMap, data: MarkerData) -> Selection:
     """The markers of a trained model; the score is the running logit, infinite for genes that were forced in."""
     genes = network.markers().cpu().numpy()
-    scores = network.running_g.cpu().numpy()[genes].astype(np.float64)
-    scores[network.fixed_g.cpu().numpy()[genes] > 0] = np.inf
+    scores = network.choice.running_g.cpu().numpy()[genes].astype(np.float64)
+    scores[network.choice.fixed_g.cpu().numpy()[genes] > 0] = np.inf
     if data.codes is None or network.config.mode == "unsupervised":
         return Selection(genes, scores)
     speaks = best_for_classes(data.take_genes(genes), np.zeros(len(genes)), len(genes)).classes
