@@ -63,6 +63,12 @@ MODELS: dict[str, ModelSpec] = {
             "rna",
         ),
         ModelSpec(
+            "markermap",
+            "marker genes for labels, for rebuilding all genes, or for both",
+            "scmap_cli.models.markermap:MarkerMap",
+            "rna",
+        ),
+        ModelSpec(
             "expresser",
             "gene embeddings and imputation from many scRNA sets",
             "scmap_cli.models.expresser:Expresser",
@@ -127,9 +133,44 @@ class Selector:
 
 _SCALED = "on scaled and clipped values, the last row filled by {}"
 
+_PAPER_LOSS = "the paper's loss: sums over genes beside one cross-entropy"
+
 SELECTORS: dict[str, Selector] = {
     one.name: one
     for one in (
+        Selector(
+            "markermap",
+            "learned mask for a classifier and for neighbours (MarkerMap)",
+            "scmap_cli.stages.marker_model:select_for_labels",
+            published=_PAPER_LOSS,
+        ),
+        Selector(
+            "markermap-unsupervised",
+            "learned mask for rebuilding all genes (MarkerMap)",
+            "scmap_cli.stages.marker_model:select_for_genes",
+            needs_labels=False,
+            published=_PAPER_LOSS,
+        ),
+        Selector(
+            "markermap-joint",
+            "learned mask for both (MarkerMap)",
+            "scmap_cli.stages.marker_model:select_for_both",
+            published=_PAPER_LOSS,
+        ),
+        Selector(
+            "concrete-vae",
+            "k relaxed one-hot draws of an autoencoder's inputs (Concrete VAE)",
+            "scmap_cli.markers.gumbel_vae:select_concrete",
+            needs_labels=False,
+            published="hardly cooled, and genes of one more random draw",
+        ),
+        Selector(
+            "global-gumbel",
+            "one relaxed choice of an autoencoder's inputs (Global-Gumbel VAE)",
+            "scmap_cli.markers.gumbel_vae:select_global",
+            needs_labels=False,
+            published="steps so small that no logit leaves its random start",
+        ),
         Selector("l1-logistic", "multinomial logistic regression with an L1 penalty", "scmap_cli.markers.l1:select"),
         Selector(
             "greedy-labels",

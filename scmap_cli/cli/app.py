@@ -40,6 +40,7 @@ from scmap_cli.cli import (
     simulate_rna,
     train_expimap,
     train_expresser,
+    train_markermap,
     train_sailer,
     train_sailerx,
 )
@@ -69,6 +70,7 @@ VERBS: dict[str, ModuleType] = {
     "simulate atac": simulate_atac,
     "train sailer": train_sailer,
     "train sailerx": train_sailerx,
+    "train markermap": train_markermap,
     "train expimap": train_expimap,
     "train expresser": train_expresser,
     "embed": embed,

@@ -10,7 +10,7 @@ import typer
 from scmap_cli.cli import options as o
 from scmap_cli.cli.session import begin, finish
 
-SUMMARY = "Denoised accessibility, or expression of genes that were not seen."
+SUMMARY = "Denoised accessibility, all genes from the markers, or values of genes that were not seen."
 EPILOG = """\b
 Example:
   scmap impute model atac.h5ad -o imputed.h5ad --binarize scale
@@ -25,7 +25,9 @@ def verb(
     model_dir: Annotated[
         Path | None,
         typer.Argument(
-            metavar="MODEL_DIR", show_default=False, help="Folder that `scmap train sailer` or `expresser` wrote."
+            metavar="MODEL_DIR",
+            show_default=False,
+            help="Folder that `scmap train sailer`, `sailerx`, `markermap` or `expresser` wrote.",
         ),
     ] = None,
     input: Annotated[
@@ -49,7 +51,7 @@ def verb(
         typer.Option(
             "--features",
             metavar="FILE",
-            show_default="all peaks",
+            show_default="all",
             help="Peaks or genes wanted, one name a line.",
             rich_help_panel=o.DATA,
         ),
@@ -59,7 +61,7 @@ def verb(
         typer.Option(
             "--entries-layer",
             metavar="NAME",
-            help="Expression: layer of INPUT that marks the entries wanted, in place of --features.",
+            help="Expresser: layer of INPUT that marks the entries wanted, in place of --features.",
             rich_help_panel=o.DATA,
         ),
     ] = None,
@@ -105,11 +107,12 @@ def verb(
     config: o.Config = None,
     print_config: o.PrintConfig = False,
 ) -> None:
-    """Denoised accessibility of every cell from a SAILER model, or expression from an Expresser.
+    """What a model makes of every cell: denoised accessibility, all genes from the markers, or genes not seen.
 
-    SAILER decodes each cell at the depth of an average cell and as one batch, so that neither shows in the result.
-    Expresser gives the value (log1p CP10k) of a gene given that it is expressed: of the genes of --features where a
-    cell has none (its own values elsewhere), or of marked entries. Output is written a block of cells at a time.
+    SAILER and SAILERX decode each cell at the depth of an average cell and as one batch, so that neither shows in the
+    result. MarkerMap gives log1p CP10k of all genes; its input may hold the markers alone, and library sizes are then
+    estimated. Expresser gives the value (log1p CP10k) of a gene given that it is expressed: of the genes of --features
+    where a cell has none (its own values elsewhere), or of marked entries. Output is written a block at a time.
     """
     options = begin(ctx, needs=("model_dir", "input", "output"))
     from scmap_cli.stages.impute import impute

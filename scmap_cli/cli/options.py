@@ -92,6 +92,45 @@ ExcludeLabels = Annotated[
         rich_help_panel=DATA,
     ),
 ]
+LabelColumn = Annotated[
+    str | None,
+    typer.Option(
+        "--label-key",
+        metavar="COLUMN",
+        show_default="none",
+        help="Column of obs with the labels.",
+        rich_help_panel=DATA,
+    ),
+]
+TrainCells = Annotated[
+    Path | None,
+    typer.Option(
+        "--train-cells", metavar="FILE", help="Choose by these cells alone, one name a line.", rich_help_panel=DATA
+    ),
+]
+ForceIn = Annotated[
+    Path | None,
+    typer.Option("--force-in", metavar="FILE", help="Genes that come first, one a line.", rich_help_panel=DATA),
+]
+ForceOut = Annotated[
+    Path | None,
+    typer.Option("--force-out", metavar="FILE", help="Genes that are not chosen, one a line.", rich_help_panel=DATA),
+]
+PriorScores = Annotated[
+    Path | None,
+    typer.Option(
+        "--prior",
+        metavar="FILE.tsv",
+        help="Genes to start ahead, one gene<TAB>score a line.",
+        rich_help_panel=DATA,
+    ),
+]
+GeneCosts = Annotated[
+    Path | None,
+    typer.Option(
+        "--costs", metavar="FILE.tsv", help="What genes cost, one gene<TAB>cost a line.", rich_help_panel=DATA
+    ),
+]
 Methods = Annotated[
     str | None,
     typer.Option(

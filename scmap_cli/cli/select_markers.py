@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -24,7 +24,7 @@ Example:
 Pitfall: genes chosen by all cells look too good on any of them. To score genes, choose them by training cells alone:
 with --splits here and in `evaluate markers`, or let `evaluate markers --method` choose.
 """
-_BENCHMARK = "Benchmark"
+_BENCHMARK, _MODEL = "Benchmark", "Method markermap"
 
 
 def verb(
@@ -61,16 +61,7 @@ def verb(
             rich_help_panel=o.DATA,
         ),
     ] = None,
-    label_key: Annotated[
-        str | None,
-        typer.Option(
-            "--label-key",
-            metavar="COLUMN",
-            show_default="none",
-            help="Column of obs with the labels; most methods need it.",
-            rich_help_panel=o.DATA,
-        ),
-    ] = None,
+    label_key: o.LabelColumn = None,
     exclude_labels: o.ExcludeLabels = None,
     layer: o.Layer = None,
     gene_column: o.GeneColumn = None,
@@ -90,25 +81,39 @@ def verb(
             rich_help_panel="Choice",
         ),
     ] = None,
-    train_cells: Annotated[
-        Path | None,
+    train_cells: o.TrainCells = None,
+    force_in: o.ForceIn = None,
+    force_out: o.ForceOut = None,
+    mode: Annotated[
+        Literal["supervised", "unsupervised", "joint"] | None,
         typer.Option(
-            "--train-cells",
-            metavar="FILE",
-            help="Choose by these cells alone, one name a line.",
-            rich_help_panel="Choice",
+            "--mode",
+            show_default="supervised",
+            help="What the model is trained for.",
+            rich_help_panel=_MODEL,
         ),
     ] = None,
-    force_in: Annotated[
-        Path | None,
-        typer.Option("--force-in", metavar="FILE", help="Genes that come first, one a line.", rich_help_panel="Choice"),
-    ] = None,
-    force_out: Annotated[
+    model: Annotated[
         Path | None,
         typer.Option(
-            "--force-out", metavar="FILE", help="Genes that are not chosen, one a line.", rich_help_panel="Choice"
+            "--model", metavar="MODEL_DIR", help="Take the markers of this model instead.", rich_help_panel=_MODEL
         ),
     ] = None,
+    model_out: Annotated[
+        Path | None,
+        typer.Option("--model-out", metavar="MODEL_DIR", help="Keep the model here.", rich_help_panel=_MODEL),
+    ] = None,
+    model_config: Annotated[
+        Path | None,
+        typer.Option(
+            "--model-config",
+            metavar="FILE.toml",
+            help="Settings as in --config of `train markermap`.",
+            rich_help_panel=_MODEL,
+        ),
+    ] = None,
+    prior: o.PriorScores = None,
+    costs: o.GeneCosts = None,
     benchmark: Annotated[
         Path | None,
         typer.Option(

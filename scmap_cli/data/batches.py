@@ -104,6 +104,8 @@ class CsrStore:
         (n, c) further numbers of each cell, or None.
     reference, weights
         (n, r) and (n,) of a second modality, see :class:`Batch`, or None.
+    size_n
+        (n,) library size of each cell, where it is not the sum of its counts here.
     """
 
     def __init__(
@@ -114,6 +116,7 @@ class CsrStore:
         covariates: np.ndarray | None = None,
         reference: np.ndarray | None = None,
         weights: np.ndarray | None = None,
+        size_n: np.ndarray | None = None,
     ) -> None:
         self.n, self.g = counts.shape
         self.dtype = dtype
@@ -121,7 +124,8 @@ class CsrStore:
         self.indices = torch.from_numpy(counts.indices.astype(_index_type(self.g), copy=False))
         self.values = torch.from_numpy(_compact(counts.data))
         self.condition_n = torch.from_numpy(np.asarray(condition_n, dtype=np.int64))
-        self.size_n = torch.from_numpy(np.asarray(counts.sum(axis=1, dtype=np.float64)).ravel()).to(dtype)
+        sums_n = np.asarray(counts.sum(axis=1, dtype=np.float64)).ravel() if size_n is None else size_n
+        self.size_n = torch.from_numpy(sums_n).to(dtype)
         self.constant_n = _log_factorials(counts).to(dtype)
         self.covariate_nc = torch.from_numpy(np.zeros((self.n, 0)) if covariates is None else covariates).to(dtype)
         self.reference_nr = torch.from_numpy(np.zeros((self.n, 0)) if reference is None else reference).to(dtype)

@@ -11,6 +11,7 @@
       metrics.json        what the training reached
       split.tsv           cell, train or valid
       programs.tsv        expiMap: one row a program
+      markers.tsv         MarkerMap: rank, gene, score, class
       loss.png README.md
 
 ``config.json`` is what makes a directory a model: a folder that holds only ``checkpoints/`` is a run that has not
@@ -46,6 +47,7 @@ HISTORY = "history.csv"
 METRICS = "metrics.json"
 SPLIT = "split.tsv"
 PROGRAMS = "programs.tsv"
+MARKERS = "markers.tsv"
 CARD = "README.md"
 LOSS = "loss.png"
 CHECKPOINTS = "checkpoints"
@@ -283,6 +285,23 @@ def read_program_sizes(path: Path | str) -> list[int | None]:
     except FileNotFoundError:
         raise InputError(f"{path} lacks {PROGRAMS}", "copy the whole model directory") from None
     except (KeyError, ValueError, TypeError, csv.Error, OSError) as error:
+        raise InputError(f"{file} is damaged: {error}") from None
+
+
+def read_table(file: Path) -> list[dict[str, str]]:
+    """Rows of a table that :func:`write_table` wrote, by column.
+
+    Raises
+    ------
+    InputError
+        The file is missing or damaged.
+    """
+    try:
+        with file.open(encoding="utf-8", newline="") as handle:
+            return list(csv.DictReader(handle, delimiter="\t", strict=True))
+    except FileNotFoundError:
+        raise InputError(f"{file.parent} lacks {file.name}", "copy the whole model directory") from None
+    except (csv.Error, ValueError, OSError) as error:
         raise InputError(f"{file} is damaged: {error}") from None
 
 

@@ -6,6 +6,7 @@ import csv
 import gzip
 import io
 import json
+import math
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -230,3 +231,35 @@ def read_names(path: Path | str) -> list[str]:
             raise InputError(f"{path} holds {name!r} twice", "write each name once")
         seen.add(name)
     return names
+
+
+def read_numbers(path: Path | str) -> dict[str, float]:
+    """Numbers by name from a table ``name<TAB>number``; the first line may be a header.
+
+    Raises
+    ------
+    InputError
+        The file is unfit (see :func:`open_text`), holds no number, a line is broken, or a name is there twice.
+    """
+    found: dict[str, float] = {}
+    with open_text(path) as handle:
+        for number, line in enumerate(handle, 1):
+            if not line.strip() or line.startswith("#"):
+                continue
+            name, _, text = line.rstrip("\r\n").partition("\t")
+            try:
+                value = float(text)
+            except ValueError:
+                if number == 1:
+                    continue
+                raise InputError(
+                    f"{path}, line {number}: {text!r} is not a number", "one name<TAB>number a line"
+                ) from None
+            if not math.isfinite(value):
+                raise InputError(f"{path}, line {number}: {text} is not finite")
+            if name in found:
+                raise InputError(f"{path}, line {number}: {name!r} is there twice")
+            found[name] = value
+    if not found:
+        raise InputError(f"{path} holds no numbers", "one name<TAB>number a line")
+    return found

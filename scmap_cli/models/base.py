@@ -78,12 +78,10 @@ class ScmapModel(nn.Module, ABC):
         counts: sparse.csr_matrix,
         condition_n: np.ndarray,
         dtype: torch.dtype = torch.float32,
-        covariates: np.ndarray | None = None,
-        reference: np.ndarray | None = None,
-        weights: np.ndarray | None = None,
+        **told: np.ndarray | None,
     ) -> Store:
-        """Cells in memory as this model reads them; see :class:`~scmap_cli.data.batches.CsrStore`."""
-        return CsrStore(counts, condition_n, dtype, covariates, reference, weights)
+        """Cells in memory as this model reads them; ``told`` as :class:`~scmap_cli.data.batches.CsrStore` takes it."""
+        return CsrStore(counts, condition_n, dtype, **told)
 
     def compile_parts(self) -> None:
         """Let torch compile what gains from it; a model for which that is nothing compiles nothing."""
@@ -98,6 +96,10 @@ class ScmapModel(nn.Module, ABC):
 
     def after_step(self, lr: float, progress: float) -> None:
         """Called after each optimiser step with the current learning rate, for proximal steps."""
+
+    def lr_share(self, progress: float) -> float:
+        """Share of the learning rate that a step at a time in epochs takes."""
+        return 1.0
 
     @property
     def anneal_epochs(self) -> float:

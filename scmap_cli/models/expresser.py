@@ -216,9 +216,7 @@ class Expresser(ScmapModel):
         counts: sparse.csr_matrix,
         condition_n: np.ndarray,
         dtype: torch.dtype = torch.float32,
-        covariates: np.ndarray | None = None,
-        reference: np.ndarray | None = None,
-        weights: np.ndarray | None = None,
+        **told: np.ndarray | None,
     ) -> TokenStore:
         """Cells as packed tokens; the model is told nothing else of them."""
         return TokenStore(MemoryRows(counts), condition_n, dtype)

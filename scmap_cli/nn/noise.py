@@ -52,6 +52,10 @@ class Noise:
         drawn = torch.randn(shape, generator=self.generator, device=like.device, dtype=like.dtype)
         return drawn[self.start : self.start + len(like)]
 
+    def uniform(self, count: int, like: Tensor) -> Tensor:
+        """``count`` numbers uniform in [0, 1), the same on every rank, in the type of ``like``."""
+        return torch.rand(count, generator=self.generator, device=like.device, dtype=like.dtype)
+
     def dropout(self, x: Tensor, share: float) -> Tensor:
         """``x`` with a share of its entries set to zero and the rest scaled up.
 

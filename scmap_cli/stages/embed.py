@@ -7,7 +7,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 
+from scmap_cli.data.batches import Store
 from scmap_cli.data.matrices import binarised
 from scmap_cli.errors import InputError, UsageError
 from scmap_cli.io.atomic import atomic_file, check_output
@@ -15,6 +17,7 @@ from scmap_cli.io.bundle import Bundle, load_bundle
 from scmap_cli.keys import BATCH
 from scmap_cli.metrics.programs import directions
 from scmap_cli.models.base import ScmapModel
+from scmap_cli.models.markermap import MarkerMap
 from scmap_cli.plots.draw import embedding as draw_embedding
 from scmap_cli.plots.draw import publish
 from scmap_cli.registry import get_model
@@ -27,6 +30,7 @@ from scmap_cli.stages.inputs import (
     aligned_counts,
     condition_codes,
     condition_labels,
+    estimated_sizes,
     plain_records,
 )
 from scmap_cli.stages.multiome import encoder_reference
@@ -159,7 +163,9 @@ def embed(
         else:
             labels, codes = _unseen_conditions(bundle, data, batch_key, input), np.zeros(len(data.cells), np.int64)
         reference = encoder_reference(bundle, data.adata, input, reference_key, ignore_rna)
-        store = kind.make_store(binarised(counts) if kind.features == "peaks" else counts, codes, reference=reference)
+        sizes = estimated_sizes(counts, report) if "markers" in bundle.config else None
+        values = binarised(counts) if kind.features == "peaks" else counts
+        store = kind.make_store(values, codes, reference=reference, size_n=sizes)
         summary: dict[str, Any] = {"model": bundle.config["model"], "cells": store.n, "genes": report}
         if dry_run:
             return summary
@@ -168,6 +174,8 @@ def embed(
         if variance and var_nz.shape[1] == 0:
             raise UsageError(f"--variance: an embedding by {bundle.config['model']} has none")
         result = _of_model(bundle, model, mean_nz, var_nz)
+        if bundle.config.get("label_key") and isinstance(model, MarkerMap) and model.config.alpha < 1:
+            result.labels, result.confidence = _predicted(bundle, model, store, batch_size)
         summary |= {"dimensions": mean_nz.shape[1], "active": int(result.active.sum())}
         summary |= arrange(
             result,
@@ -188,6 +196,18 @@ def embed(
         told = f" programs, {summary['active']} active" if result.w_gk is not None else " dimensions"
         log.info("wrote %s: %d cells x %d%s", output, *mean_nz.shape, told)
     return summary
+
+
+def _predicted(bundle: Bundle, model: MarkerMap, store: Store, batch_size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Label of each cell by the model's classifier, and its probability."""
+    chance_nc = np.concatenate(
+        [
+            model.classify(store.batch(torch.arange(start, min(start + batch_size, store.n)))).float().cpu().numpy()
+            for start in range(0, store.n, batch_size)
+        ]
+    )
+    names = np.array(bundle.categories["condition"])
+    return names[chance_nc.argmax(1)], chance_nc.max(1)
 
 
 def _of_model(bundle: Bundle, model: ScmapModel, mean_nz: np.ndarray, var_nz: np.ndarray) -> Embedding:

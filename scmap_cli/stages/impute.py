@@ -1,4 +1,4 @@
-"""``scmap impute``: denoised accessibility of every cell, at the depth of an average cell in one batch; expression."""
+"""``scmap impute``: what a model makes of every cell: denoised accessibility, or all genes from the markers alone."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from scmap_cli.registry import get_model
 from scmap_cli.runtime import provenance
 from scmap_cli.runtime.logs import log, progress
 from scmap_cli.stages.impute_values import impute_values
-from scmap_cli.stages.inputs import aligned_counts, plain_records
+from scmap_cli.stages.inputs import aligned_counts, estimated_sizes, plain_records
 from scmap_cli.stages.multiome import encoder_reference
 from scmap_cli.training.device import memory_errors, resolve_device
 from scmap_cli.training.infer import restore_model
@@ -50,23 +50,23 @@ def impute(
     force: bool = False,
     dry_run: bool = False,
 ) -> dict[str, Any]:
-    """Impute the peaks of cells with a trained SAILER or SAILERX model, or expression with a trained Expresser.
+    """Decode the posterior mean of cells with a trained model.
 
-    Peaks (thesis, section 2.2.4): each cell's posterior mean is decoded with the depth of an average cell (z-score 0)
-    and one batch for all. Output is written a block of cells at a time; no more than a block is held in memory.
-
-    Expression: see :func:`scmap_cli.stages.impute_values.impute_values`.
+    SAILER and SAILERX (thesis, section 2.2.4) decode with the depth of an average cell (z-score 0) and one batch for
+    all. MarkerMap rebuilds log1p CP10k of all genes from its markers; the input need hold no others. For Expresser see
+    :func:`scmap_cli.stages.impute_values.impute_values`. Output is written a block of cells at a time; no more than a
+    block is held in memory.
 
     Parameters
     ----------
     model_dir
-        Directory written by ``scmap train sailer`` or ``scmap train sailerx``.
+        Directory written by ``scmap train sailer``, ``sailerx``, ``markermap`` or ``expresser``.
     input
-        Peak counts; peaks are matched by name.
+        Counts; peaks or genes are matched by name.
     output
-        ``.h5ad``: cells x peaks in ``X`` with the input's ``obs``. ``.npz``: the matrix with names.
+        ``.h5ad``: cells x peaks or genes in ``X`` with the input's ``obs``. ``.npz``: the matrix with names.
     features
-        Text file of the peaks or genes wanted, one a line; all peaks by default.
+        Text file of the peaks or genes wanted, one a line; all by default.
     entries_layer
         Of an Expresser: layer of the input that marks the entries wanted.
     binarize
@@ -74,14 +74,15 @@ def impute(
         is above both the share of cells in which the peak is open and the share of the model's peaks open in the cell,
         where peaks that the input lacks are closed (the rule of SCALE).
     batch
-        The batch that all cells are decoded as; by default the one of highest geometric mean depth in training.
+        SAILER and SAILERX: the batch that all cells are decoded as; by default the one of highest geometric mean depth
+        in training.
     layer, batch_size, min_overlap, reference_key, ignore_rna, seed, device, force, dry_run
         As :func:`scmap_cli.stages.embed.embed`.
 
     Returns
     -------
     dict
-        Cells, peaks, batch, overlap of peaks.
+        Cells, peaks or genes, batch, overlap of names.
 
     Raises
     ------
@@ -130,21 +131,27 @@ def impute(
             raise UsageError("--entries-layer is for expression; this model imputes peaks")
         if "impute" not in bundle.config["capabilities"]:
             raise UsageError(f"{model_dir} holds a model of type {bundle.config['model']}, which does not impute")
-        code, name = _batch(bundle, batch)
-        columns = _columns(bundle.features, features)
+        kind = get_model(bundle.config["model"]).load()
+        word = kind.features
+        if word == "genes":
+            _check_rebuilds(bundle, binarize, batch, model_dir)
+        code, name = _batch(bundle, batch) if word == "peaks" else (0, None)
+        columns = _columns(bundle.features, features, word)
         data, counts, report = aligned_counts(bundle, input, layer=layer, min_overlap=min_overlap)
         reference = encoder_reference(bundle, data.adata, input, reference_key, ignore_rna)
-        opened = binarised(counts)
-        summary = {"cells": opened.shape[0], "peaks": len(columns), "batch": name, "overlap": report}
+        summary = {"cells": counts.shape[0], word: len(columns), "batch": name, "overlap": report}
         if dry_run:
             return summary
-        kind = get_model(bundle.config["model"]).load()
         model: Any = restore_model(kind, bundle.config, bundle.tensors, where)
-        told = np.tile(usual(bundle.config["covariates"]), (opened.shape[0], 1))
-        codes = np.full(opened.shape[0], code)
-        store = CsrStore(opened, codes, covariates=told, reference=reference).to(where)
-        peak_share = np.asarray(opened.mean(0)).ravel()[columns]
-        cell_share = np.asarray(opened.mean(1)).ravel()
+        codes = np.full(counts.shape[0], code)
+        if word == "peaks":
+            counts = binarised(counts)
+            told = np.tile(usual(bundle.config["covariates"]), (counts.shape[0], 1))
+            store = CsrStore(counts, codes, covariates=told, reference=reference).to(where)
+        else:
+            store = CsrStore(counts, codes, size_n=estimated_sizes(counts, report)).to(where)
+        peak_share = np.asarray(counts.mean(0)).ravel()[columns]
+        cell_share = np.asarray(counts.mean(1)).ravel()
 
         def blocks() -> Iterator[Any]:
             wanted = torch.from_numpy(columns).to(where)
@@ -171,7 +178,7 @@ def impute(
             frame.uns = {k: v for k, v in data.adata.uns.items() if k == HISTORY}
             run.stamp(frame.uns)
             write_h5ad_rows(frame, blocks(), shape, output, force=force)
-        log.info("wrote %s: %d cells x %d peaks as batch %s", output, *shape, name)
+        log.info("wrote %s: %d cells x %d %s%s", output, *shape, word, "" if name is None else f" as batch {name}")
     return summary
 
 
@@ -184,6 +191,14 @@ def _check_rule(binarize: str) -> None:
         raise UsageError(f"--binarize is {binarize!r}", "choose none, scale or a number between 0 and 1")
 
 
+def _check_rebuilds(bundle: Bundle, binarize: str, batch: str | None, path: Path) -> None:
+    """Refuse a model without a decoder, and options that say nothing for one of genes."""
+    if bundle.config["model_config"]["mode"] == "supervised":
+        raise UsageError(f"{path} holds a supervised model, which has no decoder", "train it with --mode joint")
+    if binarize != "none" or batch is not None:
+        raise UsageError("--binarize and --batch are for models of open peaks", "leave them out")
+
+
 def _batch(bundle: Bundle, batch: str | None) -> tuple[int, str]:
     known = bundle.categories["condition"]
     depth = bundle.config["condition_depth"]
@@ -193,7 +208,7 @@ def _batch(bundle: Bundle, batch: str | None) -> tuple[int, str]:
     return known.index(name), name
 
 
-def _columns(names: np.ndarray, path: Path | None) -> np.ndarray:
+def _columns(names: np.ndarray, path: Path | None, word: str) -> np.ndarray:
     if path is None:
         return np.arange(len(names))
     wanted = read_names(path)
@@ -201,7 +216,7 @@ def _columns(names: np.ndarray, path: Path | None) -> np.ndarray:
     strange = [name for name in wanted if name not in position]
     if strange:
         raise InputError(
-            f"{path} names {len(strange)} peaks that the model lacks, first {strange[0]!r}",
-            f"the model's peaks are named like {names[0]!r}",
+            f"{path} names {len(strange)} {word} that the model lacks, first {strange[0]!r}",
+            f"the model's {word} are named like {names[0]!r}",
         )
     return np.array([position[name] for name in wanted], dtype=np.int64)

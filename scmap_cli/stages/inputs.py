@@ -122,21 +122,28 @@ def aligned_counts(
         raise UsageError(f"--missing {missing} scales counts; this model was trained on normalised values")
     data = load_rna(path, layer, gene_column, as_is)
     alignment = align(data.genes, bundle.features)
+    # A model that looks at some of its genes alone needs no others.
+    needed_g = np.isin(bundle.features, bundle.config.get("markers", bundle.features))
+    found_g = alignment.index[needed_g] >= 0
     means = bundle.feature_means
     counts_share = float(means[alignment.index >= 0].sum() / max(float(means.sum()), 1e-300))
     report = alignment.report() | {"share_of_reference_counts": round(counts_share, 6), "missing_policy": missing}
-    if alignment.share < min_overlap:
+    what = "markers" if "markers" in bundle.config else "genes"
+    if found_g.mean() < min_overlap:
         raise InputError(
-            f"{path} has {alignment.matched} of the model's {len(bundle.features)} genes "
-            f"({alignment.share:.1%}, at least {min_overlap:.0%} are wanted)",
-            _names_hint(data.genes, bundle.features),
+            f"{path} has {int(found_g.sum())} of the model's {len(found_g)} {what} "
+            f"({found_g.mean():.1%}, at least {min_overlap:.0%} are wanted)",
+            _names_hint(data.genes, bundle.features[needed_g]),
         )
-    if alignment.missing:
+    if what == "markers":
+        report |= {"markers": len(found_g), "markers_matched": int(found_g.sum())}
+    if not found_g.all():
         filled = "zero" if missing == "zero" else "the reference's mean"
         log.warning(
-            "%d of the model's %d genes are missing (%.1f %% of its counts) and count as %s",
-            alignment.missing,
-            len(bundle.features),
+            "%d of the model's %d %s are missing (%.1f %% of its counts are of missing genes) and count as %s",
+            int((~found_g).sum()),
+            len(found_g),
+            what,
             100 * (1 - counts_share),
             filled,
         )
@@ -144,6 +151,16 @@ def aligned_counts(
     if missing == "reference-mean":
         counts = fill_missing(counts, alignment, means)
     return data, counts, report
+
+
+def estimated_sizes(counts: sparse.csr_matrix, report: dict[str, Any]) -> np.ndarray:
+    """(n,) library size over all genes of a model, for cells of which only some of them were counted.
+
+    The counts of a cell are taken for the share of its total that these genes have on average in the training cells.
+    """
+    share = report["share_of_reference_counts"] if report["missing_policy"] == "zero" else 1.0
+    sizes: np.ndarray = np.asarray(counts.sum(1, dtype=np.float64)).ravel() / max(share, 1e-12)
+    return sizes
 
 
 def _names_hint(names: np.ndarray, wanted: np.ndarray) -> str:

@@ -10,6 +10,9 @@ from scmap_cli.errors import InputError, UsageError
 from scmap_cli.io.text import open_text
 from scmap_cli.runtime.logs import log
 
+COLUMNS = ("rank", "gene", "score", "class")
+"""Columns of the table; with several splits ``split`` and ``seed`` stand before them."""
+
 
 @dataclass(frozen=True, eq=False)
 class MarkerTable:

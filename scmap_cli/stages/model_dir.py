@@ -23,6 +23,7 @@ from scmap_cli.keys import embedding_key
 from scmap_cli.metrics.programs import PROGRAM_COLUMNS, program_rows
 from scmap_cli.models.base import ScmapModel
 from scmap_cli.models.expimap import ExpiMap
+from scmap_cli.models.markermap import MarkerMap
 from scmap_cli.plots.draw import loss_curves, safely
 from scmap_cli.runtime import provenance
 from scmap_cli.runtime.logs import log
@@ -221,6 +222,8 @@ class Training:
             "structure": network.structure,
             "history": [*self.history, run.record],
         }
+        if isinstance(network, MarkerMap):
+            described["markers"] = data.genes[network.markers().cpu().numpy()].tolist()
         with atomic_dir(self.output, force=True) as folder:
             files.write_bundle(
                 folder,

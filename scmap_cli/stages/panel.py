@@ -20,6 +20,7 @@ from scmap_cli.data.matrices import cell_totals, log1p_cp10k
 from scmap_cli.data.scaling import Scaling, fit_scaling
 from scmap_cli.data.splits import LEAST_CELLS, TEST, VALID, three_way_split
 from scmap_cli.errors import InputError, UsageError
+from scmap_cli.io.text import read_names
 from scmap_cli.markers.base import MarkerData
 from scmap_cli.metrics import markers as scores
 from scmap_cli.metrics.reconstruction import linear_map
@@ -91,6 +92,36 @@ class Panel:
                 "check how the genes are named, see --gene-column",
             )
         return np.array([place[name] for name in names], dtype=np.int64)
+
+    def listed(self, path: Path | None, flag: str) -> np.ndarray:
+        """Columns of the genes in a file of names, none without a file."""
+        return np.zeros(0, dtype=np.int64) if path is None else self.columns(read_names(path), flag)
+
+
+def check_forced(panel: Panel, k: int, forced_in: np.ndarray, forced_out: np.ndarray) -> None:
+    """Refuse genes that are forced both ways, and more forced in than are wanted."""
+    both = np.intersect1d(forced_in, forced_out)
+    if len(both):
+        raise UsageError(
+            f"the gene {str(panel.genes[both[0]])!r} is forced in and out", "see --force-in and --force-out"
+        )
+    if len(forced_in) > k:
+        raise UsageError(f"{len(forced_in)} genes are forced in, but -k is {k}", "raise -k, or force fewer")
+
+
+def training_cells(panel: Panel, path: Path | None) -> np.ndarray:
+    """(n,) bool over the panel's cells: those named in the file, or all."""
+    names = panel.source.cells[panel.kept]
+    if path is None:
+        return np.ones(len(names), dtype=bool)
+    wanted = read_names(path)
+    absent = sorted(set(wanted) - set(panel.source.cells.tolist()))
+    if absent:
+        raise InputError(f"{path}: {len(absent)} cells are not in {panel.path}, such as {absent[0]!r}")
+    chosen: np.ndarray = np.isin(names, wanted)
+    if not chosen.any():
+        raise InputError(f"{path}: none of its cells has a label that is used", "see --label-key and --exclude-labels")
+    return chosen
 
 
 def load_panel(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from scmap_cli.config import load_toml
 from scmap_cli.errors import InputError, UsageError
 from scmap_cli.io.atomic import check_output, write_text
+from scmap_cli.io.bundle import read_config
 from scmap_cli.io.h5ad import write_h5ad
-from scmap_cli.io.text import read_names
 from scmap_cli.keys import MARKER, MARKER_CLASS, MARKER_RANK, MARKER_SCORE
 from scmap_cli.markers.base import Selection, run_selector
 from scmap_cli.plots.draw import publish
@@ -22,10 +24,18 @@ from scmap_cli.runtime import provenance
 from scmap_cli.runtime.logs import log
 from scmap_cli.stages.inputs import plain_records
 from scmap_cli.stages.marker_benchmark import marker_benchmark
-from scmap_cli.stages.panel import Fold, Panel, check_classes, check_splits, load_panel
-
-COLUMNS = ("rank", "gene", "score", "class")
-"""Columns of the table; with several splits ``split`` and ``seed`` stand before them."""
+from scmap_cli.stages.marker_model import MODES, PUBLISHED, read_selection
+from scmap_cli.stages.marker_tables import COLUMNS
+from scmap_cli.stages.panel import (
+    Fold,
+    Panel,
+    check_classes,
+    check_forced,
+    check_splits,
+    load_panel,
+    training_cells,
+)
+from scmap_cli.stages.train_markermap import train_markermap
 
 
 def select_markers(
@@ -36,6 +46,12 @@ def select_markers(
     method: str | None = None,
     label_key: str | None = None,
     exclude_labels: Sequence[str] = (),
+    mode: str | None = None,
+    model: Path | None = None,
+    model_out: Path | None = None,
+    model_config: Path | None = None,
+    prior: Path | None = None,
+    costs: Path | None = None,
     as_published: bool = False,
     splits: int | None = None,
     train_cells: Path | None = None,
@@ -67,6 +83,14 @@ def select_markers(
         Name in :data:`scmap_cli.registry.SELECTORS`.
     label_key, exclude_labels
         ``obs`` column of the classes, and classes whose cells are left out.
+    mode
+        ``supervised``, ``unsupervised`` or ``joint``: short for the three forms of the method ``markermap``.
+    model
+        Directory of ``train markermap``, whose markers are taken; nothing is trained.
+    model_out, model_config, prior, costs
+        Of the method ``markermap``: keep the model, its settings as in ``--config`` of ``train markermap`` (the
+        sections ``[model]`` and ``[train]``), and files as in :func:`scmap_cli.stages.train_markermap.train_markermap`.
+        The same settings give the same genes as ``train markermap``.
     as_published
         Run the method as the MarkerMap paper did.
     splits
@@ -102,10 +126,12 @@ def select_markers(
     """
     outputs = [] if str(output) == "-" else [output]
     outputs += [path for path in (h5ad_output, plot, summary) if path is not None]
+    of_model = {"--model-out": model_out, "--model-config": model_config, "--prior": prior, "--costs": costs}
     if benchmark is not None:
         given = {"--method": method, "--train-cells": train_cells, "--h5ad-output": h5ad_output}
         _refuse({**given, "--as-published": as_published or None}, "with --benchmark; methods are named in its file")
         _refuse({"--force-in": force_in, "--force-out": force_out}, "with --benchmark")
+        _refuse({"--mode": mode, "--model": model, **of_model}, "with --benchmark")
         for path in outputs:
             check_output(path, force)
         return marker_benchmark(
@@ -126,9 +152,17 @@ def select_markers(
             dry_run=dry_run,
         )
     _refuse({"--k-grid": k_grid or None, "--summary": summary, "--workers": workers}, "without --benchmark")
+    if model is not None:
+        given = {"--method": method, "--mode": mode, "--force-in": force_in, "--force-out": force_out, **of_model}
+        _refuse({**given, "--splits": splits, "--train-cells": train_cells}, "with --model, which has its markers")
+        method, k = "markermap", int(read_config(model)["model_config"].get("k", 0))
     if method is None:
         raise UsageError("no method is named", "name one with --method, or several with --benchmark")
+    if mode is not None:
+        method = _of_mode(method, mode)
     spec = get_selector(method)
+    if method not in MODES or splits is not None:
+        _refuse(of_model, "with --splits" if method in MODES else f"for the method {method}")
     if k < 1:
         raise UsageError(f"-k must be at least 1, not {k}")
     if splits is not None:
@@ -143,11 +177,11 @@ def select_markers(
     if splits is not None:
         check_classes(panel)
     forced = {
-        "forced_in": _genes(panel, force_in, "--force-in"),
-        "forced_out": _genes(panel, force_out, "--force-out"),
+        "forced_in": panel.listed(force_in, "--force-in"),
+        "forced_out": panel.listed(force_out, "--force-out"),
     }
-    _check_forced(panel, k, **forced)
-    chosen = _training_cells(panel, train_cells)
+    check_forced(panel, k, **forced)
+    chosen = training_cells(panel, train_cells)
     spec.load()
     if dry_run:
         log.info("would choose %d of %d genes by %s from %d cells", k, len(panel.genes), method, int(chosen.sum()))
@@ -155,15 +189,27 @@ def select_markers(
     parameters = plain_records(
         {
             **{"k": k, "method": method, "label_key": label_key, "exclude_labels": list(exclude_labels)},
-            **{"as_published": as_published, "splits": splits, "train_cells": train_cells},
+            **{"as_published": as_published, "splits": splits, "train_cells": train_cells, "model": model},
+            **{name[2:].replace("-", "_"): value for name, value in of_model.items() if name != "--model-out"},
             **{"force_in": force_in, "force_out": force_out, "layer": layer, "gene_column": gene_column},
         }
     )
-    read = [path for path in (input, train_cells, force_in, force_out) if path is not None]
+    files = (input, model, train_cells, force_in, force_out, model_config, prior, costs)
+    read = [path for path in files if path is not None]
     to_file = None if str(output) == "-" else output
     with provenance.run("select-markers", inputs=read, output=to_file, parameters=parameters, seed=seed) as run:
         folds = [None] if splits is None else [Fold(panel, number, seed) for number in range(splits)]
-        found = [_choose(spec, panel, fold, chosen, k, seed, as_published, forced) for fold in folds]
+        if model is not None:
+            found = [read_selection(model, panel)]
+        elif method in MODES and splits is None:
+            settings: dict[str, Any] = {"label_key": label_key, "exclude_labels": exclude_labels}
+            settings |= {"train_cells": train_cells}
+            settings |= {"prior": prior, "costs": costs, "force_in": force_in, "force_out": force_out}
+            settings |= {"layer": layer, "gene_column": gene_column, "seed": seed, "force": force}
+            options = {"k": k, "mode": MODES[method]} | (PUBLISHED if as_published else {})
+            found = [_train(panel, model_out, model_config, options, settings)]
+        else:
+            found = [_choose(spec, panel, fold, chosen, k, seed, as_published, forced) for fold in folds]
         table = _table(panel, found, None if splits is None else seed)
         if to_file is not None:
             write_text(to_file, table, force)
@@ -176,40 +222,41 @@ def select_markers(
     return {"table": table, "genes": [panel.genes[one.genes].tolist() for one in found]}
 
 
+def _of_mode(method: str, mode: str) -> str:
+    """The form of the method that a mode is short for."""
+    names = {of: name for name, of in MODES.items()}
+    if method != "markermap":
+        raise UsageError(f"--mode says nothing for the method {method}", "it is for --method markermap")
+    if mode not in names:
+        raise UsageError(f"--mode is {mode!r}", f"choose one of {', '.join(names)}")
+    return names[mode]
+
+
+def _train(
+    panel: Panel, model_out: Path | None, model_config: Path | None, options: dict[str, Any], given: dict[str, Any]
+) -> Selection:
+    """Train as ``train markermap`` does, and read the markers from the directory, which is kept where one is named."""
+    sections = {"model": {}, "train": {}} if model_config is None else load_toml(model_config)
+    told = {name: sections.get(name, {}) for name in ("model", "train")}
+    told = {name: {key.replace("-", "_"): value for key, value in section.items()} for name, section in told.items()}
+    with tempfile.TemporaryDirectory(prefix="scmap-") as scratch:
+        folder = model_out or Path(scratch) / "model"
+        train_markermap(
+            panel.path,
+            folder,
+            model_options=told["model"] | options,
+            train_options=told["train"],
+            device="cpu",
+            **given,
+        )
+        return read_selection(folder, panel)
+
+
 def _refuse(options: dict[str, Any], when: str) -> None:
     """Refuse options that say nothing here; those that are None were not given."""
     for flag, value in options.items():
         if value is not None:
             raise UsageError(f"{flag} says nothing {when}")
-
-
-def _genes(panel: Panel, path: Path | None, flag: str) -> np.ndarray:
-    return np.zeros(0, dtype=np.int64) if path is None else panel.columns(read_names(path), flag)
-
-
-def _check_forced(panel: Panel, k: int, forced_in: np.ndarray, forced_out: np.ndarray) -> None:
-    both = np.intersect1d(forced_in, forced_out)
-    if len(both):
-        raise UsageError(
-            f"the gene {str(panel.genes[both[0]])!r} is forced in and out", "see --force-in and --force-out"
-        )
-    if len(forced_in) > k:
-        raise UsageError(f"{len(forced_in)} genes are forced in, but -k is {k}", "raise -k, or force fewer")
-
-
-def _training_cells(panel: Panel, path: Path | None) -> np.ndarray:
-    """(n,) bool over the panel's cells: those named in the file, or all."""
-    names = panel.source.cells[panel.kept]
-    if path is None:
-        return np.ones(len(names), dtype=bool)
-    wanted = read_names(path)
-    absent = sorted(set(wanted) - set(panel.source.cells.tolist()))
-    if absent:
-        raise InputError(f"{path}: {len(absent)} cells are not in {panel.path}, such as {absent[0]!r}")
-    chosen: np.ndarray = np.isin(names, wanted)
-    if not chosen.any():
-        raise InputError(f"{path}: none of its cells has a label that is used", "see --label-key and --exclude-labels")
-    return chosen
 
 
 def _choose(

@@ -14,7 +14,7 @@ from anndata import AnnData
 from scmap_cli.errors import InputError, UsageError
 from scmap_cli.io.h5ad import write_h5ad
 from scmap_cli.io.npz import write_npz
-from scmap_cli.keys import TSNE, UMAP, cluster_key, embedding_key, latent_names_key, variance_key
+from scmap_cli.keys import CONFIDENCE, LABEL, TSNE, UMAP, cluster_key, embedding_key, latent_names_key, variance_key
 from scmap_cli.metrics.graph import BACKENDS, METHODS, cluster, knn, to_igraph
 from scmap_cli.runtime import provenance
 from scmap_cli.stages.inputs import RnaInput
@@ -41,6 +41,8 @@ class Embedding:
         (g, z) weights of a linear decoder.
     umap, tsne, clusters
         What :func:`arrange` has found.
+    labels, confidence
+        (n,) label that a classifier gives to each cell, and its probability.
     """
 
     name: str
@@ -52,6 +54,8 @@ class Embedding:
     umap: np.ndarray | None = None
     tsne: np.ndarray | None = None
     clusters: np.ndarray | None = None
+    labels: np.ndarray | None = None
+    confidence: np.ndarray | None = None
 
 
 def arrange(
@@ -176,6 +180,8 @@ def write_embedding(
             arrays["tsne"] = result.tsne
         if result.clusters is not None:
             arrays["clusters"] = result.clusters
+        if result.labels is not None:
+            arrays |= {"labels": result.labels, "confidence": result.confidence}
         write_npz(output, arrays, {"kind": "embedding", "model": result.name, "history": [run.record]}, force)
         return
     adata: AnnData = data.adata
@@ -190,5 +196,7 @@ def write_embedding(
     if result.clusters is not None:
         names = [str(i) for i in range(int(result.clusters.max()) + 1)]
         adata.obs[cluster_key(result.name)] = pd.Categorical.from_codes(result.clusters.tolist(), pd.Index(names))
+    if result.labels is not None:
+        adata.obs[LABEL], adata.obs[CONFIDENCE] = pd.Categorical(result.labels), result.confidence
     run.stamp(adata.uns)
     write_h5ad(adata, output, force=force)

@@ -204,7 +204,7 @@ class Trainer:
         edges = [(end - start) * i // parts for i in range(parts + 1)]
         position = state.epoch + state.step / self.steps
         seed = mixed_seed(self.seed, "train", state.epoch, state.step)
-        self._set_pace()
+        self._set_pace(position)
         self.optimizer.zero_grad(set_to_none=True)
         outputs = []
         for number in range(self.batches):
@@ -225,16 +225,16 @@ class Trainer:
         self.model.after_step(state.lr * self.pace, position)
         return outputs
 
-    def _set_pace(self) -> None:
-        """Warm-up and cosine scale the learning rate of the step to come, whatever a plateau has made of it."""
+    def _set_pace(self, position: float) -> None:
+        """Warm-up, cosine and the model scale the learning rate of a step, whatever a plateau has made of it."""
         config = self.config
         done = (self.state.epoch * self.steps + self.state.step + 1) / (config.epochs * self.steps)
-        self.pace = 1.0
+        self.pace = self.model.lr_share(position)
         if done < config.warmup:
-            self.pace = done / config.warmup
+            self.pace *= done / config.warmup
         elif config.schedule == "cosine":
             fall = (done - config.warmup) / (1.0 - config.warmup)
-            self.pace = _LAST_RATE + (1.0 - _LAST_RATE) * (1.0 + math.cos(math.pi * fall)) / 2
+            self.pace *= _LAST_RATE + (1.0 - _LAST_RATE) * (1.0 + math.cos(math.pi * fall)) / 2
         self._set_lr(self.state.lr)
 
     def _shared_at(self, last: bool) -> Any:

@@ -176,6 +176,10 @@ COMMANDS = {
         *("{shelf}/multiome.h5ad", "-o", "out", "--epochs", "1", "--hidden", "8,6", "--batch-size", "64"),
         *("--latent", "4", "--device", "cpu"),
     ),
+    "train markermap": (
+        *("{shelf}/data.h5ad", "-o", "out", "--label-key", "cell_type", "-k", "5", "--epochs", "2", "--width", "8"),
+        *("--mode", "joint", "--device", "cpu"),
+    ),
     "impute": ("{shelf}/sailer", "{shelf}/data.h5ad", "-o", "out.h5ad", "--device", "cpu"),
     "simulate atac": ("--preset", "tiny", "-o", "out.h5ad"),
     "train expimap": (

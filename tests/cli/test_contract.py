@@ -30,6 +30,7 @@ STAGES = {
     "train sailer": "scmap_cli.stages.train_sailer:train_sailer",
     "train sailerx": "scmap_cli.stages.train_sailerx:train_sailerx",
     "train expresser": "scmap_cli.stages.train_expresser:train_expresser",
+    "train markermap": "scmap_cli.stages.train_markermap:train_markermap",
     "embed": "scmap_cli.stages.embed:embed",
     "impute": "scmap_cli.stages.impute:impute",
     "map-query": "scmap_cli.stages.map_query:map_query",
@@ -55,7 +56,7 @@ CHOOSES = {"embed": {"genes"}}
 #: --compare chooses what a verb of evaluate does; the stage that scores does not know it
 PROCESS = {"threads", "quiet", "verbose", "config", "print_config", "compare"}
 EVERY_VERB = ["--force", "--threads", "--quiet", "--verbose", "--dry-run", "--help"]
-TRAIN = ("train sailer", "train sailerx", "train expimap", "train expresser")
+TRAIN = ("train sailer", "train sailerx", "train markermap", "train expimap", "train expresser")
 USE_A_DEVICE = (*TRAIN, "embed", "impute", "map-query", "gp-test", "evaluate imputation")
 EVERY_RUN = ["--seed", "--config", "--print-config"]
 CHOICES_DIFFER = ("--preset",)
@@ -160,21 +161,24 @@ def test_defaults_of_training_are_those_of_the_configs(verb):
     from scmap_cli.config import PretrainConfig, TrainConfig
     from scmap_cli.models.expimap import ExpiMapConfig
     from scmap_cli.models.expresser import ExpresserConfig
+    from scmap_cli.models.markermap import MarkerMapConfig
     from scmap_cli.models.sailer import SailerConfig
     from scmap_cli.models.sailerx import SailerXConfig
-    from scmap_cli.stages import train_expresser, train_sailer, train_sailerx
+    from scmap_cli.stages import marker_model, train_expresser, train_sailer, train_sailerx
 
     model, training, changed = {
         "train expimap": (ExpiMapConfig, TrainConfig, {}),
         "train sailer": (SailerConfig, TrainConfig, train_sailer.DEFAULTS),
         "train sailerx": (SailerXConfig, TrainConfig, train_sailerx.DEFAULTS),
+        "train markermap": (MarkerMapConfig, TrainConfig, marker_model.DEFAULTS),
         "train expresser": (ExpresserConfig, PretrainConfig, train_expresser.DEFAULTS),
     }[verb]
     for panel, config, other in ((options.MODEL, model, {}), (options.TRAINING, training, changed)):
         ours = LEAVES[verb].params
         declared = {key_of(p): p.default for p in ours if getattr(p, "rich_help_panel", None) == panel}
         real = {field.name: field.default for field in dataclasses.fields(config)} | other
-        declared |= {"hidden": options.integers(declared["hidden"], "--hidden")} if "hidden" in declared else {}
+        if isinstance(declared.get("hidden"), str):
+            declared |= {"hidden": options.integers(declared["hidden"], "--hidden")}
         assert declared == real
 
 

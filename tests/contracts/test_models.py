@@ -17,6 +17,8 @@ from scipy import sparse
 from scmap_cli.config import TrainConfig, as_dict
 from scmap_cli.data.batches import Store
 from scmap_cli.data.features import align, apply
+from scmap_cli.data.matrices import log1p_cp10k
+from scmap_cli.data.scaling import fit_scaling
 from scmap_cli.data.simulation import simulate_rna_data
 from scmap_cli.data.splits import validation_split
 from scmap_cli.errors import InputError, StoppedError
@@ -25,6 +27,7 @@ from scmap_cli.keys import PROGRAMS_VARM
 from scmap_cli.models.base import ScmapModel
 from scmap_cli.models.expimap import ExpiMap, ExpiMapConfig
 from scmap_cli.models.expresser import Expresser, ExpresserConfig
+from scmap_cli.models.markermap import MarkerMap, MarkerMapConfig
 from scmap_cli.models.sailer import Sailer, SailerConfig
 from scmap_cli.models.sailerx import SailerX, SailerXConfig
 from scmap_cli.registry import MODELS
@@ -44,7 +47,9 @@ class Made:
         genes: np.ndarray,
         covariates: np.ndarray | None = None,
         reference: np.ndarray | None = None,
+        settings: dict[str, float] | None = None,
     ) -> None:
+        self.settings = settings or {}
         self.model, self.counts, self.codes, self.genes, self.covariates = model, counts, codes, genes, covariates
         self.reference = reference
 
@@ -59,7 +64,7 @@ class Made:
 
     def trainer(self, checkpoint: Checkpoint | None = None, epochs: int = 6) -> Trainer:
         held = validation_split(self.codes, 0.1, 0)
-        config = TrainConfig(epochs=epochs, batch_size=64, checkpoint_minutes=60.0)
+        config = TrainConfig(epochs=epochs, batch_size=64, checkpoint_minutes=60.0, **self.settings)  # type: ignore[arg-type]
         rows = np.flatnonzero(~held), np.flatnonzero(held)
         return Trainer(self.model, self.store(), *rows, config, seed=0, checkpoint=checkpoint)
 
@@ -113,12 +118,30 @@ def expresser(**options: object) -> Made:
     return Made(model, counts, codes, np.array([f"g{i}" for i in range(90)]))
 
 
+def markermap(**options: object) -> Made:
+    data = simulate_rna_data(
+        n_cells=240, n_genes=80, n_programs=6, n_types=3, n_batches=2, genes_per_program=8, noise_genes=10,
+        active_per_type=2, seed=2,
+    )  # fmt: skip
+    codes = data.obs["cell_type"].cat.codes.to_numpy().astype(np.int64)
+    config = MarkerMapConfig(**({"k": 8, "width": 16, "latent": 4, "anneal_epochs": 10.0} | options))  # type: ignore[arg-type]
+    scaling = fit_scaling(log1p_cp10k(data.X))
+    model = MarkerMap.create(config, scaling, 3, 0, forced_in=np.array([5]), forced_out=np.array([6, 7]))
+    names = data.var_names.to_numpy().astype(str)
+    return Made(model, data.X, codes, names, settings={"lr": 5e-3, "adam_eps": 1e-8})
+
+
 MAKERS: dict[str, Callable[[], Made]] = {
     "expimap": expimap,
     "expimap soft": lambda: expimap(membership="soft", unconstrained=2),
     "expimap mse": lambda: expimap(likelihood="mse"),
     "expimap softplus": lambda: expimap(mean="softplus"),
     "expimap exp": lambda: expimap(mean="exp"),
+    "markermap": markermap,
+    "markermap free": lambda: markermap(logits="free", neighbour_share=0.0),
+    "markermap unsupervised": lambda: markermap(mode="unsupervised"),
+    "markermap free unsupervised": lambda: markermap(logits="free", mode="unsupervised"),
+    "markermap joint": lambda: markermap(mode="joint", rebuild_by="gaussian", scale="sum"),
     "sailer": sailer,
     "expresser": expresser,
     "expresser without decoder": lambda: expresser(decoder=False),

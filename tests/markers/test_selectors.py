@@ -7,12 +7,14 @@ import pytest
 import scipy.sparse as sp
 
 from scmap_cli.errors import InputError, UsageError
-from scmap_cli.markers import persist
+from scmap_cli.markers import gumbel_vae, persist
 from scmap_cli.markers.base import marker_data, rows_by_class, run_selector
 from scmap_cli.registry import SELECTORS, Selector, get_selector
+from scmap_cli.stages import marker_model
 
 CLASSES = np.array(["A", "B", "C", "D"])
-TRAINED = ("persist", "persist-unsupervised", "lassonet", "smash-dnn")
+OURS = [name for name in SELECTORS if name.startswith("markermap")]
+TRAINED = ("persist", "persist-unsupervised", "lassonet", "smash-dnn", "concrete-vae", "global-gumbel", *OURS)
 QUICK = [name for name in SELECTORS if name not in TRAINED]
 FOR_LABELS = [name for name, spec in SELECTORS.items() if spec.needs_labels]
 
@@ -22,6 +24,9 @@ def short(monkeypatch):
     """Few epochs: here it matters that the parts fit together, not how good the genes are."""
     monkeypatch.setattr(persist, "_GATE_EPOCHS", 2)
     monkeypatch.setattr(persist, "_MASK_EPOCHS", 3)
+    monkeypatch.setattr(gumbel_vae, "_EPOCHS", 3)
+    monkeypatch.setattr(gumbel_vae, "_PUBLISHED_EPOCHS", 2)
+    monkeypatch.setattr(marker_model, "DEFAULTS", marker_model.DEFAULTS | {"epochs": 3})
 
 
 def pick(name, data, k=20, **more):

@@ -1,0 +1,186 @@
+"""``scmap train markermap``; the defaults are those of ``MarkerMapConfig`` and the stage, which a test holds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from scmap_cli.cli import options as o
+from scmap_cli.cli.session import begin, finish
+from scmap_cli.cli.settings import with_configs
+
+SUMMARY = "Marker genes for labels, for rebuilding all genes, or for both."
+EPILOG = """\b
+Example:
+  scmap train markermap rna.h5ad -o model --label-key cell_type -k 50
+
+Pitfall: the markers are chosen by the cells of the file. To score them on others, give the training cells alone by
+--train-cells, or let `evaluate markers --method markermap` choose and score.
+"""
+
+
+def verb(
+    ctx: typer.Context,
+    input: Annotated[
+        Path | None,
+        typer.Argument(metavar="INPUT", show_default=False, help="Raw counts: h5ad or any form of preprocess rna."),
+    ] = None,
+    output: o.ModelOutput = None,
+    label_key: o.LabelColumn = None,
+    exclude_labels: o.ExcludeLabels = None,
+    train_cells: o.TrainCells = None,
+    prior: o.PriorScores = None,
+    costs: o.GeneCosts = None,
+    force_in: o.ForceIn = None,
+    force_out: o.ForceOut = None,
+    layer: o.Layer = None,
+    gene_column: o.GeneColumn = None,
+    metrics: o.Metrics = None,
+    k: Annotated[int, typer.Option("-k", metavar="N", help="Number of markers.", rich_help_panel=o.MODEL)] = 50,
+    mode: Annotated[
+        Literal["supervised", "unsupervised", "joint"],
+        typer.Option(
+            "--mode",
+            help="supervised: tell the labels. unsupervised: rebuild all genes. joint: both.",
+            rich_help_panel=o.MODEL,
+        ),
+    ] = "supervised",
+    tradeoff: Annotated[
+        float,
+        typer.Option(
+            "--tradeoff",
+            metavar="SHARE",
+            help="Weight alpha of the reconstruction in the joint mode.",
+            rich_help_panel=o.MODEL,
+        ),
+    ] = 0.5,
+    scale: Annotated[
+        Literal["per-gene", "sum"],
+        typer.Option(
+            "--scale",
+            help="per-gene: reconstruction is a mean over genes. sum: a sum, as released.",
+            rich_help_panel=o.MODEL,
+        ),
+    ] = "per-gene",
+    neighbour_share: Annotated[
+        float,
+        typer.Option(
+            "--neighbour-share",
+            metavar="SHARE",
+            help="Share of the class loss that asks for near cells of one label; 0 is the paper's loss.",
+            rich_help_panel=o.MODEL,
+        ),
+    ] = 0.5,
+    width: Annotated[
+        int, typer.Option("--width", metavar="N", help="Width of the hidden layers.", rich_help_panel=o.MODEL)
+    ] = 64,
+    latent: Annotated[
+        int, typer.Option("--latent", metavar="N", help="Latent dimensions.", rich_help_panel=o.MODEL)
+    ] = 16,
+    logits: Annotated[
+        Literal["network", "free"],
+        typer.Option(
+            "--logits",
+            help="network: logits by cell, averaged over the batch. free: one parameter a gene.",
+            rich_help_panel=o.MODEL,
+        ),
+    ] = "network",
+    momentum: Annotated[
+        float,
+        typer.Option(
+            "--momentum",
+            metavar="SHARE",
+            help="Weight beta of earlier batches in the running logits.",
+            rich_help_panel=o.MODEL,
+        ),
+    ] = 0.95,
+    temperature: Annotated[
+        float, typer.Option("--temperature", metavar="X", help="First temperature.", rich_help_panel=o.MODEL)
+    ] = 2.0,
+    final_temperature: Annotated[
+        float,
+        typer.Option(
+            "--final-temperature", metavar="X", help="Temperature before the mask is hard.", rich_help_panel=o.MODEL
+        ),
+    ] = 0.02,
+    anneal_epochs: Annotated[
+        float,
+        typer.Option(
+            "--anneal-epochs",
+            metavar="N",
+            help="Epochs until the mask is hard; at most two thirds of --epochs.",
+            rich_help_panel=o.MODEL,
+        ),
+    ] = 40.0,
+    gene_share: Annotated[
+        float,
+        typer.Option(
+            "--gene-share",
+            metavar="SHARE",
+            help="Share of the genes that a step rebuilds while the mask is soft, drawn anew each step.",
+            rich_help_panel=o.MODEL,
+        ),
+    ] = 0.25,
+    kl_weight: Annotated[
+        float,
+        typer.Option(
+            "--kl-weight",
+            metavar="X",
+            help="Weight of the divergence of the latent variables.",
+            rich_help_panel=o.MODEL,
+        ),
+    ] = 0.1,
+    rebuild_by: Annotated[
+        Literal["squared", "gaussian"],
+        typer.Option(
+            "--rebuild-by",
+            help="squared: means by squared errors, variances after. gaussian: both at once, as released.",
+            rich_help_panel=o.MODEL,
+        ),
+    ] = "squared",
+    prior_weight: Annotated[
+        float,
+        typer.Option("--prior-weight", metavar="X", help="Weight of --prior.", rich_help_panel=o.MODEL),
+    ] = 1.0,
+    cost_weight: Annotated[
+        float,
+        typer.Option(
+            "--cost-weight", metavar="X", help="Weight of the mean of --costs in the loss.", rich_help_panel=o.MODEL
+        ),
+    ] = 1.0,
+    epochs: o.Epochs = 60,
+    batch_size: o.BatchSize = 256,
+    lr: o.Lr = 2e-3,
+    adam_eps: o.AdamEps = 1e-8,
+    weight_decay: o.WeightDecay = 0.0,
+    validation_share: o.ValidationShare = 0.1,
+    patience: o.Patience = 8,
+    lr_patience: o.LrPatience = 2,
+    lr_factor: o.LrFactor = 0.3,
+    sampling: o.Sampling = "shuffle",
+    precision: o.Precision = "fp32",
+    grad_clip: o.GradClip = 0.0,
+    checkpoint_minutes: o.CheckpointMinutes = 7.0,
+    resume: o.Resume = "auto",
+    seed: o.Seed = 0,
+    device: o.Device = "auto",
+    threads: o.Threads = None,
+    force: o.Force = False,
+    dry_run: o.DryRun = False,
+    quiet: o.Quiet = False,
+    verbose: o.Verbose = False,
+    config: o.Config = None,
+    print_config: o.PrintConfig = False,
+) -> None:
+    """Marker genes for labels, for rebuilding all genes, or for both (MarkerMap), from raw counts.
+
+    MODEL_DIR gets the weights, the genes in markers.tsv, scores and the loss curve. A run stopped by SIGTERM, SIGUSR1
+    or Ctrl-C saves its state and exits 75; the same command goes on from there.
+    """
+    options = with_configs(ctx, begin(ctx, needs=("input", "output")))
+    from scmap_cli.stages.train_markermap import train_markermap
+
+    train_markermap(**options)
+    finish(options)

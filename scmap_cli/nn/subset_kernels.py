@@ -1,0 +1,101 @@
+"""The two passes of :mod:`.subset` compiled for CPUs: float32, a row of the k x g softmaxes at a time in the cache."""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numba import njit
+
+from scmap_cli.nn.kernels import _exp, _log1p
+from scmap_cli.runtime.compiled import compiled
+
+f32 = np.float32
+_LOOSE = {"nsz", "contract", "reassoc"}
+# Nothing here is NaN, and largest entries are found at full speed only where the compiler knows it.
+_kernel = partial(compiled, fastmath={*_LOOSE, "nnan"}, error_model="numpy")
+_inline = njit(fastmath={*_LOOSE, "nnan"}, error_model="numpy")
+_LOWEST = f32(-80.0)
+
+
+@_inline
+def _largest(w_g: Any) -> Any:
+    top = w_g[0]
+    for j in range(len(w_g)):
+        top = max(top, w_g[j])
+    return top
+
+
+@_inline
+def _exponentials(w_g: Any, top: Any, reverse: Any, a_g: Any) -> Any:
+    total = f32(0.0)
+    for j in range(len(w_g)):
+        e = _exp(max((w_g[j] - top) * reverse, _LOWEST))
+        a_g[j] = e
+        total += e
+    return total
+
+
+@_inline
+def _reduce(w_g: Any, a_g: Any, mask_g: Any, scale: Any) -> None:
+    for j in range(len(w_g)):
+        a = a_g[j] * scale
+        a_g[j] = a
+        mask_g[j] += a
+        w_g[j] += _log1p(-a)
+
+
+@_kernel
+def choose(w_g: Any, reverse: float, mask_g: Any, a_kg: Any, place_k: Any, rest_k: Any) -> None:
+    """Forward; ``w_g`` is used up, ``reverse`` is one over the temperature, the others are results."""
+    by = f32(reverse)
+    for i in range(len(a_kg)):
+        top = _largest(w_g)
+        place = 0
+        while w_g[place] != top:
+            place += 1
+        a_g = a_kg[i]
+        # On either side of the largest entry, so that the sum of the others is theirs alone.
+        others = _exponentials(w_g[:place], top, by, a_g[:place])
+        others += _exponentials(w_g[place + 1 :], top, by, a_g[place + 1 :])
+        scale = f32(1.0) / (f32(1.0) + others)
+        _reduce(w_g[:place], a_g[:place], mask_g[:place], scale)
+        _reduce(w_g[place + 1 :], a_g[place + 1 :], mask_g[place + 1 :], scale)
+        rest = others * scale
+        a_g[place] = scale
+        mask_g[place] += scale
+        w_g[place] += f32(math.log(rest))
+        place_k[i] = place
+        rest_k[i] = rest
+
+
+@_inline
+def _mean_gradient(grad_g: Any, a_g: Any, grad_w_g: Any) -> Any:
+    total = f32(0.0)
+    for j in range(len(a_g)):
+        total += a_g[j] * (grad_g[j] - grad_w_g[j] / (f32(1.0) - a_g[j]))
+    return total
+
+
+@_inline
+def _add_gradient(grad_g: Any, a_g: Any, grad_w_g: Any, offset: Any, reverse: Any) -> None:
+    for j in range(len(a_g)):
+        back = grad_w_g[j] / (f32(1.0) - a_g[j])
+        grad_w_g[j] += a_g[j] * reverse * (grad_g[j] - back + offset)
+
+
+@_kernel
+def choose_gradient(grad_g: Any, a_kg: Any, place_k: Any, rest_k: Any, grad_w_g: Any, reverse: float) -> None:
+    """Backward; ``grad_w_g`` comes in as zeros and leaves as the gradient in the logits."""
+    by = f32(reverse)
+    for i in range(len(a_kg) - 1, -1, -1):
+        a_g, place, rest = a_kg[i], place_k[i], rest_k[i]
+        top, slope, back = a_g[place], grad_g[place], grad_w_g[place]
+        mean = _mean_gradient(grad_g[:place], a_g[:place], grad_w_g[:place])
+        mean += _mean_gradient(grad_g[place + 1 :], a_g[place + 1 :], grad_w_g[place + 1 :])
+        offset = top * back / rest - mean - top * slope
+        _add_gradient(grad_g[:place], a_g[:place], grad_w_g[:place], offset, by)
+        _add_gradient(grad_g[place + 1 :], a_g[place + 1 :], grad_w_g[place + 1 :], offset, by)
+        grad_w_g[place] += top * by * (rest * slope - back - mean)

@@ -1,0 +1,140 @@
+"""MarkerMap as one selector among others: the model that ``train markermap`` trains, on the cells of a selection."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from scmap_cli.config import TrainConfig, build
+from scmap_cli.data.batches import CsrStore
+from scmap_cli.data.scaling import fit_scaling
+from scmap_cli.data.splits import validation_split
+from scmap_cli.errors import UsageError
+from scmap_cli.io.bundle import MARKERS, load_bundle, read_table
+from scmap_cli.markers.base import MarkerData, Selection, best_for_classes
+from scmap_cli.models.markermap import MarkerMap, MarkerMapConfig
+from scmap_cli.nn.noise import mixed_seed
+from scmap_cli.stages.panel import Panel
+from scmap_cli.training.loop import Trainer
+
+DEFAULTS = {
+    "epochs": 60,
+    "batch_size": 256,
+    "lr": 2e-3,
+    "adam_eps": 1e-8,
+    "patience": 8,
+    "lr_patience": 2,
+    "lr_factor": 0.3,
+    "sampling": "shuffle",
+}
+"""Training settings that differ from those of :class:`~scmap_cli.config.TrainConfig`."""
+
+PUBLISHED: dict[str, Any] = {"neighbour_share": 0.0, "rebuild_by": "gaussian", "scale": "sum", "width": 256}
+"""The paper's loss and width."""
+
+
+def held_out(data: MarkerData, share: float, seed: int) -> np.ndarray:
+    """(n,) bool cells for validation: those that the data name, else a stratified share."""
+    if data.held.any():
+        return data.held
+    codes = np.zeros(len(data.held), dtype=np.int64) if data.codes is None else data.codes
+    return validation_split(codes, share, seed)
+
+
+def make_network(
+    data: MarkerData,
+    held: np.ndarray,
+    config: MarkerMapConfig,
+    seed: int,
+    *,
+    prior_g: np.ndarray | None = None,
+    cost_g: np.ndarray | None = None,
+    forced_in: np.ndarray | None = None,
+    forced_out: np.ndarray | None = None,
+) -> MarkerMap:
+    """A fresh model for some cells; genes that do not vary in the training cells are left out where k others do."""
+    training = data.log1p[~held]
+    scaling = fit_scaling(training)
+    out = np.zeros(0, dtype=np.int64) if forced_out is None else forced_out
+    inside = np.zeros(0, dtype=np.int64) if forced_in is None else forced_in
+    stored_g = np.bincount(training.indices[training.data != 0], minlength=data.n_genes)
+    idle = np.setdiff1d(np.flatnonzero(stored_g == 0), inside)
+    if len(np.union1d(idle, out)) <= data.n_genes - config.k:
+        out = np.union1d(idle, out)
+    return MarkerMap.create(
+        config,
+        scaling,
+        0 if config.mode == "unsupervised" else len(data.classes),
+        mixed_seed(seed, "init"),
+        prior_g=prior_g,
+        cost_g=cost_g,
+        forced_in=inside,
+        forced_out=out,
+    )
+
+
+def selection(network: MarkerMap, data: MarkerData) -> Selection:
+    """The markers of a trained model; the score is the running logit, infinite for genes that were forced in."""
+    genes = network.markers().cpu().numpy()
+    scores = network.choice.running_g.cpu().numpy()[genes].astype(np.float64)
+    scores[network.choice.fixed_g.cpu().numpy()[genes] > 0] = np.inf
+    if data.codes is None or network.config.mode == "unsupervised":
+        return Selection(genes, scores)
+    speaks = best_for_classes(data.take_genes(genes), np.zeros(len(genes)), len(genes)).classes
+    return Selection(genes, scores, speaks)
+
+
+MODES = {"markermap": "supervised", "markermap-unsupervised": "unsupervised", "markermap-joint": "joint"}
+"""Mode of the model by the name of the selector."""
+
+
+def read_selection(folder: Path, panel: Panel) -> Selection:
+    """The markers of a model directory among the genes of a panel.
+
+    Raises
+    ------
+    UsageError
+        It holds another model.
+    InputError
+        It is no model directory, or is damaged; or the panel lacks a gene.
+    """
+    bundle = load_bundle(folder)
+    if bundle.config["model"] != "markermap":
+        raise UsageError(f"{folder} holds a model of type {bundle.config['model']}", "give one of train markermap")
+    rows = read_table(folder / MARKERS)
+    genes = panel.columns([row["gene"] for row in rows], str(folder))
+    classes = tuple(row["class"] for row in rows)
+    scores = np.array([float(row["score"]) for row in rows])
+    return Selection(genes, scores, classes if any(classes) else None)
+
+
+def _select(mode: str, data: MarkerData, k: int, seed: int, as_published: bool) -> Selection:
+    options: Mapping[str, Any] = {"k": k, "mode": mode} | (PUBLISHED if as_published else {})
+    config = build(MarkerMapConfig, options, where="[model]")
+    settings = build(TrainConfig, DEFAULTS, where="[train]")
+    held = held_out(data, settings.validation_share, seed)
+    network = make_network(data, held, config, seed)
+    codes = np.zeros(len(held), dtype=np.int64) if data.codes is None else data.codes
+    store = CsrStore(data.counts, codes)
+    rows = np.flatnonzero(~held), np.flatnonzero(held)
+    Trainer(network, store, *rows, replace(settings, checkpoint_minutes=1e9), seed=seed).fit()
+    return selection(network, data)
+
+
+def select_for_labels(data: MarkerData, k: int, *, seed: int, as_published: bool) -> Selection:
+    """Choose k genes that predict the class."""
+    return _select("supervised", data, k, seed, as_published)
+
+
+def select_for_genes(data: MarkerData, k: int, *, seed: int, as_published: bool) -> Selection:
+    """Choose k genes that all genes can be rebuilt from."""
+    return _select("unsupervised", data, k, seed, as_published)
+
+
+def select_for_both(data: MarkerData, k: int, *, seed: int, as_published: bool) -> Selection:
+    """Choose k genes for both."""
+    return _select("joint", data, k, seed, as_published)

@@ -1,0 +1,191 @@
+"""`train markermap` end to end: its directory, what is made from it, and the same genes by `select-markers`."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from anndata import read_h5ad
+
+from scmap_cli.data.matrices import log1p_cp10k
+from scmap_cli.data.simulation import simulate_rna_data
+from scmap_cli.errors import InputError, OutputExistsError, UsageError
+from scmap_cli.io.h5ad import write_h5ad
+from scmap_cli.io.npz import read_npz
+from scmap_cli.stages.embed import embed
+from scmap_cli.stages.impute import impute
+from scmap_cli.stages.select_markers import select_markers
+from scmap_cli.stages.train_markermap import train_markermap
+
+QUICK = {"epochs": 12, "batch_size": 64}
+SMALL = {"k": 10, "width": 16, "anneal_epochs": 6.0}
+
+
+@pytest.fixture(scope="module")
+def counts(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("data") / "rna.h5ad"
+    data = simulate_rna_data(
+        n_cells=400, n_genes=120, n_programs=6, n_types=3, n_batches=1, genes_per_program=10, noise_genes=40,
+        active_per_type=2, seed=1,
+    )  # fmt: skip
+    write_h5ad(data, path)
+    return path
+
+
+def train(counts: Path, folder: Path, mode: str = "joint", **more) -> dict:
+    options = {**SMALL, "mode": mode, **more.pop("model_options", {})}
+    return train_markermap(
+        counts, folder, label_key="cell_type", model_options=options, train_options=QUICK, device="cpu", **more
+    )
+
+
+@pytest.fixture(scope="module")
+def joint(counts, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("models") / "joint"
+    train(counts, folder)
+    return folder
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as handle:
+        return list(csv.DictReader(handle, delimiter="\t"))
+
+
+def test_the_directory_names_its_markers(joint, counts):
+    markers = [row["gene"] for row in rows(joint / "markers.tsv")]
+    assert len(set(markers)) == 10
+    config = json.loads((joint / "config.json").read_text())
+    assert config["markers"] == markers
+    assert set(markers) <= set(read_h5ad(counts).var_names)
+    history = rows_csv(joint / "history.csv")
+    best = json.loads((joint / "metrics.json").read_text())["best_epoch"]
+    assert best > 6, "an epoch of a soft mask cannot be the best"
+    assert float(history[best - 1]["valid_loss"]) == min(float(row["valid_loss"]) for row in history[6:])
+
+
+def rows_csv(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as handle:
+        return list(csv.DictReader(handle))
+
+
+def test_labels_are_predicted_with_the_embedding(joint, counts, tmp_path):
+    embed(joint, counts, tmp_path / "out.h5ad", device="cpu")
+    found = read_h5ad(tmp_path / "out.h5ad")
+    assert found.obsm["X_markermap"].shape == (400, 16)
+    assert (found.obs["scmap_label"].astype(str) == found.obs["cell_type"].astype(str)).mean() > 0.9
+    assert found.obs["scmap_label_confidence"].between(1 / 3, 1).all()
+
+
+def test_the_markers_alone_give_all_genes_back(joint, counts, tmp_path):
+    data = read_h5ad(counts)
+    markers = [row["gene"] for row in rows(joint / "markers.tsv")]
+    write_h5ad(data[:, markers].copy(), tmp_path / "few.h5ad")
+    impute(joint, counts, tmp_path / "all.npz", device="cpu")
+    impute(joint, tmp_path / "few.h5ad", tmp_path / "few.npz", device="cpu")
+    whole, few = (read_npz(tmp_path / name, "imputed")[1]["imputed"] for name in ("all.npz", "few.npz"))
+    truth = log1p_cp10k(data.X.tocsr()).toarray()
+    flat = ((truth - truth.mean(0)) ** 2).mean()
+    assert whole.shape == few.shape == truth.shape
+    assert ((whole - truth) ** 2).mean() < 0.99 * flat
+    # Library sizes are estimated from the markers, so the two differ, but not much.
+    assert np.corrcoef(whole.ravel(), few.ravel())[0, 1] > 0.95
+
+
+def test_too_few_of_the_markers_is_said(joint, counts, tmp_path):
+    data = read_h5ad(counts)
+    markers = [row["gene"] for row in rows(joint / "markers.tsv")]
+    write_h5ad(data[:, [g for g in data.var_names if g not in markers[2:]]].copy(), tmp_path / "others.h5ad")
+    with pytest.raises(InputError, match=r"2 of the model's 10 markers"):
+        embed(joint, tmp_path / "others.h5ad", tmp_path / "out.npz", device="cpu")
+
+
+def test_a_supervised_model_has_no_decoder(counts, tmp_path):
+    train(counts, tmp_path / "model", "supervised")
+    with pytest.raises(UsageError, match="no decoder"):
+        impute(tmp_path / "model", counts, tmp_path / "out.npz", device="cpu")
+
+
+def test_select_markers_trains_the_same_model(counts, tmp_path):
+    first = train(counts, tmp_path / "one", "supervised")["genes_chosen"]
+    settings = tmp_path / "run.toml"
+    settings.write_text(
+        "[model]\nwidth = 16\nanneal-epochs = 6.0\n[train]\n"
+        + "".join(f"{key.replace('_', '-')} = {value}\n" for key, value in QUICK.items())
+    )
+    more = {"method": "markermap", "label_key": "cell_type", "model_config": settings, "model_out": tmp_path / "two"}
+    select_markers(counts, tmp_path / "new.tsv", k=10, **more)
+    select_markers(counts, tmp_path / "taken.tsv", model=tmp_path / "one", label_key="cell_type")
+    for table in ("new.tsv", "taken.tsv"):
+        assert [row["gene"] for row in rows(tmp_path / table)] == first
+    assert (tmp_path / "two" / "model.safetensors").read_bytes() == (
+        tmp_path / "one" / "model.safetensors"
+    ).read_bytes()
+
+
+def test_forced_genes(counts, tmp_path):
+    free = train(counts, tmp_path / "free", "supervised")["genes_chosen"]
+    noise = [name for name in read_h5ad(counts).var_names if name not in free][:2]
+    (tmp_path / "in.txt").write_text("\n".join(noise))
+    (tmp_path / "out.txt").write_text("\n".join(free[:4]))
+    found = train(
+        counts, tmp_path / "forced", "supervised", force_in=tmp_path / "in.txt", force_out=tmp_path / "out.txt"
+    )["genes_chosen"]
+    assert found[:2] == noise
+    assert not set(found) & set(free[:4])
+    assert len(set(found)) == 10
+
+
+def test_costs_and_a_prior_move_the_choice(counts, tmp_path):
+    free = train(counts, tmp_path / "free", "supervised")["genes_chosen"]
+    genes = list(read_h5ad(counts).var_names)
+    (tmp_path / "costs.tsv").write_text("gene\tcost\n" + "".join(f"{gene}\t50\n" for gene in free))
+    dear = train(counts, tmp_path / "dear", "supervised", costs=tmp_path / "costs.tsv")["genes_chosen"]
+    assert len(set(dear) & set(free)) < 5
+    liked = [gene for gene in genes if gene not in free][:10]
+    (tmp_path / "prior.tsv").write_text("".join(f"{gene}\t{float(gene in liked)}\n" for gene in genes))
+    found = train(
+        counts, tmp_path / "liked", "supervised", prior=tmp_path / "prior.tsv", model_options={"prior_weight": 20.0}
+    )["genes_chosen"]
+    assert set(found) == set(liked)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "words"),
+    [
+        ({"model_options": {"k": 500}}, InputError, "500 genes are wanted of 120"),
+        ({"model_options": {"mode": "sup"}}, UsageError, "mode is 'sup'"),
+        ({"label_key": "nothing"}, InputError, "no obs column 'nothing'"),
+        ({"label_key": None}, UsageError, "needs labels"),
+        ({"model_options": {"final_temperature": 5.0}}, UsageError, "must fall"),
+    ],
+)
+def test_bad_input_is_said(counts, tmp_path, options, error, words):
+    with pytest.raises(error, match=words):
+        train_markermap(counts, tmp_path / "model", **({"label_key": "cell_type", "device": "cpu"} | options))
+    assert not (tmp_path / "model").exists()
+
+
+def test_a_class_of_one_cell_is_said(counts, tmp_path):
+    data = read_h5ad(counts)
+    data.obs["cell_type"] = ["alone", *data.obs["cell_type"].astype(str)[1:]]
+    write_h5ad(data, tmp_path / "rna.h5ad")
+    with pytest.raises(InputError, match="the class 'alone' has 1 cell"):
+        train(tmp_path / "rna.h5ad", tmp_path / "model")
+
+
+def test_genes_that_never_vary_are_no_markers(counts, tmp_path):
+    data = read_h5ad(counts)
+    dense = data.X.toarray()
+    dense[:, :30] = 0
+    data.X = dense
+    write_h5ad(data, tmp_path / "rna.h5ad")
+    found = train(tmp_path / "rna.h5ad", tmp_path / "model", "unsupervised")["genes_chosen"]
+    assert not set(found) & set(data.var_names[:30])
+
+
+def test_an_existing_model_is_not_replaced_unasked(joint, counts):
+    with pytest.raises(OutputExistsError):
+        train(counts, joint)
