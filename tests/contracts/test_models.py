@@ -102,7 +102,7 @@ MAKERS: dict[str, Callable[[], Made]] = {
     "expimap softplus": lambda: expimap(mean="softplus"),
     "expimap exp": lambda: expimap(mean="exp"),
     "markermap": markermap,
-    "markermap free": lambda: markermap(logits="free", neighbour_share=0.0),
+    "markermap free": lambda: markermap(logits="free", direct_share=0.0),
     "markermap unsupervised": lambda: markermap(mode="unsupervised"),
     "markermap free unsupervised": lambda: markermap(logits="free", mode="unsupervised"),
     "markermap joint": lambda: markermap(mode="joint", rebuild_by="gaussian", scale="sum"),
