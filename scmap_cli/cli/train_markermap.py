@@ -56,10 +56,10 @@ def verb(
             rich_help_panel=o.MODEL,
         ),
     ] = 0.5,
-    scale: Annotated[
+    loss_scale: Annotated[
         Literal["per-gene", "sum"],
         typer.Option(
-            "--scale",
+            "--loss-scale",
             help="per-gene: reconstruction is a mean over genes. sum: a sum, as released.",
             rich_help_panel=o.MODEL,
         ),

@@ -19,7 +19,7 @@ Where the released code differs, and what is done here:
   the first part of a run; then the k genes of largest running logits are fixed, the networks see only these, and only
   then does validation count and may training end early. Validation and inference are the same.
 * Its reconstruction is a sum over thousands of genes beside one cross-entropy, so that its joint model is the
-  unsupervised one. Here it is the mean over genes (``scale`` "sum" is the released way).
+  unsupervised one. Here it is the mean over genes (``loss_scale`` "sum" is the released way).
 * Its cross-entropy is nearly zero for any panel that holds a few good genes of each class, because the classifier may
   weigh them as it likes; what else is in the panel is then left to noise. And its decoders see a panel through 16
   latent dimensions, and lag behind the mask. ``direct_share`` is the share of either loss that is taken on the masked
@@ -79,7 +79,7 @@ class MarkerMapConfig:
         ``supervised`` (alpha 0), ``unsupervised`` (alpha 1) or ``joint`` (alpha is ``tradeoff``).
     tradeoff
         Weight alpha of the reconstruction in the joint model.
-    scale
+    loss_scale
         ``per-gene``: reconstruction is a mean over genes. ``sum``: it is a sum.
     direct_share
         Share of either loss that is taken on the masked genes themselves: neighbours for labels, ridge regression for
@@ -112,7 +112,7 @@ class MarkerMapConfig:
     k: int = 50
     mode: str = "supervised"
     tradeoff: float = 0.5
-    scale: str = "per-gene"
+    loss_scale: str = "per-gene"
     direct_share: float = 0.5
     width: int = 64
     latent: int = 16
@@ -130,7 +130,7 @@ class MarkerMapConfig:
     def __post_init__(self) -> None:
         choices = {
             "mode": MODES,
-            "scale": ("per-gene", "sum"),
+            "loss_scale": ("per-gene", "sum"),
             "logits": ("network", "free"),
             "rebuild_by": ("squared", "gaussian"),
         }
@@ -198,8 +198,8 @@ class MarkerMap(ScmapModel):
             # About a tenth of the squared distance of two cells, 2 k on average.
             self.log_reach = nn.Parameter(torch.tensor(math.log(config.k / 5)))
         if config.alpha > 0:
-            # About the squared length of a cell.
-            self.log_ridge = nn.Parameter(torch.tensor(math.log(config.k)))
+            # Error over prior variance of a weight, where k genes together explain a fifth: 0.8 k / 0.2.
+            self.log_ridge = nn.Parameter(torch.tensor(math.log(4.0 * config.k)))
             self.mean_decoder = nn.Sequential(Block(z, width), nn.Linear(width, n_genes))
             self.variance_decoder = nn.Sequential(Block(z, width), nn.Linear(width, n_genes))
 
@@ -297,7 +297,7 @@ class MarkerMap(ScmapModel):
                 genes_s = batch.noise.sample(batch.g, config.gene_share, z_nz.device)
         target_ns = x_ng if genes_s is None else x_ng[:, genes_s]
         error_ns = target_ns - self._decoded(self.mean_decoder, z_nz, genes_s)
-        whole = 1.0 if config.scale == "per-gene" else float(batch.g)
+        whole = 1.0 if config.loss_scale == "per-gene" else float(batch.g)
         kl = gaussian_kl(posterior.mean_nz, posterior.var_nz).mean() * (whole / batch.g)
         parts = {"kl": kl}
         if config.direct_share > 0:

@@ -105,7 +105,7 @@ MAKERS: dict[str, Callable[[], Made]] = {
     "markermap free": lambda: markermap(logits="free", direct_share=0.0),
     "markermap unsupervised": lambda: markermap(mode="unsupervised"),
     "markermap free unsupervised": lambda: markermap(logits="free", mode="unsupervised"),
-    "markermap joint": lambda: markermap(mode="joint", rebuild_by="gaussian", scale="sum"),
+    "markermap joint": lambda: markermap(mode="joint", rebuild_by="gaussian", loss_scale="sum"),
     "sailer": sailer,
     "sailer sampled": lambda: sailer(thinning=0.5, peak_share=0.5),
     "sailer dense": lambda: sailer(share=0.3, positive_weight="auto", invariance_bound="mixture"),
