@@ -56,20 +56,20 @@ def verb(
             rich_help_panel=o.MODEL,
         ),
     ] = 0.5,
-    scale: Annotated[
+    loss_scale: Annotated[
         Literal["per-gene", "sum"],
         typer.Option(
-            "--scale",
+            "--loss-scale",
             help="per-gene: reconstruction is a mean over genes. sum: a sum, as released.",
             rich_help_panel=o.MODEL,
         ),
     ] = "per-gene",
-    neighbour_share: Annotated[
+    direct_share: Annotated[
         float,
         typer.Option(
-            "--neighbour-share",
+            "--direct-share",
             metavar="SHARE",
-            help="Share of the class loss that asks for near cells of one label; 0 is the paper's loss.",
+            help="Share of the loss taken on the masked genes themselves; 0 is the paper's loss.",
             rich_help_panel=o.MODEL,
         ),
     ] = 0.5,

@@ -19,12 +19,13 @@ Where the released code differs, and what is done here:
   the first part of a run; then the k genes of largest running logits are fixed, the networks see only these, and only
   then does validation count and may training end early. Validation and inference are the same.
 * Its reconstruction is a sum over thousands of genes beside one cross-entropy, so that its joint model is the
-  unsupervised one. Here it is the mean over genes (``scale`` "sum" is the released way).
+  unsupervised one. Here it is the mean over genes (``loss_scale`` "sum" is the released way).
 * Its cross-entropy is nearly zero for any panel that holds a few good genes of each class, because the classifier may
-  weigh them as it likes; what else is in the panel is then left to noise. Panels are used by distances between cells as
-  well. ``neighbour_share`` is the share of the class loss that is neighbourhood components analysis (Goldberger 2004)
-  on the masked genes themselves: the chance that a neighbour, drawn by its distance, is of another class. It makes the
-  panel hold several genes for what is hard to tell. 0 is the paper's loss.
+  weigh them as it likes; what else is in the panel is then left to noise. And its decoders see a panel through 16
+  latent dimensions, and lag behind the mask. ``direct_share`` is the share of either loss that is taken on the masked
+  genes themselves, without a network: for labels neighbourhood components analysis (Goldberger et al. 2004), the
+  chance that a neighbour, drawn by its distance, is of another class; for all genes ridge regression within the batch.
+  0 is the paper's loss.
 * Its Gaussian likelihood divides an error by the reconstructed variance, and so the mask looks away from genes that are
   hard to rebuild. Here mean and mask learn by squared errors, equation 4 as printed, and the variance decoder learns
   from what is left once the mask is hard. ``rebuild_by`` "gaussian" is the released way.
@@ -54,6 +55,7 @@ from scmap_cli.models.base import LossOutput, Posterior, ScmapModel
 from scmap_cli.nn.choice import Block, GeneChoice
 from scmap_cli.nn.distributions import gaussian_kl
 from scmap_cli.nn.neighbours import neighbour_loss
+from scmap_cli.nn.ridge import ridge_loss
 from scmap_cli.nn.scaled import scaled_log1p
 from scmap_cli.nn.subset import masked_product
 
@@ -77,10 +79,11 @@ class MarkerMapConfig:
         ``supervised`` (alpha 0), ``unsupervised`` (alpha 1) or ``joint`` (alpha is ``tradeoff``).
     tradeoff
         Weight alpha of the reconstruction in the joint model.
-    scale
+    loss_scale
         ``per-gene``: reconstruction is a mean over genes. ``sum``: it is a sum.
-    neighbour_share
-        Share of the class loss that is the neighbours' loss; the rest is the classifier's.
+    direct_share
+        Share of either loss that is taken on the masked genes themselves: neighbours for labels, ridge regression for
+        genes. The rest is that of the classifier or the decoders.
     width
         Width of all hidden layers.
     latent
@@ -109,8 +112,8 @@ class MarkerMapConfig:
     k: int = 50
     mode: str = "supervised"
     tradeoff: float = 0.5
-    scale: str = "per-gene"
-    neighbour_share: float = 0.5
+    loss_scale: str = "per-gene"
+    direct_share: float = 0.5
     width: int = 64
     latent: int = 16
     logits: str = "network"
@@ -127,7 +130,7 @@ class MarkerMapConfig:
     def __post_init__(self) -> None:
         choices = {
             "mode": MODES,
-            "scale": ("per-gene", "sum"),
+            "loss_scale": ("per-gene", "sum"),
             "logits": ("network", "free"),
             "rebuild_by": ("squared", "gaussian"),
         }
@@ -137,7 +140,7 @@ class MarkerMapConfig:
         for key in ("k", "width", "latent"):
             if getattr(self, key) < 1:
                 raise UsageError(f"{key} {getattr(self, key)} must be at least 1")
-        for key in ("tradeoff", "neighbour_share"):
+        for key in ("tradeoff", "direct_share"):
             if not 0 <= getattr(self, key) <= 1:
                 raise UsageError(f"{key} {getattr(self, key)} is not in [0, 1]")
         for key in ("anneal_epochs", "kl_weight", "prior_weight", "cost_weight"):
@@ -195,6 +198,8 @@ class MarkerMap(ScmapModel):
             # About a tenth of the squared distance of two cells, 2 k on average.
             self.log_reach = nn.Parameter(torch.tensor(math.log(config.k / 5)))
         if config.alpha > 0:
+            # Error over prior variance of a weight, where k genes together explain a fifth: 0.8 k / 0.2.
+            self.log_ridge = nn.Parameter(torch.tensor(math.log(4.0 * config.k)))
             self.mean_decoder = nn.Sequential(Block(z, width), nn.Linear(width, n_genes))
             self.variance_decoder = nn.Sequential(Block(z, width), nn.Linear(width, n_genes))
 
@@ -278,26 +283,29 @@ class MarkerMap(ScmapModel):
 
     def _class_loss(self, x_na: Tensor, mask_a: Tensor | None, mean_nz: Tensor, batch: Batch) -> dict[str, Tensor]:
         parts = {"class": nnf.cross_entropy(self.classifier(mean_nz).to(self.dtype), batch.condition_n)}
-        if self.config.neighbour_share > 0:
+        if self.config.direct_share > 0:
             parts["neighbours"] = neighbour_loss(x_na, mask_a, self.log_reach, batch.condition_n)
         return parts
 
-    def _reconstruction(self, x_ng: Tensor, posterior: Posterior, batch: Batch, soft: bool) -> dict[str, Tensor]:
-        z_nz = posterior.mean_nz
+    def _reconstruction(
+        self, x_ng: Tensor, x_na: Tensor, mask_a: Tensor | None, posterior: Posterior, batch: Batch
+    ) -> dict[str, Tensor]:
+        config, z_nz, genes_s = self.config, posterior.mean_nz, None
         if batch.noise is not None:
             z_nz = z_nz + posterior.var_nz.sqrt() * batch.noise.normal(z_nz)
-        genes_s = None
-        if soft and batch.noise is not None:
-            genes_s = batch.noise.sample(batch.g, self.config.gene_share, z_nz.device)
+            if mask_a is not None:
+                genes_s = batch.noise.sample(batch.g, config.gene_share, z_nz.device)
         target_ns = x_ng if genes_s is None else x_ng[:, genes_s]
         error_ns = target_ns - self._decoded(self.mean_decoder, z_nz, genes_s)
-        whole = 1.0 if self.config.scale == "per-gene" else float(batch.g)
+        whole = 1.0 if config.loss_scale == "per-gene" else float(batch.g)
         kl = gaussian_kl(posterior.mean_nz, posterior.var_nz).mean() * (whole / batch.g)
         parts = {"kl": kl}
-        if self.config.rebuild_by == "gaussian":
+        if config.direct_share > 0:
+            parts["ridge"] = whole * ridge_loss(x_na, mask_a, self.log_ridge, target_ns)
+        if config.rebuild_by == "gaussian":
             return parts | {"recon": whole * self._nll(error_ns, z_nz, genes_s).mean()}
         parts["recon"] = 0.5 * whole * error_ns.square().mean()
-        if not soft:
+        if mask_a is None:
             parts["spread"] = whole * self._nll(error_ns.detach(), z_nz.detach(), genes_s).mean()
         return parts
 
@@ -317,9 +325,9 @@ class MarkerMap(ScmapModel):
     def loss(self, batch: Batch) -> LossOutput:
         """Equation 4 on one batch, by the relaxed mask while the temperature falls and by the hard one after it.
 
-        Parts: ``class`` and ``neighbours``; ``recon``, ``kl`` and, once the mask is hard, ``spread``; and ``cost``.
+        Parts: ``class``, ``neighbours``; ``recon``, ``kl``, ``ridge`` and, once the mask is hard, ``spread``; ``cost``.
         """
-        config, alpha = self.config, self.config.alpha
+        config, alpha, share = self.config, self.config.alpha, self.config.direct_share
         noise = batch.noise if batch.progress < self.annealing else None
         soft = noise is not None
         mask_a: Tensor | None = None
@@ -338,11 +346,11 @@ class MarkerMap(ScmapModel):
         total = config.cost_weight * cost
         if alpha < 1:
             parts |= self._class_loss(x_na, mask_a, posterior.mean_nz, batch)
-            share = config.neighbour_share
             total = total + (1 - alpha) * ((1 - share) * parts["class"] + share * parts.get("neighbours", 0.0))
         if x_ng is not None and alpha > 0:
-            parts |= self._reconstruction(x_ng, posterior, batch, soft)
-            total = total + alpha * (parts["recon"] + config.kl_weight * parts["kl"] + parts.get("spread", 0.0))
+            parts |= self._reconstruction(x_ng, x_na, mask_a, posterior, batch)
+            decoded = parts["recon"] + config.kl_weight * parts["kl"] + parts.get("spread", 0.0)
+            total = total + alpha * ((1 - share) * decoded + share * parts.get("ridge", 0.0))
         parts["cost"] = cost
         return LossOutput(total, total.detach(), {name: part.detach() for name, part in parts.items()})
 

@@ -33,7 +33,7 @@ DEFAULTS = {
 }
 """Training settings that differ from those of :class:`~scmap_cli.config.TrainConfig`."""
 
-PUBLISHED: dict[str, Any] = {"neighbour_share": 0.0, "rebuild_by": "gaussian", "scale": "sum", "width": 256}
+PUBLISHED: dict[str, Any] = {"direct_share": 0.0, "rebuild_by": "gaussian", "loss_scale": "sum", "width": 256}
 """The paper's loss and width."""
 
 
