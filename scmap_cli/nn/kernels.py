@@ -104,7 +104,7 @@ def _pool() -> ThreadPoolExecutor:
 
 
 def in_shares(n: int, work: Callable[[int, int], Any], least: int = _SHARE) -> list[Any]:
-    """``work(first, last)`` on equal shares of ``n`` rows, at least ``least``, as many at once as torch uses threads."""
+    """``work(first, last)`` on equal shares of ``n`` rows, at least ``least``, as many at once as torch has threads."""
     shares = max(1, min(torch.get_num_threads(), n // least))
     edges = [n * i // shares for i in range(shares + 1)]
     others = [_pool().submit(work, *edge) for edge in list(pairwise(edges))[1:]]
