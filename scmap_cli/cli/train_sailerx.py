@@ -77,7 +77,7 @@ def verb(
             help="Weight gamma of the alignment; auto finds the elbow of its final value by short trials.",
             rich_help_panel=o.MODEL,
         ),
-    ] = "10000",
+    ] = "60000",
     depth_weights: Annotated[
         Literal["robust", "released", "none"],
         typer.Option(
@@ -118,7 +118,7 @@ def verb(
             help="Share of the peaks whose likelihood a step looks at, drawn anew each step.",
             rich_help_panel=o.MODEL,
         ),
-    ] = 1.0,
+    ] = 0.25,
     invariance: Annotated[
         float,
         typer.Option(

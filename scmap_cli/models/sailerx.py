@@ -14,8 +14,9 @@ doi:10.1093/nar/gkac781. Implemented here:
 Where the released code differs, and what is done here:
 
 * It adds the pairs of a batch up and lets gamma be 6000; here the term is their mean, so that gamma does not depend on
-  the batch size. In these units its gamma is near 6e4 for an unweighted reconstruction. A pair's weight is the product
-  of its cells' weights, as in its code; the text has one weight a cell.
+  the batch size. In these units, relative to the unweighted reconstruction, its gamma is 6e4. A pair's weight is the
+  product of its cells' weights and its gap is squared, as in its code; the text has one weight a cell, and a Euclidean
+  distance of the two matrices.
 * Its weights lie between the smallest and largest log ratio of depths; here between percentiles, and their mean is 1.
 * It drops (1 + lambda) before the reconstruction and, in hybrid training, the user's lambda; here both are as written.
 * It alternates steps of paired and of ATAC-only cells and lowers the learning rate in each; here all cells are in one
@@ -75,7 +76,8 @@ class SailerXConfig(InvariantConfig):
 
     hidden: tuple[int, ...] = (64, 32)
     latent: int = 50
-    alignment_weight: str = "10000"
+    peak_share: float = 0.25
+    alignment_weight: str = "60000"
     depth_weights: str = "robust"
     reference_dropout: float = 0.3
     reference_width: int = 128

@@ -23,8 +23,8 @@ from torch import Tensor
 from scmap_cli.data.batches import Batch
 from scmap_cli.nn.rows import sum_of_rows
 
-# Outputs that are held at once, 32 MB in float32.
-_BLOCK = 1 << 23
+# Outputs that are held at once, 32 MB in float32; where they pass by in compiled code, what a cache can keep.
+_BLOCK, _CACHED = 1 << 23, 1 << 19
 
 
 def sum_of_open(batch: Batch, weight_ph: Tensor, group_p: Tensor | None = None, groups: int = 1) -> Tensor:
@@ -33,6 +33,16 @@ def sum_of_open(batch: Batch, weight_ph: Tensor, group_p: Tensor | None = None, 
     Stored entries are open peaks, whatever their values.
     """
     return sum_of_rows(batch, torch.ones_like(batch.value_m), weight_ph, group_p, groups)
+
+
+def _shares_and_cost(logit_np: Tensor, bias_p: Tensor, fused: bool) -> tuple[Tensor, Tensor]:
+    """Probabilities in the place of the logits, and the sum of all ``s(l)``, float64."""
+    if fused:
+        from scmap_cli.nn.bernoulli_kernel import open_shares
+
+        return logit_np, open_shares(logit_np, bias_p).sum()
+    cost_np = torch.nn.functional.softplus(logit_np.add_(bias_p))
+    return logit_np.sigmoid_(), cost_np.sum(dtype=torch.float64)
 
 
 class _OpenPeaks(torch.autograd.Function):
@@ -68,7 +78,8 @@ class _OpenPeaks(torch.autograd.Function):
         loss = torch.zeros((), dtype=torch.float64, device=h_nch.device)
         order_m = torch.argsort(peak_m, stable=True)
         peak_m, cell_m = peak_m[order_m], cell_m[order_m]
-        width = max(1, _BLOCK // n)
+        fused = h_nch.device.type == "cpu" and h_nch.dtype == torch.float32
+        width = max(1, min(_BLOCK, _CACHED if fused else _BLOCK) // n)
         blocks = [(c, i, min(i + width, b)) for c, (a, b) in enumerate(pairwise(edges_c)) for i in range(a, b, width)]
         starts = torch.tensor([*(first for _, first, _ in blocks), p], device=h_nch.device)
         edges = torch.searchsorted(peak_m, starts).tolist()
@@ -76,13 +87,13 @@ class _OpenPeaks(torch.autograd.Function):
             some = slice(first, last) if peaks_s is None else peaks_s[first:last]
             open_m = slice(edges[i], edges[i + 1])
             w_ph = weight_ph[some].to(dtype) if dtype else weight_ph[some]
-            logit_np = (cast_nch[:, c] @ w_ph.T).to(h_nch.dtype).add_(bias_p[some])
+            logit_np = (cast_nch[:, c] @ w_ph.T).to(h_nch.dtype)
             place_m = cell_m[open_m] * logit_np.shape[1] + peak_m[open_m] - first
-            logit_m = logit_np.view(-1)[place_m]
-            cost_np = torch.nn.functional.softplus(logit_np)
-            cost_m = cost_np.view(-1)[place_m]
-            loss += cost_np.sum(dtype=torch.float64) + (omega * (cost_m - logit_m) - cost_m).sum(dtype=torch.float64)
-            grad_np = logit_np.sigmoid_()
+            logit_m = logit_np.view(-1)[place_m] + bias_p[some][peak_m[open_m] - first]
+            cost_m = torch.nn.functional.softplus(logit_m)
+            loss += (omega * (cost_m - logit_m) - cost_m).sum(dtype=torch.float64)
+            grad_np, cost = _shares_and_cost(logit_np, bias_p[some], fused)
+            loss += cost
             share_m = grad_np.view(-1)[place_m]
             grad_np.view(-1)[place_m] = omega * (share_m - 1.0)
             if grad_p is not None:

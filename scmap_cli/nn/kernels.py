@@ -29,7 +29,7 @@ f32, i32 = np.float32, np.int32
 # Reordering sums is what lets the compiler vectorise them; the two functions below must keep their order.
 _EXACT = {"nsz", "contract"}
 _LOOSE = {*_EXACT, "reassoc"}
-_kernel = partial(compiled, fastmath=_LOOSE, error_model="numpy")
+kernel = partial(compiled, fastmath=_LOOSE, error_model="numpy")
 # Rows below which another thread costs more than it brings.
 _SHARE = 256
 # The same for features, whose rows are shorter work.
@@ -43,7 +43,7 @@ _SMALL, _LARGE = 1e-200, 1e200
 
 
 @njit(fastmath=_EXACT, error_model="numpy")
-def _exp(x: Any) -> Any:
+def exp32(x: Any) -> Any:
     """``exp`` of a float32 in [-87, 88] to 3e-7, relative: a power of two, and a polynomial of the rest."""
     k = np.floor(x * f32(1.44269504) + f32(0.5))
     # log(2) in two parts, so that the remainder keeps all of its bits.
@@ -58,7 +58,7 @@ def _exp(x: Any) -> Any:
 
 
 @njit(fastmath=_EXACT, error_model="numpy")
-def _log1p(t: Any) -> Any:
+def log1p32(t: Any) -> Any:
     """``log(1 + t)`` of a finite float32 ``t >= 0`` to 2e-7, relative: exponent, and a polynomial of the mantissa."""
     u = f32(1.0) + t
     lost = t - (u - f32(1.0))
@@ -107,7 +107,7 @@ def _pool() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(thread_name_prefix="scmap-kernel")
 
 
-def _in_shares(n: int, work: Callable[[int, int], Any], least: int = _SHARE) -> list[Any]:
+def in_shares(n: int, work: Callable[[int, int], Any], least: int = _SHARE) -> list[Any]:
     """``work(first, last)`` on equal shares of ``n`` rows, as many at once as torch may use threads."""
     shares = max(1, min(torch.get_num_threads(), n // least))
     edges = [n * i // shares for i in range(shares + 1)]
@@ -115,7 +115,7 @@ def _in_shares(n: int, work: Callable[[int, int], Any], least: int = _SHARE) -> 
     return [work(edges[0], edges[1]), *(other.result() for other in others)]
 
 
-@_kernel
+@kernel
 def _softmax_rows(
     logits_ng: Any,
     top_n: Any,
@@ -139,14 +139,14 @@ def _softmax_rows(
         b = condition_n[i]
         total = f32(0.0)
         for j in range(g):
-            p_g[j] = _exp(max(logits_ng[i, j] - top_n[i], f32(-87.0)))
+            p_g[j] = exp32(max(logits_ng[i, j] - top_n[i], f32(-87.0)))
             total += p_g[j]
         scale = size_n[i] / total
         nll, mass = f32(0.0), f32(0.0)
         for j in range(g):
             theta = theta_bg[b, j]
             ratio = p_g[j] * scale * reverse_bg[b, j]
-            log1p_g[j] = _log1p(ratio)
+            log1p_g[j] = log1p32(ratio)
             excess = log1p_g[j] * theta
             slope = theta * ratio / (f32(1.0) + ratio)
             grad_ng[i, j] = slope
@@ -205,11 +205,11 @@ def softmax_negative_binomial(
     top_n = logits_ng.amax(1)
     tensors = (logits_ng, top_n, log_theta_bg, size_n, condition_n, flat_m, value_m, nll_n, grad_ng, slope_ng)
     arrays = [tensor.detach().numpy() for tensor in tensors]
-    _in_shares(len(nll_n), lambda first, last: _softmax_rows(*arrays, first, last))
+    in_shares(len(nll_n), lambda first, last: _softmax_rows(*arrays, first, last))
     return nll_n, grad_ng, slope_ng
 
 
-@_kernel
+@kernel
 def _product_rows(
     z_nk: Any,
     w_e: Any,
@@ -242,7 +242,7 @@ def _product_rows(
                     out_ng[start + t, gene + j] = out_gt[j, t] + shift_bg[b, gene + j]
 
 
-@_kernel
+@kernel
 def _product_gradient_rows(
     grad_ng: Any,
     z_nk: Any,
@@ -300,7 +300,7 @@ def sparse_product(
     """
     out_ng = torch.empty(len(z_nk), len(crow_g) - 1)
     arrays = [t.detach().numpy() for t in (z_nk, w_e, shift_bg, condition_n, crow_g, column_e, out_ng)]
-    _in_shares(len(z_nk), lambda first, last: _product_rows(*arrays, first, last))
+    in_shares(len(z_nk), lambda first, last: _product_rows(*arrays, first, last))
     return out_ng
 
 
@@ -323,12 +323,12 @@ def sparse_product_gradient(
         _product_gradient_rows(*arrays, grad_e, grad_bg, first, last)
         return grad_e, grad_bg
 
-    parts = zip(*_in_shares(len(z_nk), share), strict=True)
+    parts = zip(*in_shares(len(z_nk), share), strict=True)
     grad_e, grad_bg = (torch.from_numpy(np.sum(part, axis=0, dtype=f32)) for part in parts)
     return grad_nk, grad_e, grad_bg
 
 
-@_kernel
+@kernel
 def _shrink_segments(w_e: Any, segment_e: Any, strength_k: Any) -> None:
     scale_k = np.zeros(len(strength_k), f32)
     for e in range(len(w_e)):
@@ -346,7 +346,7 @@ def shrink_segments_(w_e: Tensor, segment_e: Tensor, strength_k: Tensor) -> Tens
     return w_e
 
 
-@_kernel
+@kernel
 def _add_rows(weight_gh: Any, ccol_g: Any, row_m: Any, value_m: Any, out_nh: Any, first: int, last: int) -> None:
     for j in range(len(ccol_g) - 1):
         # Slices, because the compiler vectorises a loop over all of an array only.
@@ -357,7 +357,7 @@ def _add_rows(weight_gh: Any, ccol_g: Any, row_m: Any, value_m: Any, out_nh: Any
                 sum_h[h] += value * weight_h[h]
 
 
-@_kernel
+@kernel
 def _add_rows_gradient(grad_nh: Any, ccol_g: Any, row_m: Any, value_m: Any, out_gh: Any, first: int, last: int) -> None:
     for j in range(first, last):
         sum_h = out_gh[j]
@@ -391,12 +391,12 @@ class StoredRows:
         """``x @ weight``, (n, h)."""
         out_nh = torch.zeros(self.n, weight_gh.shape[1])
         arrays = (weight_gh.detach().contiguous().numpy(), self.ccol_g, self.row_m, self.value_m, out_nh.numpy())
-        _in_shares(weight_gh.shape[1], lambda first, last: _add_rows(*arrays, first, last))
+        in_shares(weight_gh.shape[1], lambda first, last: _add_rows(*arrays, first, last))
         return out_nh
 
     def transposed_times(self, grad_nh: Tensor) -> Tensor:
         """``x.T @ grad``, (g, h)."""
         out_gh = torch.empty(self.g, grad_nh.shape[1])
         arrays = (grad_nh.detach().contiguous().numpy(), self.ccol_g, self.row_m, self.value_m, out_gh.numpy())
-        _in_shares(self.g, lambda first, last: _add_rows_gradient(*arrays, first, last), least=_FEATURES)
+        in_shares(self.g, lambda first, last: _add_rows_gradient(*arrays, first, last), least=_FEATURES)
         return out_gh

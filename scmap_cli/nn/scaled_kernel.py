@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from scmap_cli.nn.kernels import _log1p
+from scmap_cli.nn.kernels import log1p32
 from scmap_cli.runtime.compiled import compiled
 
 f32 = np.float32
@@ -30,6 +30,6 @@ def scaled_values(
         while m < len(flat_m) and flat_m[m] < last:
             a = place_g[flat_m[m] - first]
             if a >= 0:
-                scaled = (_log1p(value_m[m] * rate) - mean_a[a]) * reverse_a[a]
+                scaled = (log1p32(value_m[m] * rate) - mean_a[a]) * reverse_a[a]
                 row_a[a] = min(max(scaled, -top), top)
             m += 1

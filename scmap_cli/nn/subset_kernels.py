@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from scmap_cli.nn.kernels import _exp, _log1p
+from scmap_cli.nn.kernels import exp32, log1p32
 from scmap_cli.runtime.compiled import compiled
 
 f32 = np.float32
@@ -32,7 +32,7 @@ def _largest(w_g: Any) -> Any:
 def _exponentials(w_g: Any, top: Any, reverse: Any, a_g: Any) -> Any:
     total = f32(0.0)
     for j in range(len(w_g)):
-        e = _exp(max((w_g[j] - top) * reverse, _LOWEST))
+        e = exp32(max((w_g[j] - top) * reverse, _LOWEST))
         a_g[j] = e
         total += e
     return total
@@ -44,7 +44,7 @@ def _reduce(w_g: Any, a_g: Any, mask_g: Any, scale: Any) -> None:
         a = a_g[j] * scale
         a_g[j] = a
         mask_g[j] += a
-        w_g[j] += _log1p(-a)
+        w_g[j] += log1p32(-a)
 
 
 @_kernel

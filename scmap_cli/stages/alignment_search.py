@@ -16,7 +16,7 @@ from scmap_cli.stages.model_dir import TrainingData
 from scmap_cli.stages.peak_training import PeakJob
 from scmap_cli.training.loop import Trainer
 
-GRID = (0.0, 300.0, 1e3, 3e3, 1e4, 3e4, 1e5, 3e5)
+GRID = (0.0, 1e3, 3e3, 1e4, 3e4, 1e5, 3e5)
 """Weights that are tried."""
 
 ELBOW = 0.9

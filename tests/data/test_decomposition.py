@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from scmap_cli.data.decomposition import TFIDF, harmony, lsi, pca, tfidf
+from scmap_cli.data import decomposition
+from scmap_cli.data.decomposition import TFIDF, harmony, lsi, pca, scaled_pca, tfidf
 from scmap_cli.errors import InputError, UsageError
 
 
@@ -60,11 +61,30 @@ def test_same_seed_same_bytes(counts):
     up_to_sign(lsi(counts, 3, seed=3), lsi(counts, 3, seed=4))
 
 
+@pytest.mark.parametrize("rows", [4096, 50])
+def test_scaled_pca_equals_dense(counts, rows, monkeypatch):
+    from sklearn.decomposition import PCA
+
+    monkeypatch.setattr(decomposition, "_ROWS", rows)
+    table = counts.toarray().astype(np.float64)
+    totals = table.sum(1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        logs = np.log1p(np.nan_to_num(table / totals[:, None] * np.median(totals[totals > 0])))
+        z = np.clip(np.nan_to_num((logs - logs.mean(0)) / logs.std(0)), -2, 2)
+    expected = PCA(6, svd_solver="full").fit_transform(z)
+    found = scaled_pca(counts, 6, largest=2.0)
+    np.testing.assert_allclose(np.abs(np.sum(found * expected, 0)), np.sum(expected**2, 0), rtol=1e-4)
+    np.testing.assert_allclose(found @ found.T, expected @ expected.T, rtol=1e-3, atol=1e-3)
+    assert found.tobytes() == scaled_pca(counts, 6, largest=2.0).tobytes()
+
+
 def test_too_many_components_and_unknown_forms(counts):
     with pytest.raises(InputError, match="fewer than 81"):
         pca(counts, 80)
     with pytest.raises(InputError, match="fewer than 81"):
         lsi(counts, 79)
+    with pytest.raises(InputError, match="fewer than 81"):
+        scaled_pca(counts, 80)
     with pytest.raises(UsageError, match="unknown TF-IDF"):
         tfidf(counts, "idf")
 

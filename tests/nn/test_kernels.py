@@ -91,14 +91,14 @@ def test_sparse_product(threads: int, n: int, g: int, k: int) -> None:
 
 def test_exponential_and_logarithm() -> None:
     x = np.linspace(-87, 88, 20_001, dtype=np.float32)
-    found = np.array([kernels._exp(v) for v in x], dtype=np.float64)
+    found = np.array([kernels.exp32(v) for v in x], dtype=np.float64)
     np.testing.assert_allclose(found, np.exp(x.astype(np.float64)), rtol=4e-7)
     t = np.concatenate([[0.0], np.logspace(-30, 30, 20_001)]).astype(np.float32)
-    found = np.array([kernels._log1p(v) for v in t], dtype=np.float64)
+    found = np.array([kernels.log1p32(v) for v in t], dtype=np.float64)
     np.testing.assert_allclose(found, np.log1p(t.astype(np.float64)), rtol=2e-7)
 
 
 def test_shares_cover_the_rows_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
-    assert kernels._in_shares(255, lambda a, b: (a, b)) == [(0, 255)]
-    assert kernels._in_shares(1000, lambda a, b: (a, b)) == [(0, 333), (333, 666), (666, 1000)]
+    assert kernels.in_shares(255, lambda a, b: (a, b)) == [(0, 255)]
+    assert kernels.in_shares(1000, lambda a, b: (a, b)) == [(0, 333), (333, 666), (666, 1000)]

@@ -11,6 +11,7 @@ import torch
 from scmap_cli.errors import DivergedError, InputError, StoppedError, UsageError
 from scmap_cli.models.expimap import ExpiMapConfig
 from scmap_cli.training.checkpoint import Checkpoint
+from scmap_cli.training.distributed import Ranks
 from scmap_cli.training.loop import Trainer
 
 
@@ -196,3 +197,34 @@ def test_no_epoch_of_the_annealing_is_the_best(case) -> None:
     trainer.validate = lambda: {"valid_loss": next(told)}  # type: ignore[method-assign]
     assert trainer.model.anneal_epochs == 4
     assert trainer.fit().best_epoch == 7
+
+
+@pytest.mark.parametrize("world", [1, 3])
+def test_a_model_that_must_see_every_cell_sees_each_once_an_epoch(case, world: int) -> None:
+    seen: list[int] = []
+    sizes: list[int] = []
+    for rank in range(world):
+        trainer = case.trainer(epochs=1, batch_size=16)
+        trainer.model.every_cell = True
+        trainer.ranks = Ranks(rank, world)
+        whole = 16 * world
+        trainer.steps = -(-len(trainer.train_rows) // whole)
+        for step in range(trainer.steps):
+            (start, end), own = trainer._span(step)
+            seen += range(start + own[0], start + own[1])
+            sizes.append(own[1] - own[0])
+            assert end - start <= whole
+    assert sorted(seen) == list(range(len(trainer.train_rows)))
+    assert max(sizes) <= 16
+    assert max(sizes) - min(sizes) <= 2
+
+
+def test_only_then_are_odd_cells_part_of_an_epoch(case, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = case.trainer(epochs=1)
+    total = len(plain.train_rows)
+    assert total % 32 != 0
+    assert plain.fit().cells_per_epoch == total // 32 * 32
+    monkeypatch.setattr(type(plain.model), "every_cell", True)
+    whole = case.trainer(epochs=1)
+    assert whole.fit().cells_per_epoch == total
+    assert whole.steps == plain.steps + 1
