@@ -101,13 +101,14 @@ def render(result: Mapping[str, Any], as_json: bool = False) -> str:
         return json.dumps(result["history"], indent=2, ensure_ascii=False) + "\n"
     if as_json:
         return json.dumps(result, indent=2, ensure_ascii=False) + "\n"
-    lines = {
+    forms = {
         "h5ad": _h5ad_lines,
         "npz": _npz_lines,
         "model": _model_lines,
         "corpus": _corpus_lines,
         "system": _system_lines,
-    }[result["kind"]](result)
+    }
+    lines = forms[result["kind"]](result)
     width = max(len(name) for name, _ in lines)
     return "".join(f"{name:<{width}}  {text}".rstrip() + "\n" for name, text in lines)
 
@@ -160,11 +161,13 @@ def _npz_lines(result: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [*lines, ("history", _history_text(result["history"]))]
 
 
-def _corpus_lines(result: dict[str, Any]) -> list[str]:
+def _corpus_lines(result: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [
-        f"{result['path']}: corpus of {result['cells']} cells x {result['genes']} genes, {readable_size(result['bytes'])}",
-        f"  {result['entries']} entries in {result['parts']} parts, checksums agree",
-        f"  studies: {', '.join(result['studies'][:12])}{', ...' if len(result['studies']) > 12 else ''}",
+        ("corpus", f"{result['path']} ({readable_size(result['bytes'])}, checksums agree)"),
+        ("shape", f"{result['cells']} cells x {result['genes']} genes, {result['entries']} entries"),
+        ("parts", str(result["parts"])),
+        ("studies", f"{len(result['studies'])}: {', '.join(result['studies'][:12])}"),
+        ("history", _history_text(result["history"])),
     ]
 
 

@@ -100,7 +100,8 @@ def test_lists_and_coexpression(tmp_path, table):
 
 
 def test_string_links(tmp_path):
-    text = "protein1 protein2 experimental combined_score\n9.A 9.B 500 1\n9.B 9.A 500 1\n9.A 9.C 200 1\n9.C 9.D 30 1\n9.X 9.A 900 1\n"
+    rows = ["protein1 protein2 experimental combined_score", "9.A 9.B 500 1", "9.B 9.A 500 1", "9.A 9.C 200 1"]
+    text = "\n".join([*rows, "9.C 9.D 30 1", "9.X 9.A 900 1"]) + "\n"
     with gzip.open(tmp_path / "links.txt.gz", "wt") as handle:
         handle.write(text)
     (tmp_path / "info.tsv").write_text("#id\tname\n9.A\tG1\n9.B\tG2\n9.C\tG3\n9.D\tG4\n")
