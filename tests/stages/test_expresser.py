@@ -63,7 +63,7 @@ def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
 
 
 def test_it_learns_more_than_the_additive_model_and_says_how_fast(case: Case) -> None:
-    found = evaluate_withheld([case.model], raw=case.test, device="cpu")
+    found = evaluate_withheld([case.model], raw=case.test, withhold_share=0.1, device="cpu")
     by_method = {entry["method"]: entry for entry in found["results"]}
     assert by_method["model"]["mae"] < by_method["additive"]["mae"] < by_method["gene-mean"]["mae"]
     assert by_method["model"]["within_gene_pearson"] > by_method["gene-mean"]["within_gene_pearson"] == 0
@@ -230,11 +230,11 @@ def test_candidates_are_imputed_and_own_values_stay(case: Case, tmp_path: Path) 
 def test_marked_entries_are_imputed_as_in_the_evaluation(case: Case, tmp_path: Path) -> None:
     """The file of what is left, imputed by the verb, scores as the model does directly."""
     observed, imputed = tmp_path / "observed.h5ad", tmp_path / "imputed.h5ad"
-    direct = evaluate_withheld([case.model], raw=case.test, observed_output=observed, device="cpu")
+    direct = evaluate_withheld([case.model], raw=case.test, withhold_share=0.1, observed_output=observed, device="cpu")
     left = anndata.read_h5ad(observed)
     assert (left.X.multiply(left.layers["scmap_withheld"])).nnz == 0
     impute(case.model, observed, imputed, entries_layer="scmap_withheld", device="cpu")
-    scored = evaluate_withheld([imputed], raw=case.test, features=case.model, device="cpu")
+    scored = evaluate_withheld([imputed], raw=case.test, withhold_share=0.1, features=case.model, device="cpu")
     assert scored["results"][-1]["mae"] == pytest.approx(direct["results"][-1]["mae"], rel=1e-4)
 
 
