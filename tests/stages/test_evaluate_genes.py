@@ -55,7 +55,7 @@ def test_pairs_by_both_splits_beside_baselines(tmp_path, table):
     near = TABLE[a, 0] * TABLE[b, 0] > 0
     rows = [f"G{i}\tG{j}\t{int(y)}" for i, j, y in zip(a, b, near, strict=True) if i != j] + ["G1\tNOVEL\t1"]
     (tmp_path / "pairs.tsv").write_text("gene_a\tgene_b\tlabel\n" + "\n".join(rows) + "\n")
-    result = evaluate_genes([table], tmp_path / "o.json", pairs=tmp_path / "pairs.tsv")
+    result = evaluate_genes([table], tmp_path / "o.json", gene_pairs=tmp_path / "pairs.tsv")
     for split in ("random", "gene-disjoint"):
         found = by(result, split=split)
         assert set(found) == {"t.npz", "random vectors", "number of partners"}
@@ -63,7 +63,9 @@ def test_pairs_by_both_splits_beside_baselines(tmp_path, table):
     assert by(result, split="gene-disjoint")["t.npz"]["auc"] > 0.7
     assert abs(by(result, split="gene-disjoint")["random vectors"]["auc"] - 0.5) < 0.2
     assert json.loads((tmp_path / "o.json").read_text()) == result
-    tested = evaluate_genes([table], pairs=tmp_path / "pairs.tsv", test_pairs=tmp_path / "pairs.tsv", max_pairs=400)
+    tested = evaluate_genes(
+        [table], gene_pairs=tmp_path / "pairs.tsv", test_pairs=tmp_path / "pairs.tsv", max_pairs=400
+    )
     assert by(tested, split="random")["t.npz"]["test"] == 400
 
 
@@ -116,7 +118,7 @@ def test_pairs_without_labels_get_negatives(tmp_path, table):
     rows = {tuple(sorted(pair)) for pair in rng.integers(N, size=(600, 2)).tolist() if pair[0] != pair[1]}
     (tmp_path / "p.tsv").write_text("gene_a\tgene_b\n" + "".join(f"G{a}\tG{b}\n" for a, b in sorted(rows)))
     assert read_pairs(tmp_path / "p.tsv")[1] is None
-    found = by(evaluate_genes([table], pairs=tmp_path / "p.tsv", pair_splits=["random"]))
+    found = by(evaluate_genes([table], gene_pairs=tmp_path / "p.tsv", pair_splits=["random"]))
     assert abs(found["number of partners"]["auc"] - 0.5) < 0.15
 
 
@@ -143,12 +145,12 @@ def test_unfit_files_name_the_line(tmp_path, name, text, reader, told):
 def test_misfits(tmp_path, table):
     (tmp_path / "p.tsv").write_text("X\tY\t1\nY\tZ\t0\n")
     with pytest.raises(InputError, match="0 pairs"):
-        evaluate_genes([table], pairs=tmp_path / "p.tsv")
+        evaluate_genes([table], gene_pairs=tmp_path / "p.tsv")
     for options in (
         {},
         {"lists": tmp_path / "p.tsv"},
         {"test_pairs": tmp_path / "p.tsv"},
-        {"pairs": tmp_path / "p.tsv", "pair_splits": ["x"]},
+        {"gene_pairs": tmp_path / "p.tsv", "pair_splits": ["x"]},
     ):
         with pytest.raises(UsageError):
             evaluate_genes([table], **options)
