@@ -199,7 +199,7 @@ def verb(
     """
     if genes:
         refuse(ctx, ("baseline", *_OF_BASELINES, *_OF_CELLS), "is for cells, not for --genes")
-        options = begin(ctx, needs=("model_dir", "output"), text_output=True)
+        options = begin(ctx, needs=("model_dir", "output"))
         from scmap_cli.stages.embed_genes import embed_genes
 
         left = {"genes", "baseline", *_OF_BASELINES, *_OF_CELLS}

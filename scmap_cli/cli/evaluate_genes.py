@@ -13,7 +13,7 @@ from scmap_cli.cli.session import begin, emit, finish
 SUMMARY = "Gene embeddings against pairs, scores and lists of genes."
 EPILOG = """\b
 Example:
-  scmap evaluate genes genes.npz gene2vec.txt --pairs pairs.tsv -o - | jq -c '.results[] | [.split, .embedding, .auc]'
+  scmap evaluate genes genes.npz gene2vec.txt --gene-pairs pairs.tsv -o - | jq -c '.results[] | [.embedding, .auc]'
 
 Pitfall: on a random split of pairs the same genes are on both sides; see what is left on the gene-disjoint one, and
 beside the number of partners.
@@ -35,10 +35,10 @@ def verb(
         Path,
         typer.Option("-o", "--output", metavar="FILE.json", help="File to write; - is stdout.", rich_help_panel=o.DATA),
     ] = Path("-"),
-    pairs: Annotated[
+    gene_pairs: Annotated[
         Path | None,
         typer.Option(
-            "--pairs",
+            "--gene-pairs",
             metavar="TSV",
             help="gene_a, gene_b, label 0 or 1; without labels unrelated pairs are drawn.",
             rich_help_panel=_TASKS,
@@ -49,7 +49,7 @@ def verb(
         typer.Option(
             "--test-pairs",
             metavar="TSV",
-            show_default="a fifth of --pairs",
+            show_default="a fifth of --gene-pairs",
             help="Pairs to test on.",
             rich_help_panel=_TASKS,
         ),
@@ -109,7 +109,10 @@ def verb(
     max_pairs: Annotated[
         int,
         typer.Option(
-            "--max-pairs", metavar="N", help="Most pairs that are taken, a seeded sample; 0: all.", rich_help_panel=_HOW
+            "--max-pairs",
+            metavar="N",
+            help="Most pairs to train and to test on, seeded samples; 0: all.",
+            rich_help_panel=_HOW,
         ),
     ] = 20000,
     coexpression: Annotated[

@@ -109,7 +109,7 @@ def verb(
             help="Cells of a part of the store, which memory holds whole.",
             rich_help_panel=_STORE,
         ),
-    ] = 32768,
+    ] = 16384,
     block_cells: Annotated[
         int,
         typer.Option(

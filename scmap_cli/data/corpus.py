@@ -6,6 +6,7 @@ from collections import OrderedDict
 
 import numpy as np
 
+from scmap_cli.data.gather import take_rows
 from scmap_cli.data.tokens import spans
 from scmap_cli.io.shards import Cells, Corpus
 from scmap_cli.runtime.memory import available_memory
@@ -51,10 +52,11 @@ class CorpusRows:
         for number in np.unique(part_n).tolist():
             where = np.flatnonzero(part_n == number)
             cells, own = self._part(number), rows[where] - self.starts[number]
-            start_n = cells.edges[own]
-            length_n[where] = cells.edges[own + 1] - start_n
-            place = spans(start_n, length_n[where])
-            found.append((where, cells.gene[place], cells.count[place]))
+            length_n[where] = cells.edges[own + 1] - cells.edges[own]
+            size = int(length_n[where].sum())
+            gene, count = np.empty(size, dtype=np.uint16), np.empty(size, dtype=np.uint16)
+            take_rows(cells.edges, cells.gene, cells.count, own, gene, count)
+            found.append((where, gene, count))
         if len(found) == 1:
             return found[0][1], found[0][2], length_n
         edges = np.concatenate([[0], np.cumsum(length_n)])

@@ -182,8 +182,8 @@ def gene_svd(counts: sp.csr_matrix, components: int, *, seed: int = 0) -> np.nda
     centre_g = mean_g * scale_g
     operator = LinearOperator(
         (n, g),
-        matvec=lambda v: scaled @ v - np.ones(n) * (centre_g @ v),
-        rmatvec=lambda u: scaled.T @ u - centre_g * u.sum(),
+        matvec=lambda v: scaled @ v.ravel() - np.full(n, centre_g @ v.ravel()),
+        rmatvec=lambda u: scaled.T @ u.ravel() - centre_g * u.sum(),
         dtype=np.float64,
     )
     start = np.random.default_rng(seed).normal(size=min(n, g))

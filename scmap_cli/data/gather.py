@@ -60,3 +60,70 @@ def by_column(flat_m: Any, value_m: Any, g: int, ccol_g: Any, row_m: Any, sorted
         row_m[place_g[column]] = flat_m[m] // g
         sorted_m[place_g[column]] = value_m[m]
         place_g[column] += 1
+
+
+@compiled
+def take_rows(edges: Any, gene: Any, count: Any, rows: Any, gene_t: Any, count_t: Any) -> None:
+    """Write genes and counts of ``rows`` one after the other.
+
+    Parameters
+    ----------
+    edges, gene, count
+        Where each row begins and ends, and the entries of all.
+    rows
+        Row numbers, in any order, repeats allowed.
+    gene_t, count_t
+        Filled; their length is the number of entries of ``rows``.
+    """
+    t = 0
+    for row in rows:
+        for stored in range(edges[row], edges[row + 1]):
+            gene_t[t] = gene[stored]
+            count_t[t] = count[stored]
+            t += 1
+
+
+@compiled
+def recode(column: Any, value: Any, length: Any, code: Any, most: int, gene_m: Any, count_m: Any, sums: Any) -> tuple:
+    """Entries of rows by another numbering of their columns; those without a number are left out.
+
+    Parameters
+    ----------
+    column, value, length
+        Columns and counts of rows one after the other, and the number of entries of each.
+    code
+        New number of each column, or -1.
+    most
+        Larger counts are cut to this.
+    gene_m, count_m
+        Filled from the start, as long as ``column``.
+    sums
+        (2, n) int64, filled with the entries and the counts left of each row.
+
+    Returns
+    -------
+    tuple
+        Entries written, counts cut, and whether the new numbers rise within every row.
+    """
+    stored, written, cut, rising = 0, 0, 0, True
+    for row in range(len(length)):
+        last = np.int64(-1)
+        first = written
+        total = np.int64(0)
+        for _ in range(length[row]):
+            number = code[column[stored]]
+            if number >= 0:
+                found = np.int64(value[stored])
+                if found > most:
+                    found = np.int64(most)
+                    cut += 1
+                gene_m[written] = number
+                count_m[written] = found
+                total += found
+                rising = rising and number > last
+                last = np.int64(number)
+                written += 1
+            stored += 1
+        sums[0, row] = written - first
+        sums[1, row] = total
+    return written, cut, rising

@@ -11,6 +11,7 @@ from scmap_cli.io.h5ad import is_sparse, read_h5ad
 from scmap_cli.io.npz import read_npz
 from scmap_cli.io.text import open_text
 
+_HEADS = {"gene", "genes", "gene_name", "symbol", "name"}
 _TRUE, _FALSE = {"1", "true", "positive", "yes"}, {"0", "false", "negative", "no", "-1"}
 
 
@@ -68,7 +69,8 @@ def _text_embedding(path: Path) -> tuple[np.ndarray, np.ndarray]:
                 raise InputError(
                     f"{path}, line {number}: a value is not a number", "one gene and its numbers a line"
                 ) from None
-            if number == 1 and len(fields) == 2:
+            # Sizes head a word2vec file; numbers can head a table's columns.
+            if number == 1 and (fields[0].lower() in _HEADS or (len(fields) == 2 and fields[0].isdigit())):
                 continue
             if rows and len(vector) != len(rows[0]):
                 raise InputError(f"{path}, line {number}: {len(vector)} numbers, {len(rows[0])} expected")

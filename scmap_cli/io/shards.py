@@ -41,7 +41,7 @@ MOST_GENES = 1 << 16
 LARGEST_COUNT = (1 << 16) - 1
 
 _AGAIN = "make the corpus again, or copy it anew"
-_CHUNK, _SHARD = 1 << 17, 1 << 22
+_CHUNK, _SHARD = 1 << 20, 1 << 22
 _DTYPES = {"gene": "u2", "count": "u2", "edges": "i8", "total": "f4", "study": "u2", "cell": "u1"}
 
 

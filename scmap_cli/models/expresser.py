@@ -26,7 +26,10 @@ What the text leaves open, or where it is not followed:
   output does not depend on the mask, ``draws`` masks share one pass through it.
 * Cells are not cut at 1,100 genes: in training a cell with more than ``max_genes`` has a random subset of them each
   epoch, at inference all. Nothing is padded (:mod:`..nn.attention`).
-* The norms of a layer come before it (:class:`..nn.attention.Block`), hidden units are 4 d, there is no dropout.
+* The norms of a layer come before it (:class:`..nn.attention.Block`), hidden units are 4 d, there is no dropout. The
+  heads of an attention are put together by a linear map, as in the encoder of Vaswani et al. that the text names;
+  equation 4.3 only lists them.
+* The total that values are normalised by is over the gene list, not over all genes of the file.
 * The decoder adds the masked gene's own vector to what it has attended to (``residual``), as transformer layers do;
   the text writes no residual, and then a gene's level can come through attention weights alone.
 * The sum of equation 4.5 is divided by the cells of the batch and the mean number of masked genes of a cell, a
@@ -34,6 +37,9 @@ What the text leaves open, or where it is not followed:
 
 The masked genes are among the encoder's input: the model predicts the value of a gene *given that it is expressed*. It
 cannot tell true zeros.
+
+Training (defaults in :mod:`..stages.train_expresser`): the learning rate 1e-4 is the thesis's, its Adam is AdamW here;
+warm-up, cosine, clipping and six epochs are ours, as the text tells none.
 
 Presets: ``thesis`` is 12 layers, 4 heads, d = 200; ``wide`` has d = 256, heads of 64, which fused kernels take without
 padding; ``tiny`` trains on a CPU.

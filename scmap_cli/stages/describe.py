@@ -12,7 +12,7 @@ import numpy as np
 from scmap_cli import keys
 from scmap_cli.data.matrices import count_faults
 from scmap_cli.errors import InputError
-from scmap_cli.io import bundle
+from scmap_cli.io import bundle, shards
 from scmap_cli.io.hdf5 import open_h5
 from scmap_cli.io.npz import read_npz
 from scmap_cli.runtime import provenance
@@ -24,7 +24,7 @@ _SAMPLE_BLOCKS, _SAMPLE_BLOCK = 64, 1 << 14
 
 
 def describe(path: Path) -> dict[str, Any]:
-    """Describe an h5ad, an npz or a model directory; ``kind`` in the result says which.
+    """Describe an h5ad, an npz, a corpus (once its checksums agree) or a model directory; ``kind`` says which.
 
     Raises
     ------
@@ -32,7 +32,7 @@ def describe(path: Path) -> dict[str, Any]:
         The path is of no known kind, or unfit.
     """
     if path.is_dir():
-        return _describe_model(path)
+        return _describe_corpus(path) if shards.is_corpus(path) else _describe_model(path)
     if not path.exists():
         raise InputError(f"{path} does not exist")
     try:
@@ -44,7 +44,7 @@ def describe(path: Path) -> dict[str, Any]:
         return _describe_npz(path)
     if magic == b"\x89HDF\r\n\x1a\n" or path.suffix in (".h5ad", ".h5"):
         return _describe_h5ad(path)
-    raise InputError(f"{path} is neither an h5ad, an npz nor a model directory")
+    raise InputError(f"{path} is neither an h5ad, an npz, a corpus nor a model directory")
 
 
 def _records(value: Any) -> list[Any]:
@@ -181,6 +181,22 @@ def _describe_npz(path: Path) -> dict[str, Any]:
         "header": {key: value for key, value in header.items() if key != "history"},
         "arrays": {name: {"dtype": _dtype(array.dtype), "shape": list(array.shape)} for name, array in arrays.items()},
         "history": _records(header.get("history")),
+    }
+
+
+def _describe_corpus(path: Path) -> dict[str, Any]:
+    corpus = shards.open_corpus(path)
+    corpus.verify()
+    return {
+        "kind": "corpus",
+        "path": str(path),
+        "bytes": sum(file.stat().st_size for file in path.rglob("*") if file.is_file()),
+        "cells": corpus.n,
+        "genes": len(corpus.genes),
+        "entries": corpus.entries,
+        "studies": corpus.studies,
+        "parts": len(corpus.parts),
+        "history": corpus.history,
     }
 
 

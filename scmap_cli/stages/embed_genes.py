@@ -46,7 +46,7 @@ def embed_genes(
     model_dir
         Directory written by ``scmap train expresser``.
     output
-        ``.npz`` (arrays ``embedding`` and ``genes``), ``.tsv`` (gene, then numbers; ``-`` for stdout is not offered) or
+        ``.npz`` (arrays ``embedding`` and ``genes``), ``.tsv`` (gene, then numbers) or
         ``.h5ad`` (genes x dimensions).
     input
         Without it the static table T_g of equation 4.1. With counts, the mean of a gene's vectors after the encoder

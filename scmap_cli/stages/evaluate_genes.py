@@ -45,7 +45,7 @@ def evaluate_genes(
     inputs: Sequence[Path | str],
     output: Path | str = "-",
     *,
-    pairs: Path | None = None,
+    gene_pairs: Path | None = None,
     test_pairs: Path | None = None,
     links: Path | None = None,
     protein_names: Path | None = None,
@@ -74,12 +74,12 @@ def evaluate_genes(
         Embedding tables, see :func:`scmap_cli.io.gene_data.read_embedding`, or directories of Expresser models.
     output
         JSON file; ``-`` writes none.
-    pairs
+    gene_pairs
         Pairs of genes with labels; without labels all are related, and as many others are drawn in which genes occur as
         often.
     test_pairs
-        Pairs to test on; ``pairs`` are then those to train on. By gene, training pairs with a gene of a test pair are
-        left out.
+        Pairs to test on; ``gene_pairs`` are then those to train on. By gene, training pairs with a gene of a test
+        pair are left out.
     links, protein_names, channel, positive_above
         STRING links as pairs, see :func:`scmap_cli.io.gene_data.read_links`.
     scores
@@ -89,7 +89,7 @@ def evaluate_genes(
     pair_splits
         ``random`` (by pair) and ``gene-disjoint``.
     max_pairs
-        Most pairs that are taken, a seeded sample; 0 is all.
+        Most pairs that are trained on, and tested on, a seeded sample of either; 0 is all.
     coexpression
         Counts, of whose log values an SVD gives one more embedding, of the first table's size.
     layer
@@ -109,12 +109,12 @@ def evaluate_genes(
     """
     if not inputs:
         raise UsageError("no input was given")
-    if pairs is None and links is None and scores is None and lists is None:
-        raise UsageError("no task was given", "give --pairs, --links, --scores or --lists")
+    if gene_pairs is None and links is None and scores is None and lists is None:
+        raise UsageError("no task was given", "give --gene-pairs, --links, --scores or --lists")
     if lists is not None and (positive_list is None or negative_list is None):
         raise UsageError("--lists needs two of them", "give --positive-list and --negative-list")
-    if test_pairs is not None and pairs is None:
-        raise UsageError("--test-pairs needs --pairs to train on")
+    if test_pairs is not None and gene_pairs is None:
+        raise UsageError("--test-pairs needs --gene-pairs to train on")
     strange = [name for name in pair_splits if name not in SPLITS]
     if strange or not pair_splits:
         raise UsageError(f"--pair-splits is {', '.join(pair_splits)!r}", f"choose of {', '.join(SPLITS)}")
@@ -131,7 +131,7 @@ def evaluate_genes(
         "lists": [positive_list, negative_list] if lists is not None else None,
         "seed": seed,
     }
-    more = (pairs, test_pairs, links, protein_names, scores, lists, coexpression)
+    more = (gene_pairs, test_pairs, links, protein_names, scores, lists, coexpression)
     with provenance.run(
         "evaluate genes",
         inputs=[*inputs, *(path for path in more if path is not None)],
@@ -145,22 +145,20 @@ def evaluate_genes(
         place = {gene: i for i, gene in enumerate(genes.tolist())}
         result: dict[str, Any] = {"what": "genes", "settings": settings, "results": []}
         sets: list[tuple[str, Pairs, Pairs | None]] = []
-        if pairs is not None:
-            known = _pairs(pairs, read_pairs(pairs), place, max_pairs, seed)
-            test = (
-                _pairs(test_pairs, read_pairs(test_pairs), place, max_pairs, seed) if test_pairs is not None else None
-            )
-            sets.append((Path(pairs).name, known, test))
+        if gene_pairs is not None:
+            known = _pairs(gene_pairs, read_pairs(gene_pairs), place, seed)
+            test = _pairs(test_pairs, read_pairs(test_pairs), place, seed) if test_pairs is not None else None
+            sets.append((Path(gene_pairs).name, known, test))
         if links is not None:
             read = read_links(links, protein_names, channel, positive_above)
-            sets.append((Path(links).name, _pairs(links, read, place, max_pairs, seed), None))
+            sets.append((Path(links).name, _pairs(links, read, place, seed), None))
         listed = _listed(lists, positive_list, negative_list, place)
         scored = _scored(scores, place)
         if dry_run:
             return result
         for name, known, test in sets:
             for split in pair_splits:
-                result["results"] += _pair_task(name, known, test, split, tables, seed)
+                result["results"] += _pair_task(name, known, test, split, tables, max_pairs, seed)
         if scored is not None and scores is not None:
             rows, values = scored
             for one in tables:
@@ -215,7 +213,6 @@ def _pairs(
     path: Path | None,
     read: tuple[list[tuple[str, str]], np.ndarray | None],
     place: dict[str, int],
-    most: int,
     seed: int,
 ) -> Pairs:
     """Pairs of known genes, each once; negatives are drawn where none are given."""
@@ -226,16 +223,14 @@ def _pairs(
     labels = np.ones(len(rows), dtype=bool) if related is None else related[kept]
     _, first = np.unique(rows[:, 0] * (len(place) + 1) + rows[:, 1], return_index=True)
     rng = np.random.default_rng(seed)
-    sample = np.sort(
-        rng.permutation(first)[: most or None] if related is not None else rng.permutation(first)[: (most // 2) or None]
-    )
+    first = np.sort(first)
     # Which gene of a pair comes first shall tell nothing.
-    turned = rng.random(len(sample)) < 0.5
-    chosen = np.where(turned[:, None], rows[sample][:, ::-1], rows[sample])
-    pairs = Pairs(chosen[:, 0], chosen[:, 1], labels[sample])
+    turned = rng.random(len(first)) < 0.5
+    chosen = np.where(turned[:, None], rows[first][:, ::-1], rows[first])
+    pairs = Pairs(chosen[:, 0], chosen[:, 1], labels[first])
     if related is None and len(pairs):
         pairs = draw_negatives(pairs, rng)
-    log.info("%s: %d of %d pairs have known genes, %d are taken", path, int(kept.sum()), len(names), len(pairs))
+    log.info("%s: %d of %d pairs have known genes", path, int(kept.sum()), len(names))
     if len(pairs) < _FEWEST or pairs.related.all() or not pairs.related.any():
         raise InputError(
             f"{path} has {len(pairs)} pairs of genes of the embeddings, {int(pairs.related.sum())} of them related",
@@ -244,8 +239,15 @@ def _pairs(
     return pairs
 
 
+def _sample(pairs: Pairs, most: int, seed: int) -> Pairs:
+    """At most so many of the pairs, drawn at random; 0 takes all."""
+    if not most or len(pairs) <= most:
+        return pairs
+    return pairs.take(np.sort(np.random.default_rng(seed).permutation(len(pairs))[:most]))
+
+
 def _pair_task(
-    name: str, known: Pairs, test: Pairs | None, split: str, tables: Sequence[_Table], seed: int
+    name: str, known: Pairs, test: Pairs | None, split: str, tables: Sequence[_Table], most: int, seed: int
 ) -> list[dict[str, Any]]:
     if test is None:
         train_n, test_n = split_pairs(known, split, seed)
@@ -255,6 +257,7 @@ def _pair_task(
         if split == "gene-disjoint":
             seen = np.unique(np.concatenate([test.first, test.second]))
             train = known.take(np.flatnonzero(~np.isin(known.first, seen) & ~np.isin(known.second, seen)))
+    train, unseen = _sample(train, most, seed), _sample(unseen, most, seed)
     sizes = {"train": len(train), "test": len(unseen), "test_related": int(unseen.related.sum())}
     entry = {"task": "pairs", "data": name, "split": split, **sizes}
     if min(len(train), len(unseen)) < _FEWEST or any(len(np.unique(part.related)) < 2 for part in (train, unseen)):

@@ -78,7 +78,7 @@ def evaluate_withheld(
     output: Path | str = "-",
     *,
     raw: Path | str,
-    withhold_share: float = 0.1,
+    withhold_share: float,
     features: Path | None = None,
     fit_on: Path | None = None,
     baselines: Sequence[str] = (),

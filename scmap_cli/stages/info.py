@@ -67,7 +67,7 @@ def info(
     Returns
     -------
     dict
-        JSON values; ``kind`` is ``h5ad``, ``npz``, ``model``, ``history``, ``required`` or ``system``.
+        JSON values; ``kind`` is ``h5ad``, ``npz``, ``corpus``, ``model``, ``history``, ``required`` or ``system``.
 
     Raises
     ------
@@ -101,9 +101,14 @@ def render(result: Mapping[str, Any], as_json: bool = False) -> str:
         return json.dumps(result["history"], indent=2, ensure_ascii=False) + "\n"
     if as_json:
         return json.dumps(result, indent=2, ensure_ascii=False) + "\n"
-    lines = {"h5ad": _h5ad_lines, "npz": _npz_lines, "model": _model_lines, "system": _system_lines}[result["kind"]](
-        result
-    )
+    forms = {
+        "h5ad": _h5ad_lines,
+        "npz": _npz_lines,
+        "model": _model_lines,
+        "corpus": _corpus_lines,
+        "system": _system_lines,
+    }
+    lines = forms[result["kind"]](result)
     width = max(len(name) for name, _ in lines)
     return "".join(f"{name:<{width}}  {text}".rstrip() + "\n" for name, text in lines)
 
@@ -154,6 +159,16 @@ def _npz_lines(result: Mapping[str, Any]) -> list[tuple[str, str]]:
     for name, array in result["arrays"].items():
         lines.append((f"array:{name}", f"{array['dtype']} {' x '.join(map(str, array['shape']))}"))
     return [*lines, ("history", _history_text(result["history"]))]
+
+
+def _corpus_lines(result: Mapping[str, Any]) -> list[tuple[str, str]]:
+    return [
+        ("corpus", f"{result['path']} ({readable_size(result['bytes'])}, checksums agree)"),
+        ("shape", f"{result['cells']} cells x {result['genes']} genes, {result['entries']} entries"),
+        ("parts", str(result["parts"])),
+        ("studies", f"{len(result['studies'])}: {', '.join(result['studies'][:12])}"),
+        ("history", _history_text(result["history"])),
+    ]
 
 
 def _model_lines(result: Mapping[str, Any]) -> list[tuple[str, str]]:

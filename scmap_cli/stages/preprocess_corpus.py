@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from scmap_cli.data.tokens import spans
+from scmap_cli.data.gather import recode, take_rows
 from scmap_cli.data.vocabulary import Vocabulary, make_vocabulary
 from scmap_cli.errors import InputError, OutputExistsError, UsageError
 from scmap_cli.io import shards
@@ -69,7 +69,7 @@ def preprocess_corpus(
     min_overlap: float = 0.3,
     mixed_genomes: bool = False,
     append: bool = False,
-    part_cells: int = 32768,
+    part_cells: int = 16384,
     block_cells: int = 512,
     seed: int = 0,
     force: bool = False,
@@ -298,41 +298,41 @@ def _gather(
     tally: _Tally,
 ) -> shards.Cells:
     """The cells of some blocks in a random order, their genes as codes of the list."""
-    genes, counts, lengths, owners, names = [], [], [], [], []
+    genes, counts, sums, owners, names, rising = [], [], [], [], [], True
     # In the order of the files, which disks like; the cells are shuffled after.
     for number, start, stop in sorted(blocks):
         one = studies[number]
         column, value, length = one.rows.read(start, stop)
-        code = one.code_q[column]
-        kept = code >= 0
-        if not kept.all():
-            length = np.diff(np.concatenate([[0], np.cumsum(kept)])[np.concatenate([[0], np.cumsum(length)])])
-            code, value = code[kept], value[kept]
-        tally.saturated += int(np.count_nonzero(value > shards.LARGEST_COUNT))
-        genes.append(code.astype(np.uint16))
-        counts.append(np.minimum(value, shards.LARGEST_COUNT).astype(np.uint16))
-        lengths.append(length)
+        gene, count = np.empty(len(column), dtype=np.uint16), np.empty(len(column), dtype=np.uint16)
+        told = np.zeros((2, stop - start), dtype=np.int64)
+        most = shards.LARGEST_COUNT
+        written, cut, in_order = recode(column, value, length, one.code_q, most, gene, count, told)
+        tally.saturated += cut
+        rising = rising and in_order
+        genes.append(gene[:written])
+        counts.append(count[:written])
+        sums.append(told)
         owners.append(one.study_n[start:stop])
         names += one.rows.cells(start, stop)
-    length_n = np.concatenate(lengths).astype(np.int64)
+    length_n, total_n = np.concatenate(sums, axis=1)
     edges = np.concatenate([[0], np.cumsum(length_n)])
     gene_m, count_m = np.concatenate(genes), np.concatenate(counts)
-    row_m = np.repeat(np.arange(len(length_n)), length_n)
-    if bool(((gene_m[1:] <= gene_m[:-1]) & (row_m[1:] == row_m[:-1])).any()):
+    if not rising:
         # Genes rise within a cell whatever their order in the file, so that this order does not show.
         table = sparse.csr_matrix((count_m, gene_m.astype(np.int32), edges), shape=(len(length_n), shards.MOST_GENES))
         table.sort_indices()
+        if not table.has_canonical_format:
+            raise InputError("a cell has a gene twice", "make the file again with `scmap preprocess rna`")
         gene_m, count_m = table.indices.astype(np.uint16), table.data
-        if bool(((gene_m[1:] == gene_m[:-1]) & (row_m[1:] == row_m[:-1])).any()):
-            raise InputError("a cell has a gene twice", "make the file again")
     rows = rng.permutation(np.flatnonzero(length_n >= min_genes))
     tally.empty += len(length_n) - len(rows)
-    total_n = np.bincount(row_m, weights=count_m, minlength=len(length_n))
-    place = spans(edges[:-1][rows], length_n[rows])
+    own_edges = np.concatenate([[0], np.cumsum(length_n[rows])]).astype(np.int64)
+    gene_t, count_t = np.empty(own_edges[-1], dtype=np.uint16), np.empty(own_edges[-1], dtype=np.uint16)
+    take_rows(edges, gene_m, count_m, rows, gene_t, count_t)
     return shards.Cells(
-        gene=gene_m[place],
-        count=count_m[place],
-        edges=np.concatenate([[0], np.cumsum(length_n[rows])]).astype(np.int64),
+        gene=gene_t,
+        count=count_t,
+        edges=own_edges,
         total=total_n[rows].astype(np.float32),
         study=np.concatenate(owners)[rows],
         names=[names[row].replace("\n", " ") for row in rows],

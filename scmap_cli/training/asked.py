@@ -52,6 +52,7 @@ def impute_entries(
         (n, g) float32 with the structure of ``asked``.
     """
     values = np.zeros(asked.nnz, dtype=np.float32)
+    batch_size = min(batch_size, model.most_cells)
     with progress("imputing cells", counts.shape[0]) as bar:
         for start in range(0, counts.shape[0], batch_size):
             stop = min(start + batch_size, counts.shape[0])

@@ -9,7 +9,7 @@ import pytest
 from scipy import sparse
 
 from scmap_cli.data import decomposition
-from scmap_cli.data.decomposition import TFIDF, harmony, lsi, pca, scaled_pca, tfidf
+from scmap_cli.data.decomposition import TFIDF, gene_svd, harmony, lsi, pca, scaled_pca, tfidf
 from scmap_cli.errors import InputError, UsageError
 
 
@@ -110,3 +110,20 @@ def test_without_harmonypy_the_extra_is_named(monkeypatch):
     with pytest.raises(UsageError, match="not installed") as caught:
         harmony(np.zeros((10, 2)), np.arange(10) % 2)
     assert "scmap-cli[harmony]" in caught.value.hint
+
+
+def test_genes_by_coexpression_are_those_of_a_dense_svd() -> None:
+    rng = np.random.default_rng(0)
+    counts = sparse.csr_matrix(
+        rng.poisson(np.exp(rng.normal(size=(60, 3)) @ rng.normal(size=(3, 25)))).astype(np.float32)
+    )
+    dense = np.log1p(counts.toarray() / counts.sum(1).clip(1) * 1e4)
+    dense = np.asarray(dense)
+    spread = dense.std(0)
+    scaled = np.where(spread > 1e-9, (dense - dense.mean(0)) / np.where(spread > 1e-9, spread, 1), 0)
+    found = gene_svd(counts, 6, seed=1)
+    _, size, right = np.linalg.svd(scaled, full_matrices=False)
+    expected = (right[:6] * size[:6, None]).T / np.sqrt(60)
+    # Signs are free; products between genes are not.
+    np.testing.assert_allclose(found @ found.T, expected @ expected.T, atol=1e-5)
+    np.testing.assert_array_equal(found, gene_svd(counts, 6, seed=1))

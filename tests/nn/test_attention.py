@@ -59,12 +59,11 @@ def test_queries_without_keys_and_sequences_without_queries():
 def test_jagged_kernels_give_the_same():
     from scmap_cli.nn.attention import _jagged
 
-    lengths = torch.tensor([3, 4, 2])
-    q, k, v = (tokens(lengths.tolist(), width=10, seed=i, dtype=torch.float32) for i in range(3))
-    edges = edges_of(lengths)
-    torch.testing.assert_close(
-        _jagged(q, k, v, edges, edges), packed_attention(q, k, v, edges, edges), rtol=1e-5, atol=1e-6
-    )
+    q_lengths, k_lengths = torch.tensor([3, 4, 2]), torch.tensor([5, 1, 6])
+    q = tokens(q_lengths.tolist(), width=10, dtype=torch.float32)
+    k, v = (tokens(k_lengths.tolist(), width=10, seed=i, dtype=torch.float32) for i in (1, 2))
+    edges = edges_of(q_lengths), edges_of(k_lengths)
+    torch.testing.assert_close(_jagged(q, k, v, *edges), packed_attention(q, k, v, *edges), rtol=1e-5, atol=1e-6)
 
 
 def test_a_block_does_not_mix_sequences():

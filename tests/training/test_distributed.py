@@ -74,6 +74,21 @@ def test_two_ranks_equal_one_with_twice_the_batch(scmap: Any, sample: Any, optio
     assert (one / "split.tsv").read_bytes() == (two / "split.tsv").read_bytes()
 
 
+def test_two_ranks_equal_one_with_tokens_too(scmap: Any, sample: Any) -> None:
+    """Cells of other lengths and masks of their own: the gradient is that of the whole step."""
+    scmap.run("preprocess", "corpus", sample.data, "-o", "c.zarr", "--study-key", "batch", "--part-cells", 64)
+    small = ["--preset", "tiny", "--width", 16, "--layers", 1, "--max-genes", 40, "--epochs", 2, "--adam-eps", 1e-3]
+    common = ["train", "expresser", "c.zarr", "--device", "cpu", "-t", 1, *small]
+    scmap.run(*common, "-o", "one", "--batch-size", 16, "--accumulate", 2)
+    run_two(scmap, [str(word) for word in (*common, "-o", "two", "--batch-size", 16)])
+    left, right = (load_file(scmap.folder / name / "model.safetensors") for name in ("one", "two"))
+    for name, expected in left.items():
+        np.testing.assert_allclose(right[name], expected, rtol=1e-3, atol=2e-5, err_msg=name)
+    for row, other in zip(history(scmap.folder / "one"), history(scmap.folder / "two"), strict=True):
+        for key, value in row.items():
+            assert float(other[key]) == pytest.approx(float(value), rel=1e-4), key
+
+
 def test_the_first_rank_alone_writes(scmap: Any, sample: Any) -> None:
     said = run_two(scmap, words(sample, "model", BATCH))
     assert sorted(os.listdir(scmap.folder)) == ["model", "model.run.json"]
