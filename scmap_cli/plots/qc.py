@@ -6,11 +6,25 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from scmap_cli.plots.draw import _COLOURS, _figure, _palette, _save, _short
 
+QUALITY = (
+    *("total_counts", "n_genes_by_counts", "pct_counts_mt", "n_fragments", "frip", "tss_enrichment"),
+    *("promoter_ratio", "nucleosome_signal", "n_features"),
+)
+"""Columns of cells whose distributions are shown."""
+
 _MOST_GROUPS, _MOST_CELLS = 16, 20_000
 _LOGARITHMIC = ("counts", "fragments", "genes", "features")
+
+
+def quality_columns(obs: pd.DataFrame) -> dict[str, np.ndarray]:
+    """The columns of :data:`QUALITY` that a table has as finite numbers, (n,) float64 by name."""
+    shown = [name for name in QUALITY if name in obs and pd.api.types.is_numeric_dtype(obs[name])]
+    columns = {name: obs[name].to_numpy(dtype=np.float64) for name in shown}
+    return {name: values for name, values in columns.items() if np.isfinite(values).any()}
 
 
 def violins(columns: Mapping[str, np.ndarray], groups: np.ndarray | None, path: Path) -> None:

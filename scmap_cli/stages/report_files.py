@@ -20,14 +20,8 @@ from scmap_cli.io.text import read_json, read_table
 from scmap_cli.plots.draw import embedding as draw_embedding
 from scmap_cli.plots.draw import loss_curves
 from scmap_cli.plots.page import details, figure, grid, heading, table, text
-from scmap_cli.plots.qc import depth_dependence, fragment_lengths, tss_profile, violins
+from scmap_cli.plots.qc import depth_dependence, fragment_lengths, quality_columns, tss_profile, violins
 from scmap_cli.stages.describe import describe
-
-QUALITY = (
-    *("total_counts", "n_genes_by_counts", "pct_counts_mt", "n_fragments", "frip", "tss_enrichment"),
-    *("promoter_ratio", "nucleosome_signal", "n_features"),
-)
-"""Columns of cells whose distributions are shown."""
 
 _BATCHES = ("batch", "sample")
 _DEPTHS = ("n_fragments", "total_counts", "depth")
@@ -108,16 +102,11 @@ def _cells(part: Part, path: Path, adata: AnnData, found: dict[str, Any], batch_
     if batch_key is not None and batch_key not in obs:
         raise InputError(f"{path} has no obs column {batch_key!r}", f"columns: {', '.join(map(str, obs.columns))}")
     groups = None if group is None else obs[group].astype(object).astype(str).to_numpy()
-    shown = [name for name in QUALITY if name in obs and pd.api.types.is_numeric_dtype(obs[name])]
     drawn = []
-    for name in shown:
-        values = obs[name].to_numpy(dtype=np.float64)
-        if np.isfinite(values).any():
-            part.numbers[f"median_{name}"] = float(np.nanmedian(values))
-            caption = f"{name.replace('_', ' ')}, median {np.nanmedian(values):.4g}" + (
-                f", by {group}" if group else ""
-            )
-            drawn.append(figure(caption, violins, {name: values}, groups))
+    for name, values in quality_columns(obs).items():
+        part.numbers[f"median_{name}"] = float(np.nanmedian(values))
+        caption = f"{name.replace('_', ' ')}, median {np.nanmedian(values):.4g}" + (f", by {group}" if group else "")
+        drawn.append(figure(caption, violins, {name: values}, groups))
     for slot, draw, caption in (
         (keys.FRAGMENT_LENGTHS, fragment_lengths, "lengths of the fragments"),
         (keys.TSS_PROFILE, tss_profile, "cuts around start sites"),
