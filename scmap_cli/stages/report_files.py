@@ -20,9 +20,11 @@ from scmap_cli.io.text import read_json, read_table
 from scmap_cli.plots.draw import embedding as draw_embedding
 from scmap_cli.plots.draw import loss_curves
 from scmap_cli.plots.page import details, figure, grid, heading, table, text
-from scmap_cli.plots.qc import depth_dependence, fragment_lengths, quality_columns, tss_profile, violins
+from scmap_cli.plots.qc import depth_dependence, elbow, fragment_lengths, quality_columns, tss_profile, violins
 from scmap_cli.stages.describe import describe
+from scmap_cli.stages.embeddings import BASELINES, baseline_slot
 
+_LINEAR = tuple(keys.embedding_key(baseline_slot(name)) for name in BASELINES)
 _BATCHES = ("batch", "sample")
 _DEPTHS = ("n_fragments", "total_counts", "depth")
 _MOST_CATEGORIES, _MOST_PICTURES, _MOST_CELLS = 100, 8, 100_000
@@ -162,6 +164,9 @@ def _pictures(part: Part, adata: AnnData, color: Sequence[str]) -> None:
         sample = f" ({len(rows):,} of {len(xy_n2):,} cells)" if len(rows) < len(xy_n2) else ""
         part.add("Pictures", heading(f"{part.name}{sample}"), grid(drawn))
     for key in models:
+        if key in _LINEAR:
+            spread_z = np.asarray(adata.obsm[key], dtype=np.float64).var(axis=0)
+            part.add("Pictures", grid([figure(f"{part.name}: dimensions of {key}", elbow, spread_z)]))
         emb_nz = np.asarray(adata.obsm[key], dtype=np.float64)
         if depth is None or emb_nz.ndim != 2 or not np.isfinite(emb_nz).all() or len(emb_nz) < 3:
             continue
