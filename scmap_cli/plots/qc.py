@@ -126,6 +126,7 @@ def depth_dependence(emb_nz: np.ndarray, depth_n: np.ndarray, names: Sequence[st
     path
         Where to write.
     """
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
     from scipy.stats import rankdata
 
     ranks_n = rankdata(depth_n)
@@ -145,6 +146,9 @@ def depth_dependence(emb_nz: np.ndarray, depth_n: np.ndarray, names: Sequence[st
         depth_n[shown], emb_nz[shown, strongest], s=size, color=_COLOURS[0], alpha=0.4, linewidths=0, rasterized=True
     )
     right.set_xscale("log")
+    right.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    right.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    right.xaxis.set_minor_formatter(NullFormatter())
     right.set_xlabel("depth of the cell")
     right.set_ylabel(_short(str(names[strongest]), 30))
     right.set_title(f"Spearman {rho_z[strongest]:.2f}", fontsize=9)

@@ -251,7 +251,11 @@ def describe_model(path: Path) -> Part:
             "conditions",
             f"{len(conditions)} of {found['batch_key'] or 'no column'}: {', '.join(map(str, conditions[:12]))}",
         ],
-        *([key, _plain(value)] for key, value in metrics.items() if key not in ("model", "genes", "peaks")),
+        *(
+            [key, _plain(value)]
+            for key, value in metrics.items()
+            if value is not None and key not in ("model", "genes", "peaks")
+        ),
     ]
     part.add("Models", heading(part.name), table(["", ""], rows))
     history = [row for row in files.read_history(path) if "epoch" in row and "train_loss" in row]
