@@ -54,8 +54,10 @@ def violins(columns: Mapping[str, np.ndarray], groups: np.ndarray | None, path: 
             if len(found):
                 shown.append(found[np.linspace(0, len(found) - 1, min(len(found), _MOST_CELLS)).astype(np.int64)])
                 places.append(place)
+        axes.set_title(title.replace("_", " "), fontsize=10)
         if not shown:
-            axes.set_visible(False)
+            axes.text(0.5, 0.5, "no values above 0" if logged else "no values", ha="center", color="0.4")
+            axes.set_axis_off()
             continue
         parts = axes.violinplot(shown, positions=places, widths=0.85, showmedians=True, showextrema=False)
         for body, place in zip(parts["bodies"], places, strict=True):
@@ -64,7 +66,6 @@ def violins(columns: Mapping[str, np.ndarray], groups: np.ndarray | None, path: 
         axes.set_xticks(
             range(len(names)), [_short(str(name), 18) for name in names], rotation=40, ha="right", fontsize=8
         )
-        axes.set_title(title.replace("_", " "), fontsize=10)
         if logged:
             low, high = axes.get_ylim()
             ticks = np.arange(np.ceil(low), np.floor(high) + 1)
