@@ -1,4 +1,4 @@
-"""``--plot`` of stages that have no test file of pictures of their own: drawn beside the output, refused if it exists."""
+"""``--plot`` of stages whose pictures are tested nowhere else: drawn beside the output, refused if it exists."""
 
 from __future__ import annotations
 
