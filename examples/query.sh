@@ -38,7 +38,7 @@ scmap preprocess rna "$@" -o "$out/query.h5ad" --gene-column "${SYMBOLS:-symbol}
 # what would be matched, without doing it; then the mapping, with labels of the reference carried over
 scmap map-query "$out/model" "$out/query.h5ad" -o "$out/mapped.h5ad" --model-out "$out/mapped-model" --dry-run
 scmap map-query "$out/model" "$out/query.h5ad" -o "$out/mapped.h5ad" --model-out "$out/mapped-model" \
-  --batch-key batch --missing reference-mean --reference "$reference" --label-key "$label" \
+  --batch-key batch --reference "$reference" --label-key "$label" \
   --join "$out/joined.h5ad" --force "${map[@]}"
 
 # do the new batches lie among the old ones, and the labels apart?

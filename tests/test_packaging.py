@@ -35,10 +35,10 @@ def normal(requirement: str) -> str:
 
 def declared() -> set[str]:
     extras = PROJECT["project"]["optional-dependencies"]
-    # MACS3 of the extra ``peaks`` is run as a program, in any version, and takes a compiler to install.
-    optional = [
-        one for name, wanted in extras.items() if name not in ("dev", "lint", "peaks", "test") for one in wanted
-    ]
+    # MACS3 of the extra ``peaks`` is run as a program, in any version, and takes a compiler to install; ``scib`` and
+    # ``workflow`` are for tests that skip without them, in any version.
+    others = ("dev", "lint", "peaks", "scib", "test", "workflow")
+    optional = [one for name, wanted in extras.items() if name not in others for one in wanted]
     return {normal(one) for one in [*PROJECT["project"]["dependencies"], *optional]}
 
 

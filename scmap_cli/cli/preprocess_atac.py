@@ -36,6 +36,20 @@ def verb(
         Path | None,
         typer.Option("-o", "--output", metavar="FILE.h5ad", help="File to write; required.", rich_help_panel=o.DATA),
     ] = None,
+    plot: Annotated[
+        Path | None,
+        typer.Option(
+            "--plot", metavar="FILE.png", help="Draw the quality of the cells kept, by batch.", rich_help_panel=o.DATA
+        ),
+    ] = None,
+    profiles: Annotated[
+        bool,
+        typer.Option(
+            "--profiles",
+            help="Also keep the lengths of all fragments and, with --tss, their cuts around start sites, for reports.",
+            rich_help_panel=o.DATA,
+        ),
+    ] = False,
     barcodes: Annotated[
         list[Path] | None,
         typer.Option(
@@ -309,4 +323,4 @@ def verb(
     from scmap_cli.stages.preprocess_atac import preprocess_atac
 
     preprocess_atac(**options)
-    finish(options, "output")
+    finish(options, "output", "plot")

@@ -34,6 +34,12 @@ def verb(
         Path | None,
         typer.Option("-o", "--output", metavar="FILE.h5ad", help="File to write; required.", rich_help_panel=o.DATA),
     ] = None,
+    plot: Annotated[
+        Path | None,
+        typer.Option(
+            "--plot", metavar="FILE.png", help="Draw the quality of the cells kept, by batch.", rich_help_panel=o.DATA
+        ),
+    ] = None,
     layer: o.Layer = None,
     gene_column: o.GeneColumn = None,
     make_unique: Annotated[
@@ -217,4 +223,4 @@ def verb(
     from scmap_cli.stages.preprocess_rna import preprocess_rna
 
     preprocess_rna(**options)
-    finish(options, "output")
+    finish(options, "output", "plot")

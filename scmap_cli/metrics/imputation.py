@@ -46,6 +46,23 @@ def _chunks(blocks: Blocks) -> Iterator[tuple[slice, np.ndarray]]:
         start += len(block)
 
 
+def means_by_profile(blocks: Blocks, open_tp: np.ndarray, type_n: np.ndarray) -> np.ndarray:
+    """Mean value of the cells of each type in the peaks of each type, (T, T) float64, types of cells in rows.
+
+    The peaks of a type are those open in it and in at most half of all types, or all that are open in it where there
+    is no such peak. Types without cells, or without peaks, have NaN.
+    """
+    n_types = len(open_tp)
+    sums_tp = np.zeros(open_tp.shape)
+    for where, block in _chunks(blocks):
+        for t in np.unique(type_n[where]).tolist():
+            sums_tp[t] += block[type_n[where] == t].sum(axis=0, dtype=np.float64)
+    own_tp = open_tp & (open_tp.sum(axis=0) <= max(1, n_types // 2))
+    own_tp = np.where(own_tp.any(axis=1, keepdims=True), own_tp, open_tp).astype(np.float64)
+    entries_tt = np.outer(np.bincount(type_n, minlength=n_types), own_tp.sum(axis=1))
+    return np.divide(sums_tp @ own_tp.T, entries_tt, out=np.full((n_types, n_types), np.nan), where=entries_tt > 0)
+
+
 def best_threshold(blocks: Blocks, open_tp: np.ndarray, type_n: np.ndarray) -> tuple[float, float]:
     """The one threshold that fits the profiles best: highest F1 of all entries of all cells together.
 

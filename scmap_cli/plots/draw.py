@@ -99,6 +99,7 @@ def loss_curves(
         if best:
             axes.axvline(best, color="0.6", linewidth=0.8, linestyle=":")
         axes.set_xlabel("epoch")
+        axes.xaxis.get_major_locator().set_params(integer=True)
         axes.legend(frameon=False, fontsize=8)
         axes.spines[["top", "right"]].set_visible(False)
     _save(figure, path)

@@ -6,11 +6,25 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from scmap_cli.plots.draw import _COLOURS, _figure, _palette, _save, _short
 
+QUALITY = (
+    *("total_counts", "n_genes_by_counts", "pct_counts_mt", "n_fragments", "frip", "tss_enrichment"),
+    *("promoter_ratio", "nucleosome_signal", "n_features"),
+)
+"""Columns of cells whose distributions are shown."""
+
 _MOST_GROUPS, _MOST_CELLS = 16, 20_000
 _LOGARITHMIC = ("counts", "fragments", "genes", "features")
+
+
+def quality_columns(obs: pd.DataFrame) -> dict[str, np.ndarray]:
+    """The columns of :data:`QUALITY` that a table has as finite numbers, (n,) float64 by name."""
+    shown = [name for name in QUALITY if name in obs and pd.api.types.is_numeric_dtype(obs[name])]
+    columns = {name: obs[name].to_numpy(dtype=np.float64) for name in shown}
+    return {name: values for name, values in columns.items() if np.isfinite(values).any()}
 
 
 def violins(columns: Mapping[str, np.ndarray], groups: np.ndarray | None, path: Path) -> None:
@@ -40,8 +54,10 @@ def violins(columns: Mapping[str, np.ndarray], groups: np.ndarray | None, path: 
             if len(found):
                 shown.append(found[np.linspace(0, len(found) - 1, min(len(found), _MOST_CELLS)).astype(np.int64)])
                 places.append(place)
+        axes.set_title(title.replace("_", " "), fontsize=10)
         if not shown:
-            axes.set_visible(False)
+            axes.text(0.5, 0.5, "no values above 0" if logged else "no values", ha="center", color="0.4")
+            axes.set_axis_off()
             continue
         parts = axes.violinplot(shown, positions=places, widths=0.85, showmedians=True, showextrema=False)
         for body, place in zip(parts["bodies"], places, strict=True):
@@ -50,7 +66,6 @@ def violins(columns: Mapping[str, np.ndarray], groups: np.ndarray | None, path: 
         axes.set_xticks(
             range(len(names)), [_short(str(name), 18) for name in names], rotation=40, ha="right", fontsize=8
         )
-        axes.set_title(title.replace("_", " "), fontsize=10)
         if logged:
             low, high = axes.get_ylim()
             ticks = np.arange(np.ceil(low), np.floor(high) + 1)
@@ -112,6 +127,7 @@ def depth_dependence(emb_nz: np.ndarray, depth_n: np.ndarray, names: Sequence[st
     path
         Where to write.
     """
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
     from scipy.stats import rankdata
 
     ranks_n = rankdata(depth_n)
@@ -131,6 +147,9 @@ def depth_dependence(emb_nz: np.ndarray, depth_n: np.ndarray, names: Sequence[st
         depth_n[shown], emb_nz[shown, strongest], s=size, color=_COLOURS[0], alpha=0.4, linewidths=0, rasterized=True
     )
     right.set_xscale("log")
+    right.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    right.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    right.xaxis.set_minor_formatter(NullFormatter())
     right.set_xlabel("depth of the cell")
     right.set_ylabel(_short(str(names[strongest]), 30))
     right.set_title(f"Spearman {rho_z[strongest]:.2f}", fontsize=9)

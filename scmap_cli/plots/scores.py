@@ -189,9 +189,16 @@ def invariance_panels(results: Sequence[Mapping[str, Any]], path: Path) -> None:
 
 
 def dice_panels(results: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """Dice scores by cell type and rule, one panel a file; entries of ``evaluate imputation``."""
-    figure, panels = _figure(5.2 * len(results), 1.4 + 0.3 * max(len(_types(entry)) for entry in results), len(results))
-    for axes, entry in zip(panels, results, strict=True):
+    """Dice scores by type and rule, and values by type and peaks of types before and after, a line a file.
+
+    ``results`` are entries of ``evaluate imputation``.
+    """
+    from matplotlib.figure import Figure
+
+    height = 1.6 + 0.3 * max(len(_types(entry)) for entry in results)
+    figure = Figure(figsize=(13, height * len(results)), layout="constrained")
+    lines = figure.subplots(len(results), 3, squeeze=False, width_ratios=[1.2, 1, 1])
+    for (axes, *heat), entry in zip(lines, results, strict=True):
         types = _types(entry)
         rules = list(entry["dice"])
         for offset, (rule, colour) in enumerate(zip(rules, _palette(len(rules)), strict=True)):
@@ -205,9 +212,23 @@ def dice_panels(results: Sequence[Mapping[str, Any]], path: Path) -> None:
         axes.set_title(_short(str(entry.get("file", "")), 40), fontsize=9, loc="left")
         axes.grid(axis="x", linewidth=0.3)
         _clear(axes)
-    panels[-1].legend(fontsize=7, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
-    figure.tight_layout()
+        axes.legend(fontsize=7, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
+        for panel, name in zip(heat, ("raw", "imputed"), strict=True):
+            _profile_map(figure, panel, entry["by_profile"], name)
     _save(figure, path)
+
+
+def _profile_map(figure: Any, axes: Any, found: Mapping[str, Any], name: str) -> None:
+    values = np.array(found[name], dtype=np.float64)
+    names, places = [_short(text, 18) for text in found["types"]], np.arange(len(values))
+    image = axes.imshow(values, cmap="viridis", vmin=0)
+    axes.set_xticks(places, names, rotation=90)
+    axes.set_yticks(places, names)
+    axes.tick_params(labelsize=7)
+    axes.set_xlabel("peaks of the type", fontsize=8)
+    axes.set_ylabel("cells of the type", fontsize=8)
+    axes.set_title({"raw": "before: mean of raw peaks", "imputed": "after: mean of imputed peaks"}[name], fontsize=9)
+    figure.colorbar(image, ax=axes, shrink=0.8)
 
 
 def _types(entry: Mapping[str, Any]) -> list[str]:

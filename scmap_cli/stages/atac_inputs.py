@@ -14,24 +14,26 @@ import scipy.sparse as sp
 from scmap_cli.data.counting import TALLIES, Counted, Counter, Rule, Tables, count_block
 from scmap_cli.data.peak_sets import bins as make_bins
 from scmap_cli.data.peak_sets import filtered
+from scmap_cli.data.profiles import Profile, Profiler
 from scmap_cli.data.qc_atac import tss_regions
 from scmap_cli.data.regions import index_regions
 from scmap_cli.errors import InputError
 from scmap_cli.io.bam import BamOptions, bam_blocks, is_bam
 from scmap_cli.io.bed import read_bed, read_sizes
-from scmap_cli.io.fragments import BadRows, map_blocks
+from scmap_cli.io.fragments import BadRows, Block, map_blocks
 from scmap_cli.runtime.logs import log
 from scmap_cli.runtime.threads import current_threads
 
 
 @dataclass
 class Counts:
-    """One input: counts (n, p) CSR int32, tallies (n, 8) int64, the cells' barcodes as bytes, and a report."""
+    """One input: counts (n, p) CSR int32, tallies (n, 8) int64, the cells' barcodes as bytes, a report, a profile."""
 
     matrix: sp.csr_matrix
     sums: np.ndarray
     barcodes: list[bytes]
     report: dict[str, Any]
+    profile: Profile | None = None
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,8 @@ class HowToCount:
         Smallest number of fragments of a barcode where no barcodes are listed.
     bam
         How read pairs become fragments.
+    profiler
+        Takes the profile of all fragments, where it is wanted.
     """
 
     rule: Rule
@@ -58,6 +62,7 @@ class HowToCount:
     max_bad_rows: int
     min_fragments: int
     bam: BamOptions
+    profiler: Profiler | None = None
 
 
 def make_features(
@@ -139,21 +144,28 @@ def count_input(path: Path, tables: Tables, how: HowToCount, listed: list[str] |
     counter = Counter(tables.n_features, listed)
     bad = BadRows(path, how.max_bad_rows)
     threads = current_threads()
-    blocks: Iterator[Counted]
+
+    def counted(block: Block) -> tuple[Counted, Profile | None]:
+        profile = None if how.profiler is None else how.profiler.of(block)
+        return count_block(block, tables, how.rule, how.use_support), profile
+
+    blocks: Iterator[tuple[Counted, Profile | None]]
     if is_bam(path):
-        found = bam_blocks(path, how.bam, threads)
-        blocks = (count_block(block, tables, how.rule, how.use_support) for block in found)
+        blocks = (counted(block) for block in bam_blocks(path, how.bam, threads))
     else:
         blocks = map_blocks(
             path,
-            lambda block: count_block(block, tables, how.rule, how.use_support),
+            counted,
             threads=threads,
             with_support=how.use_support,
             sizes=how.sizes,
             bad_rows=bad,
         )
-    for one in blocks:
+    profile: Profile | None = None
+    for one, part in blocks:
         counter.add(one)
+        if part is not None:
+            profile = part if profile is None else profile + part
     matrix, sums = counter.finish()
     if bad.count:
         log.warning("%s: %d rows are no fragments and were left out (%s)", path, bad.count, "; ".join(bad.told))
@@ -168,7 +180,9 @@ def count_input(path: Path, tables: Tables, how: HowToCount, listed: list[str] |
     else:
         report |= {"barcodes_listed": len(listed), "fragments_of_listed_barcodes": fragments}
     one_input = Counts(matrix, sums, counter.names.names(), report)
-    return _enough(path, one_input, how.min_fragments) if listed is None else _found(path, one_input, listed)
+    made = _enough(path, one_input, how.min_fragments) if listed is None else _found(path, one_input, listed)
+    made.profile = profile
+    return made
 
 
 def _check_chroms(path: Path, chroms: list[str], tables: Tables) -> None:

@@ -12,14 +12,14 @@ import pandas as pd
 from anndata import AnnData
 from scipy import sparse
 
-from scmap_cli.data.matrices import find_counts
+from scmap_cli.data.matrices import find_counts, row_chunks
 from scmap_cli.errors import InputError, UsageError
 from scmap_cli.io.atomic import check_output, write_text
 from scmap_cli.io.h5ad import is_sparse, read_h5ad
 from scmap_cli.io.npz import array_shapes, read_npz, stream_rows
 from scmap_cli.io.text import read_text_matrix
 from scmap_cli.keys import BULK_OPEN
-from scmap_cli.metrics.imputation import best_threshold, dice_imputed, dice_raw
+from scmap_cli.metrics.imputation import Blocks, best_threshold, dice_imputed, dice_raw, means_by_profile
 from scmap_cli.plots.draw import publish
 from scmap_cli.plots.scores import dice_panels
 from scmap_cli.runtime import provenance
@@ -257,7 +257,7 @@ def _score(one: Imputed, known: _Truth, thresholds: Sequence[float]) -> dict[str
     binary = sparse.csr_matrix(
         (np.ones(known.raw.nnz, dtype=np.float32), known.raw.indices, known.raw.indptr), shape=known.raw.shape
     )
-    means = (
+    averages = (
         np.asarray(binary.mean(axis=0, dtype=np.float64)).ravel()[peak_p],
         np.asarray(binary.mean(axis=1, dtype=np.float64)).ravel()[cell_n[kept]],
     )
@@ -273,13 +273,23 @@ def _score(one: Imputed, known: _Truth, thresholds: Sequence[float]) -> dict[str
     type_n = type_n[kept]
     best, f1 = best_threshold(blocks, open_tp, type_n)
     scores = {"raw": dice_raw(raw, open_tp, type_n)}
-    scores |= dice_imputed(blocks, open_tp, type_n, thresholds=thresholds, best=best, means=means)
+    scores |= dice_imputed(blocks, open_tp, type_n, thresholds=thresholds, best=best, means=averages)
+    present, rows = np.unique(type_n), max(1, _BLOCK // max(len(one.peaks), 1))
+    views: dict[str, Blocks] = {"raw": lambda: (part.toarray() for _, part in row_chunks(raw, rows)), "imputed": blocks}
+    means = {name: means_by_profile(view, open_tp, type_n)[np.ix_(present, present)] for name, view in views.items()}
     return {
         "file": one.path.name,
         "cells": int(kept.sum()),
         "cells_left_out": len(known.cells) - int(kept.sum()),
         "peaks": len(one.features),
         "dice": {rule: _summary(values, type_n, known.types) for rule, values in scores.items()},
+        "by_profile": {
+            "types": [known.types[t] for t in present.tolist()],
+            **{
+                name: [[None if np.isnan(x) else float(x) for x in row] for row in table]
+                for name, table in means.items()
+            },
+        },
         "best_threshold": best,
         "best_f1": f1,
     }

@@ -15,12 +15,16 @@ import pandas as pd
 import scipy.sparse as sp
 
 from scmap_cli.data.counting import RULES, Rule
+from scmap_cli.data.profiles import Profiler
 from scmap_cli.data.qc_atac import cell_quality
 from scmap_cli.errors import InputError, UsageError
 from scmap_cli.io.atomic import check_output
 from scmap_cli.io.bam import BamOptions, is_bam
 from scmap_cli.io.bed import read_barcodes, read_tss
 from scmap_cli.io.h5ad import write_h5ad
+from scmap_cli.keys import FRAGMENT_LENGTHS, TSS_PROFILE
+from scmap_cli.plots.draw import publish
+from scmap_cli.plots.qc import quality_columns, violins
 from scmap_cli.runtime import provenance
 from scmap_cli.runtime.logs import log
 from scmap_cli.stages.atac_inputs import Counts, HowToCount, cell_names, count_input, make_features, make_tables
@@ -88,6 +92,8 @@ def preprocess_atac(
     keep_duplicates: bool = False,
     shift_start: int = 4,
     shift_end: int = -5,
+    profiles: bool = False,
+    plot: Path | None = None,
     seed: int = 0,
     force: bool = False,
     dry_run: bool = False,
@@ -129,6 +135,10 @@ def preprocess_atac(
         bins open in more than 90 % or less than 1 % of the cells.
     barcode_from, barcode_regex, min_mapq, keep_duplicates, shift_start, shift_end
         How read pairs of BAM files become fragments, see :class:`scmap_cli.io.bam.BamOptions`.
+    profiles
+        Also keep lengths of all fragments and, with ``tss``, their cuts around start sites, in ``uns`` by input.
+    plot
+        Draw the quality of the cells kept, by input.
     seed
         Kept in the record; nothing here is random.
     force, dry_run
@@ -177,7 +187,9 @@ def preprocess_atac(
     bam = BamOptions(barcode_from, barcode_regex, min_mapq, keep_duplicates, shift_start, shift_end)
     _check_bam(bam)
     names = sample_names(paths, sample, _ENDINGS)
-    check_output(output, force)
+    for target in (output, plot):
+        if target is not None:
+            check_output(target, force)
     forms = ["bam" if is_bam(path) else "fragments" for path in paths]
     parameters = {
         "peaks": None if peaks is None else Path(peaks).name,
@@ -198,10 +210,12 @@ def preprocess_atac(
         "min_cells": min_cells,
         "min_cell_share": min_cell_share,
         "max_cell_share": max_cell_share,
+        "profiles": profiles,
         **(vars(bam) if "bam" in forms else {}),
     }
     features, sizes = make_features(peaks, bins, chrom_sizes, keep_chrom, drop_chrom, blacklist)
-    tables = make_tables(features, None if tss is None else read_tss(tss), mito_chrom)
+    sites = None if tss is None else read_tss(tss)
+    tables = make_tables(features, sites, mito_chrom)
     lists = [read_barcodes(path) for path in barcodes or ()]
     found = [
         {"path": str(path), "form": form, "sample": name} for path, form, name in zip(paths, forms, names, strict=True)
@@ -221,7 +235,8 @@ def preprocess_atac(
     with provenance.run(
         "preprocess atac", inputs=[*paths, *others], output=output, parameters=parameters, seed=seed
     ) as run:
-        how = HowToCount(count, use_support, sizes, max_bad_rows, min_fragments or 0, bam)
+        profiler = Profiler.around(sites) if profiles else None
+        how = HowToCount(count, use_support, sizes, max_bad_rows, min_fragments or 0, bam, profiler)
         parts = []
         clock = time.perf_counter()
         for i, (path, form, name) in enumerate(zip(paths, forms, names, strict=True)):
@@ -242,9 +257,16 @@ def preprocess_atac(
         empty = int((adata.obs["n_features"] == 0).sum())
         if empty:
             log.warning("%d cells have no counts in the features kept (--min-fragments drops cells)", empty)
+        for slot, kind in ((FRAGMENT_LENGTHS, "lengths"), (TSS_PROFILE, "cuts")):
+            found_by = {name: getattr(one.profile, kind, None) for name, one in zip(names, parts, strict=True)}
+            if all(values is not None for values in found_by.values()):
+                adata.uns[slot] = found_by
         run.stamp(adata.uns)
         write_h5ad(adata, output, force=force)
         summary |= {"cells": adata.n_obs, "features": adata.n_vars, "empty_cells": empty, "counts": int(adata.X.sum())}
+        if plot is not None:
+            groups = adata.obs[batch_key].astype(str).to_numpy() if batch_key in adata.obs else None
+            publish(plot, force, "the quality of the cells", violins, quality_columns(adata.obs), groups)
         log.info("%s: %d cells x %d features, %d counts", output, adata.n_obs, adata.n_vars, summary["counts"])
     return summary
 

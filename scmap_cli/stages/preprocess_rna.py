@@ -26,6 +26,8 @@ from scmap_cli.io.programs import Programs, load_programs
 from scmap_cli.io.rna import name_genes, read_rna, rna_form, unique_names
 from scmap_cli.io.text import read_names
 from scmap_cli.keys import HISTORY, LOG1P_LAYER
+from scmap_cli.plots.draw import publish
+from scmap_cli.plots.qc import quality_columns, violins
 from scmap_cli.runtime import provenance
 from scmap_cli.runtime.logs import log
 from scmap_cli.stages.gene_filter import LOG_BASES, check_gene_filter, filter_by_class
@@ -182,6 +184,7 @@ def preprocess_rna(
     log_base: str = "e",
     mito_prefix: Sequence[str] = ("MT-", "mt-"),
     join: Join = "inner",
+    plot: Path | None = None,
     seed: int = 0,
     force: bool = False,
     dry_run: bool = False,
@@ -224,6 +227,8 @@ def preprocess_rna(
         How names of mitochondrial genes begin.
     join
         Genes of all inputs (``inner``), or of any with zeros where one lacks them (``outer``).
+    plot
+        Draw the quality of the cells kept, by batch.
     seed
         Kept in the record; nothing here is random.
     force, dry_run
@@ -250,7 +255,9 @@ def preprocess_rna(
     _check_options(join, hvg, hvg_flavor, hvg_batch_key, batch_key, limits)
     check_gene_filter(gene_filter, label_key, housekeeping, train_cells, normalize, log_base)
     names = sample_names(paths, sample, r"(\.(h5ad|h5|hdf5|tsv|csv|txt|tab|mtx|gz))+$")
-    check_output(output, force)
+    for target in (output, plot):
+        if target is not None:
+            check_output(target, force)
     forms = [rna_form(path) for path in paths]
     loaded_programs = None if programs is None else load_programs(programs)
     housekeeping_names = [] if housekeeping is None else read_names(housekeeping)
@@ -332,6 +339,9 @@ def preprocess_rna(
             counts = adata.obs[batch_key].value_counts(sort=False)
             summary["batches"] = {str(name): int(count) for name, count in counts.items()}
         write_h5ad(adata, output, force=force)
+        if plot is not None:
+            groups = adata.obs[batch_key].astype(str).to_numpy() if batch_key in adata.obs else None
+            publish(plot, force, "the quality of the cells", violins, quality_columns(adata.obs), groups)
         log.info("%s: %d cells x %d genes", output, adata.n_obs, adata.n_vars)
     return summary
 

@@ -20,15 +20,11 @@ from scmap_cli.io.text import read_json, read_table
 from scmap_cli.plots.draw import embedding as draw_embedding
 from scmap_cli.plots.draw import loss_curves
 from scmap_cli.plots.page import details, figure, grid, heading, table, text
-from scmap_cli.plots.qc import depth_dependence, fragment_lengths, tss_profile, violins
+from scmap_cli.plots.qc import depth_dependence, elbow, fragment_lengths, quality_columns, tss_profile, violins
 from scmap_cli.stages.describe import describe
+from scmap_cli.stages.embeddings import BASELINES, baseline_slot
 
-QUALITY = (
-    *("total_counts", "n_genes_by_counts", "pct_counts_mt", "n_fragments", "frip", "tss_enrichment"),
-    *("promoter_ratio", "nucleosome_signal", "n_features"),
-)
-"""Columns of cells whose distributions are shown."""
-
+_LINEAR = tuple(keys.embedding_key(baseline_slot(name)) for name in BASELINES)
 _BATCHES = ("batch", "sample")
 _DEPTHS = ("n_fragments", "total_counts", "depth")
 _MOST_CATEGORIES, _MOST_PICTURES, _MOST_CELLS = 100, 8, 100_000
@@ -108,16 +104,11 @@ def _cells(part: Part, path: Path, adata: AnnData, found: dict[str, Any], batch_
     if batch_key is not None and batch_key not in obs:
         raise InputError(f"{path} has no obs column {batch_key!r}", f"columns: {', '.join(map(str, obs.columns))}")
     groups = None if group is None else obs[group].astype(object).astype(str).to_numpy()
-    shown = [name for name in QUALITY if name in obs and pd.api.types.is_numeric_dtype(obs[name])]
     drawn = []
-    for name in shown:
-        values = obs[name].to_numpy(dtype=np.float64)
-        if np.isfinite(values).any():
-            part.numbers[f"median_{name}"] = float(np.nanmedian(values))
-            caption = f"{name.replace('_', ' ')}, median {np.nanmedian(values):.4g}" + (
-                f", by {group}" if group else ""
-            )
-            drawn.append(figure(caption, violins, {name: values}, groups))
+    for name, values in quality_columns(obs).items():
+        part.numbers[f"median_{name}"] = float(np.nanmedian(values))
+        caption = f"{name.replace('_', ' ')}, median {np.nanmedian(values):.4g}" + (f", by {group}" if group else "")
+        drawn.append(figure(caption, violins, {name: values}, groups))
     for slot, draw, caption in (
         (keys.FRAGMENT_LENGTHS, fragment_lengths, "lengths of the fragments"),
         (keys.TSS_PROFILE, tss_profile, "cuts around start sites"),
@@ -173,6 +164,9 @@ def _pictures(part: Part, adata: AnnData, color: Sequence[str]) -> None:
         sample = f" ({len(rows):,} of {len(xy_n2):,} cells)" if len(rows) < len(xy_n2) else ""
         part.add("Pictures", heading(f"{part.name}{sample}"), grid(drawn))
     for key in models:
+        if key in _LINEAR:
+            spread_z = np.asarray(adata.obsm[key], dtype=np.float64).var(axis=0)
+            part.add("Pictures", grid([figure(f"{part.name}: dimensions of {key}", elbow, spread_z)]))
         emb_nz = np.asarray(adata.obsm[key], dtype=np.float64)
         if depth is None or emb_nz.ndim != 2 or not np.isfinite(emb_nz).all() or len(emb_nz) < 3:
             continue
@@ -257,7 +251,11 @@ def describe_model(path: Path) -> Part:
             "conditions",
             f"{len(conditions)} of {found['batch_key'] or 'no column'}: {', '.join(map(str, conditions[:12]))}",
         ],
-        *([key, _plain(value)] for key, value in metrics.items() if key not in ("model", "genes", "peaks")),
+        *(
+            [key, _plain(value)]
+            for key, value in metrics.items()
+            if value is not None and key not in ("model", "genes", "peaks")
+        ),
     ]
     part.add("Models", heading(part.name), table(["", ""], rows))
     history = [row for row in files.read_history(path) if "epoch" in row and "train_loss" in row]

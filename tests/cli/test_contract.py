@@ -117,8 +117,9 @@ def test_the_same_flag_means_the_same_everywhere():
                 # What can be chosen differs by verb; that a name is chosen does not.
                 form = "Literal" if flag in CHOICES_DIFFER and "Literal" in form else form
                 kind = (p.multiple, bool(p.is_flag), form)
-                if flag == "-k" or (flag, verb) == ("--genes", "embed"):
-                    # What a verb counts: neighbours of several graphs, or genes. What is embedded: genes, not cells.
+                if flag in ("-k", "--baseline") or (flag, verb) == ("--genes", "embed"):
+                    # What a verb counts: neighbours of several graphs, or genes. One baseline made, or several scored.
+                    # What is embedded: genes, not cells.
                     continue
                 meaning = (tuple(p.opts), *kind)
                 if flag in SAME_MEANING:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from scmap_cli.metrics.imputation import best_threshold, dice, dice_imputed, dice_raw
+from scmap_cli.metrics.imputation import best_threshold, dice, dice_imputed, dice_raw, means_by_profile
 
 
 @pytest.fixture
@@ -78,3 +78,18 @@ def test_perfect_and_empty():
     values = np.array([[1.0, 0, 1], [0, 0, 0]])
     assert dice_imputed(in_blocks(values, 2), opened, types)["soft"].tolist() == [1, 0]
     assert dice(np.zeros(1), np.zeros(1), np.zeros(1)).tolist() == [0]
+
+
+@pytest.mark.parametrize("rows", [1, 7, 100])
+def test_means_by_profile_are_those_of_a_plain_loop(case, rows):
+    opened, types, values = case
+    opened = opened.copy()
+    opened[:, :4] = True
+    types = np.where(types == 1, 2, types)
+    found = means_by_profile(in_blocks(values, rows), opened, types)
+    own = opened & (opened.sum(axis=0) <= 1)
+    for cells in (0, 2):
+        for peaks in range(3):
+            expected = values[types == cells][:, own[peaks]].mean()
+            assert found[cells, peaks] == pytest.approx(expected, rel=1e-5)
+    assert np.isnan(found[1]).all()

@@ -105,7 +105,8 @@ def shell(server: Any, tmp_path: Path) -> Iterator[Shell]:
     thread = threading.Thread(target=_serve, args=(server, listener, tmp_path / "streams"), daemon=True)
     thread.start()
     path = f"{tmp_path / 'bin'}:{Path(sys.executable).parent}:{os.environ['PATH']}"
-    env = os.environ | {"PATH": path, "SCMAP_SOCKET": str(tmp_path / "s"), "PYTHONPATH": str(ROOT)}
+    modules = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+    env = os.environ | {"PATH": path, "SCMAP_SOCKET": str(tmp_path / "s"), "PYTHONPATH": modules}
     made = Shell(tmp_path / "work", tmp_path / "bin", env)
     made.add("scmap", SCMAP)
     yield made

@@ -52,7 +52,13 @@ DRAWN = {
     ),
     "dice": (
         scores.dice_panels,
-        [{"file": "a", "dice": {"raw": {"by_type": {"B": 0.4}}, "scale": {"by_type": {"B": 0.6}}}}],
+        [
+            {
+                "file": "a",
+                "dice": {"raw": {"by_type": {"B": 0.4}}, "scale": {"by_type": {"B": 0.6}}},
+                "by_profile": {"types": ["B"], "raw": [[0.1]], "imputed": [[None]]},
+            }
+        ],
     ),
     "programs": (scores.ranked_bars, np.array([4.0, -3.0]), ["P" * 60, "Q"], np.array([True, False])),
 }
