@@ -72,7 +72,7 @@ def verb(
             help="Share of the loss taken on the masked genes themselves; 0 is the paper's loss.",
             rich_help_panel=o.MODEL,
         ),
-    ] = 0.5,
+    ] = 0.9,
     width: Annotated[
         int, typer.Option("--width", metavar="N", help="Width of the hidden layers.", rich_help_panel=o.MODEL)
     ] = 64,

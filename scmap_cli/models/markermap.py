@@ -113,7 +113,7 @@ class MarkerMapConfig:
     mode: str = "supervised"
     tradeoff: float = 0.5
     loss_scale: str = "per-gene"
-    direct_share: float = 0.5
+    direct_share: float = 0.9
     width: int = 64
     latent: int = 16
     logits: str = "network"

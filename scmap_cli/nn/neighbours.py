@@ -8,7 +8,7 @@ from torch import Tensor
 # What a distance or a sum that must not count is set to.
 _FAR = 1e9
 # Cells times genes up to which the neighbours of every cell of a batch are looked at.
-_MOST = 1 << 19
+_MOST = 1 << 20
 
 
 def neighbour_loss(x_na: Tensor, mask_a: Tensor | None, log_reach: Tensor, class_n: Tensor) -> Tensor:
