@@ -274,7 +274,7 @@ def _score(one: Imputed, known: _Truth, thresholds: Sequence[float]) -> dict[str
     best, f1 = best_threshold(blocks, open_tp, type_n)
     scores = {"raw": dice_raw(raw, open_tp, type_n)}
     scores |= dice_imputed(blocks, open_tp, type_n, thresholds=thresholds, best=best, means=averages)
-    present, rows = np.unique(type_n), max(1, _BLOCK // max(len(one.peaks), 1))
+    present, rows = np.unique(type_n), max(1, _BLOCK // max(len(one.features), 1))
     views: dict[str, Blocks] = {"raw": lambda: (part.toarray() for _, part in row_chunks(raw, rows)), "imputed": blocks}
     means = {name: means_by_profile(view, open_tp, type_n)[np.ix_(present, present)] for name, view in views.items()}
     return {
