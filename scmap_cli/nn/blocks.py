@@ -22,10 +22,9 @@ class ConditionalEncoder(nn.Module):
 
     def __init__(self, n_features: int, n_conditions: int, hidden: tuple[int, ...], dropout: float) -> None:
         super().__init__()
-        # As torch starts a linear layer.
-        bound = n_features**-0.5
-        self.first_gh = nn.Parameter(torch.empty(n_features, hidden[0]).uniform_(-bound, bound))
-        self.first_bias_h = nn.Parameter(torch.empty(hidden[0]).uniform_(-bound, bound))
+        first = nn.Linear(n_features, hidden[0])
+        self.first_gh = nn.Parameter(first.weight.detach().T.contiguous())
+        self.first_bias_h = first.bias
         self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(hidden))
         self.condition_bh = nn.Parameter(torch.zeros(n_conditions, hidden[0]))
         self.dropout = dropout
