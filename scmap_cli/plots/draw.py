@@ -217,12 +217,14 @@ def embedding(xy_n2: np.ndarray, columns: Mapping[str, np.ndarray], path: Path, 
     path
         Where to write.
     width
-        Of a panel with its legend, in inches; less makes the text larger beside the cells.
+        Of a panel in inches (with its legend, where there are several); less makes the text larger beside the cells.
     """
     figure, panels = _figure(width * len(columns), width / 1.2, len(columns))
     for axes, (title, values) in zip(panels, columns.items(), strict=True):
         _scatter(figure, axes, xy_n2, title, np.asarray(values))
-    figure.tight_layout()
+    # A legend beside a single panel adds to the figure; among several it must not reach into the next one.
+    if len(columns) > 1:
+        figure.tight_layout()
     _save(figure, path)
 
 
@@ -247,7 +249,7 @@ def _scatter(figure: Any, axes: Any, xy_n2: np.ndarray, title: str, values: np.n
         shown = np.argsort(-np.bincount(codes), kind="stable")[:_MOST_NAMED]
         _legend(axes, names, colours, np.sort(shown))
         if len(names) > len(_COLOURS):
-            _numbers(axes, xy_n2, codes, np.sort(shown))
+            _write_marks(axes, xy_n2, codes, np.sort(shown), _marks(names, np.sort(shown)))
     axes.set_title(title, fontsize=10)
     axes.set_xticks([])
     axes.set_yticks([])
@@ -271,13 +273,13 @@ def _rgba(colour: Any) -> tuple[float, float, float, float]:
 
 
 def _legend(axes: Any, names: np.ndarray, colours: np.ndarray, shown: np.ndarray) -> None:
-    """Names beside the panel; more of them than colours are told apart by numbers, which also stand on the cells."""
+    """Names beside the panel; more of them than colours are told apart by marks, which also stand on the cells."""
     from matplotlib.lines import Line2D
 
-    numbered = len(names) > len(_COLOURS)
     handles = []
-    for number, which in enumerate(shown, 1):
-        label = f"{number} {_short(str(names[which]), 28)}" if numbered else _short(str(names[which]), 28)
+    for mark, which in zip(_marks(names, shown), shown, strict=True):
+        name = _short(str(names[which]), 28)
+        label = f"{mark} {name}" if len(names) > len(_COLOURS) and mark != name else name
         handles.append(Line2D([], [], marker="o", linestyle="", markersize=5, color=tuple(colours[which]), label=label))
     if len(shown) < len(names):
         handles.append(Line2D([], [], linestyle="", label=f"and {len(names) - len(shown)} more"))
@@ -285,10 +287,17 @@ def _legend(axes: Any, names: np.ndarray, colours: np.ndarray, shown: np.ndarray
     axes.legend(handles=handles, frameon=False, fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5), ncols=columns)
 
 
-def _numbers(axes: Any, xy_n2: np.ndarray, codes: np.ndarray, shown: np.ndarray) -> None:
+def _marks(names: np.ndarray, shown: np.ndarray) -> list[str]:
+    """What stands for a category on the cells: short names themselves, else numbers from 1."""
+    if all(len(name) <= 3 for name in names):
+        return [str(names[which]) for which in shown]
+    return [str(number) for number in range(1, len(shown) + 1)]
+
+
+def _write_marks(axes: Any, xy_n2: np.ndarray, codes: np.ndarray, shown: np.ndarray, marks: Sequence[str]) -> None:
     from matplotlib.patheffects import withStroke
 
-    for number, which in enumerate(shown, 1):
+    for mark, which in zip(marks, shown, strict=True):
         place = np.median(xy_n2[codes == which], axis=0)
         outline = [withStroke(linewidth=2, foreground="white")]
-        axes.text(*place, str(number), fontsize=7, ha="center", va="center", path_effects=outline)
+        axes.text(*place, mark, fontsize=7, ha="center", va="center", path_effects=outline)

@@ -32,7 +32,7 @@ table { border-collapse: collapse; font-size: 0.875rem; overflow-wrap: normal; }
 th, td { padding: 0.3rem 0.7rem 0.3rem 0; text-align: left; vertical-align: top; border-bottom: 1px solid var(--line); }
 th { font-weight: 600; } td.number, th.number { text-align: right; white-space: nowrap;
   font-variant-numeric: tabular-nums; } td.best { font-weight: 700; }
-td.text { min-width: 7rem; max-width: 26rem; overflow-wrap: anywhere; }
+td.text { min-width: 9rem; max-width: 26rem; overflow-wrap: anywhere; }
 .grid { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 21rem), 1fr)); gap: 1rem; }
 figure { margin: 0; } figure.wide { grid-column: 1 / -1; } figure.wide .scroll img { min-width: 44rem; }
 img { display: block; max-width: 100%; height: auto; }

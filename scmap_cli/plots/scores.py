@@ -90,7 +90,7 @@ def integration_panels(results: Sequence[Mapping[str, Any]], path: Path) -> None
     panels = np.atleast_1d(right.subplots(len(shared), 1, sharex=True))
     for panel, entry, name in zip(panels, shared, names, strict=False):
         _share_lines(panel, entry["details"]["batch_shares"], name)
-    panels[0].legend(fontsize=7, frameon=False, title="batch", title_fontsize=7, loc="upper right")
+    panels[0].legend(fontsize=7, frameon=False, title="batch", title_fontsize=7, loc="upper center")
     panels[-1].set_xlabel("share of the batch among 50 neighbours, sizes levelled out", fontsize=8)
     _save(figure, path)
 

@@ -28,6 +28,7 @@ _LINEAR = tuple(keys.embedding_key(baseline_slot(name)) for name in BASELINES)
 _BATCHES = ("batch", "sample")
 _DEPTHS = ("n_fragments", "total_counts", "depth")
 _MOST_CATEGORIES, _MOST_PICTURES, _MOST_CELLS = 100, 8, 100_000
+_ONE_COLUMN = 20
 _OVERLAP = "overlap.json"
 _LARGEST_JSON = 16 << 20
 _FEW_COUNTS, _MANY_UNKNOWN, _MANY_NEW, _LITTLE_OVERLAP, _ACTIVE = 0.01, 0.2, 0.95, 0.8, 0.9
@@ -157,10 +158,13 @@ def _pictures(part: Part, adata: AnnData, color: Sequence[str]) -> None:
         xy_n2 = np.asarray(adata.obsm[place])[:, :2]
         rows = _some(len(xy_n2))
         columns = _columns(part, adata, color)
-        drawn = [
-            figure(f"{part.name}: {name}", draw_embedding, xy_n2[rows], {name: values[rows]}, width=3.7)
-            for name, values in columns.items()
-        ]
+        drawn = []
+        for name, values in columns.items():
+            # A legend of several columns takes the room of the cells.
+            many = values.dtype.kind not in "fc" and len(np.unique(values[rows])) > _ONE_COLUMN
+            shown = {name: values[rows]}
+            caption = f"{part.name}: {name}"
+            drawn.append(figure(caption, draw_embedding, xy_n2[rows], shown, wide=many, width=4.4 if many else 3.0))
         sample = f" ({len(rows):,} of {len(xy_n2):,} cells)" if len(rows) < len(xy_n2) else ""
         part.add("Pictures", heading(f"{part.name}{sample}"), grid(drawn))
     for key in models:
