@@ -29,7 +29,7 @@ def load_package():
         except ImportError:
             module = types.ModuleType(name)
             for member in members:
-                setattr(module, member, None)
+                setattr(module, member, type(member, (), {}))
             sys.modules[name] = module
     import markermap.vae_models
 

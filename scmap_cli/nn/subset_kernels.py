@@ -18,6 +18,7 @@ _LOOSE = {"nsz", "contract", "reassoc"}
 _kernel = partial(compiled, fastmath={*_LOOSE, "nnan"}, error_model="numpy")
 _inline = njit(fastmath={*_LOOSE, "nnan"}, error_model="numpy")
 _LOWEST = f32(-80.0)
+_SMALL, _BLOCK = f32(0.015), 256
 
 
 @_inline
@@ -40,11 +41,23 @@ def _exponentials(w_g: Any, top: Any, reverse: Any, a_g: Any) -> Any:
 
 @_inline
 def _reduce(w_g: Any, a_g: Any, mask_g: Any, scale: Any) -> None:
-    for j in range(len(w_g)):
-        a = a_g[j] * scale
-        a_g[j] = a
-        mask_g[j] += a
-        w_g[j] += log1p32(-a)
+    for start in range(0, len(w_g), _BLOCK):
+        end = start + _BLOCK
+        w_b, a_b, mask_b = w_g[start:end], a_g[start:end], mask_g[start:end]
+        largest = f32(0.0)
+        for j in range(len(a_b)):
+            a = a_b[j] * scale
+            a_b[j] = a
+            mask_b[j] += a
+            largest = max(largest, a)
+        # Nearly all entries are small, and four terms of the series are then as exact as the logarithm.
+        if largest < _SMALL:
+            for j in range(len(a_b)):
+                a = a_b[j]
+                w_b[j] -= a * (f32(1.0) + a * (f32(0.5) + a * (f32(1 / 3) + a * f32(0.25))))
+        else:
+            for j in range(len(a_b)):
+                w_b[j] += log1p32(-a_b[j])
 
 
 @_kernel
