@@ -82,7 +82,7 @@ class ScmapModel(nn.Module, ABC):
         """Cells in memory as this model reads them."""
         return CsrStore(counts, condition_n, dtype, covariates)
 
-    def compile_parts(self) -> None:
+    def compile_parts(self, backend: str = "inductor") -> None:
         """Let torch compile what gains from it; a model for which that is nothing compiles nothing."""
 
     @abstractmethod
