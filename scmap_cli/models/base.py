@@ -83,7 +83,7 @@ class ScmapModel(nn.Module, ABC):
         """Cells in memory as this model reads them; ``told`` as :class:`~scmap_cli.data.batches.CsrStore` takes it."""
         return CsrStore(counts, condition_n, dtype, **told)
 
-    def compile_parts(self) -> None:
+    def compile_parts(self, backend: str = "inductor") -> None:
         """Let torch compile what gains from it; a model for which that is nothing compiles nothing."""
 
     @abstractmethod

@@ -227,11 +227,11 @@ class Expresser(ScmapModel):
         """Cells as packed tokens; the model is told nothing else of them."""
         return TokenStore(MemoryRows(counts), condition_n, dtype)
 
-    def compile_parts(self) -> None:
+    def compile_parts(self, backend: str = "inductor") -> None:
         """Norms and linear layers of the blocks are compiled; lengths differ by batch."""
         for module in self.modules():
             if isinstance(module, Block):
-                module.feed.compile(dynamic=True)
+                module.feed.compile(backend=backend, dynamic=True)
 
     def flops(self, lengths: np.ndarray) -> float:
         """Floating-point operations of a training step on cells with so many genes.

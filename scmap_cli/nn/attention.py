@@ -63,6 +63,15 @@ def _jagged(q_the: Tensor, k_uhe: Tensor, v_uhe: Tensor, q_edges: Tensor, k_edge
     return found[..., :width]
 
 
+class _Feed(nn.Sequential):
+    """Modules one after the other; torch compiles no container of its own, but this one."""
+
+    def forward(self, x_td: Tensor) -> Tensor:
+        for module in self:
+            x_td = module(x_td)
+        return x_td
+
+
 class Block(nn.Module):
     """One layer of a transformer encoder on packed tokens: self-attention, then two linear layers with GELU.
 
@@ -80,7 +89,7 @@ class Block(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.qkv = nn.Linear(width, 3 * width)
         self.out = nn.Linear(width, width)
-        self.feed = nn.Sequential(
+        self.feed = _Feed(
             nn.LayerNorm(width), nn.Linear(width, feed), nn.GELU(approximate="tanh"), nn.Linear(feed, width)
         )
 

@@ -231,10 +231,17 @@ def test_flops_are_those_of_the_layers():
     assert net.flops(np.array([p])) == pytest.approx(3 * forward)
 
 
-def test_compiled_parts_keep_their_names():
-    net = model()
-    before = set(net.state_dict())
-    net.compile_parts()
+@pytest.mark.filterwarnings("ignore")
+def test_compiled_parts_are_compiled_and_keep_their_names():
+    """Torch takes the layers for one graph; the backend is the one that needs no C++ compiler."""
+    from torch._dynamo.utils import counters
+
+    net, matrix = model(layers=2), cells()
+    before, expected = set(net.state_dict()), net.loss(batch_of(matrix)).total.item()
+    counters.clear()
+    net.compile_parts("eager")
+    assert net.loss(batch_of(matrix)).total.item() == pytest.approx(expected)
+    assert counters["frames"]["ok"] >= 1
     assert set(net.state_dict()) == before
 
 
