@@ -82,8 +82,8 @@ class MarkerMapConfig:
     loss_scale
         ``per-gene``: reconstruction is a mean over genes. ``sum``: it is a sum.
     direct_share
-        Share of either loss that is taken on the masked genes themselves: neighbours for labels, ridge regression for
-        genes. The rest is that of the classifier or the decoders.
+        Share of either loss that is taken on the masked genes themselves while the mask is soft: neighbours for labels,
+        ridge regression for genes. The rest is that of the classifier or the decoders.
     width
         Width of all hidden layers.
     latent
@@ -311,8 +311,8 @@ class MarkerMap(ScmapModel):
 
     def _decoded(self, decoder: nn.Sequential, z_nz: Tensor, genes_s: Tensor | None) -> Tensor:
         """What a decoder makes of some genes, (n, s), or of all."""
-        block, last = decoder
-        assert isinstance(last, nn.Linear)
+        block = decoder[0]
+        last: Any = decoder[1]
         if genes_s is None:
             return last(block(z_nz)).to(self.dtype)
         return nnf.linear(block(z_nz), last.weight[genes_s], last.bias[genes_s]).to(self.dtype)
@@ -327,8 +327,10 @@ class MarkerMap(ScmapModel):
 
         Parts: ``class``, ``neighbours``; ``recon``, ``kl``, ``ridge`` and, once the mask is hard, ``spread``; ``cost``.
         """
-        config, alpha, share = self.config, self.config.alpha, self.config.direct_share
+        config, alpha = self.config, self.config.alpha
         noise = batch.noise if batch.progress < self.annealing else None
+        # What is taken on the genes themselves moves nothing once these are fixed, so that it is reported only.
+        share = 0.0 if noise is None else config.direct_share
         soft = noise is not None
         mask_a: Tensor | None = None
         x_ng = self._values(batch) if alpha > 0 or (soft and config.logits == "network") else None

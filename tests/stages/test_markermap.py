@@ -38,14 +38,20 @@ def counts(tmp_path_factory) -> Path:
 def train(counts: Path, folder: Path, mode: str = "joint", **more) -> dict:
     options = {**SMALL, "mode": mode, **more.pop("model_options", {})}
     return train_markermap(
-        counts, folder, label_key="cell_type", model_options=options, train_options=QUICK, device="cpu", **more
+        counts,
+        folder,
+        label_key="cell_type",
+        model_options=options,
+        train_options={**QUICK, **more.pop("train_options", {})},
+        device="cpu",
+        **more,
     )
 
 
 @pytest.fixture(scope="module")
 def joint(counts, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("models") / "joint"
-    train(counts, folder)
+    train(counts, folder, train_options={"epochs": 60})
     return folder
 
 
