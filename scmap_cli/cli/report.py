@@ -15,8 +15,8 @@ EPILOG = """\b
 Example:
   scmap report model embedded.h5ad scores.json tests.tsv -o report.html --color cell_type,batch
 
-Pitfall: pictures of cells need coordinates in the file, which `scmap embed --umap` makes; the report computes no new
-embedding and no new score.
+Pitfall: the report draws the cells of a file by the coordinates it holds; make them first, by `scmap embed --umap`. No
+new embedding or score is computed.
 """
 
 
