@@ -36,8 +36,8 @@ _OF_MODELS = (
 _OF_BASELINES = ("components", "drop_first", "tfidf", "binary")
 # What --genes has no use for.
 _OF_CELLS = (
-    *("batch_key", "missing", "variance", "program_scores", "groupby", "umap", "tsne", "cluster_method", "resolution"),
-    *("neighbors", "cluster_backend", "plot", "color"),
+    *("batch_key", "missing", "reference_key", "ignore_rna", "variance", "program_scores", "groupby", "umap", "tsne"),
+    *("cluster_method", "resolution", "neighbors", "cluster_backend", "plot", "color"),
 )
 
 
