@@ -151,7 +151,7 @@ class Trainer:
         if self.best:
             self.model.load_state_dict(self.best)
             self.model.loaded()
-        cells = self._span(self.steps - 1)[1]
+        cells = self._edges(self.steps - 1)[-1]
         best_epoch = state.best_epoch or state.epoch
         return FitResult(state.history, best_epoch, state.epoch < config.epochs, self.epoch_seconds, cells, self.work)
 
@@ -199,9 +199,7 @@ class Trainer:
     def _step(self, rows: Tensor) -> list[LossOutput]:
         """One step of the optimiser; the losses of the batches whose gradients it adds up."""
         state, world = self.state, self.ranks.world
-        start, end = self._span(state.step)
-        parts = world * self.batches
-        edges = [(end - start) * i // parts for i in range(parts + 1)]
+        edges = self._edges(state.step)
         position = state.epoch + state.step / self.steps
         seed = mixed_seed(self.seed, "train", state.epoch, state.step)
         self._set_pace(position)
@@ -209,8 +207,8 @@ class Trainer:
         outputs = []
         for number in range(self.batches):
             first, last = edges[number * world + self.ranks.rank :][:2]
-            noise = Noise(seed, end - start, first, self.device)
-            batch = self.store.batch(rows[start + first : start + last], noise, position)
+            noise = Noise(seed, edges[-1] - edges[0], first - edges[0], self.device)
+            batch = self.store.batch(rows[first:last], noise, position)
             with self._shared_at(last=number == self.batches - 1):
                 with self._precision():
                     output: LossOutput = self.loss_of(batch)
@@ -241,12 +239,13 @@ class Trainer:
         """Gradients are exchanged with the other ranks once a step, with the last of its batches."""
         return nullcontext() if last or self.ranks.world == 1 else self.loss_of.no_sync()  # type: ignore[operator]
 
-    def _span(self, step: int) -> tuple[int, int]:
-        """First row and end of a step of all ranks."""
+    def _edges(self, step: int) -> list[int]:
+        """First rows of the batches of a step, those of all ranks before the next, and the end of the last."""
+        parts = self.ranks.world * self.batches
+        start, end = step * self.batch_size * parts, (step + 1) * self.batch_size * parts
         if self.model.every_cell:
-            return len(self.train_rows) * step // self.steps, len(self.train_rows) * (step + 1) // self.steps
-        whole = self.batch_size * self.ranks.world * self.batches
-        return step * whole, (step + 1) * whole
+            start, end = (len(self.train_rows) * at // self.steps for at in (step, step + 1))
+        return [start + (end - start) * i // parts for i in range(parts + 1)]
 
     def _precision(self) -> Any:
         if self.config.precision == "bf16":

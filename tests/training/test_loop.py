@@ -210,10 +210,10 @@ def test_a_model_that_must_see_every_cell_sees_each_once_an_epoch(case, world: i
         whole = 16 * world
         trainer.steps = -(-len(trainer.train_rows) // whole)
         for step in range(trainer.steps):
-            (start, end), own = trainer._span(step)
-            seen += range(start + own[0], start + own[1])
-            sizes.append(own[1] - own[0])
-            assert end - start <= whole
+            edges = trainer._edges(step)
+            seen += range(edges[rank], edges[rank + 1])
+            sizes.append(edges[rank + 1] - edges[rank])
+            assert edges[-1] - edges[0] <= whole
     assert sorted(seen) == list(range(len(trainer.train_rows)))
     assert max(sizes) <= 16
     assert max(sizes) - min(sizes) <= 2
