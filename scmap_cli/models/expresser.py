@@ -19,7 +19,7 @@ What the text leaves open, or where it is not followed:
 
 * **Leaks.** The text takes L, the bins and the normalising total from the whole cell, masked genes included: if the
   largest value is masked, L is the answer, and the total tells the sum of what is masked. Here all three are taken from
-  the observed genes of each draw; ``leaky=True`` is the text's way.
+  the observed genes of each draw; ``leaky=True`` is the text's way, in training.
 * Bins are numbered 1..k by ceil(k x / L): the text's half-open intervals leave out the largest value. ``binning`` can
   be ``quantile``: k equal shares of the cell's observed values, equal values together.
 * The masked share is not told: each cell and draw has its own, uniform in ``mask_low``..``mask_high``. As the encoder's
@@ -94,7 +94,7 @@ class ExpresserConfig:
     residual
         Whether the decoder adds the masked gene's own vector; the layer in its place always does.
     leaky
-        Take scale, bins and total from the whole cell, as the text does.
+        Take scale, bins and total from the whole cell in training, as the text does.
     """
 
     preset: str = "thesis"

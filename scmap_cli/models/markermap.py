@@ -23,11 +23,11 @@ Where the released code differs, and what is done here:
 * Its cross-entropy is nearly zero for any panel that holds a few good genes of each class, because the classifier may
   weigh them as it likes; what else is in the panel is then left to noise. And its decoders see a panel through 16
   latent dimensions, and lag behind the mask. ``direct_share`` is the share of either loss that is taken on the masked
-  genes themselves, without a network: for labels neighbourhood components analysis (Goldberger et al. 2004), the
-  chance that a neighbour, drawn by its distance, is of another class; for all genes ridge regression within the batch.
-  0 is the paper's loss.
+  genes themselves, without a network: for labels neighbourhood components analysis (Goldberger et al. 2004), minus the
+  log of the chance that a neighbour, drawn by its distance, is of the same class; for all genes ridge regression
+  within the batch. 0 is the paper's loss for labels.
 * Its Gaussian likelihood divides an error by the reconstructed variance, and so the mask looks away from genes that are
-  hard to rebuild. Here mean and mask learn by squared errors, equation 4 as printed, and the variance decoder learns
+  hard to rebuild. Here mean and mask learn by squared errors, and the variance decoder learns
   from what is left once the mask is hard. ``rebuild_by`` "gaussian" is the released way.
 * Layer norm instead of batch norm, so that a cell's values do not depend on the others of its batch.
 
@@ -146,6 +146,8 @@ class MarkerMapConfig:
         for key in ("anneal_epochs", "kl_weight", "prior_weight", "cost_weight"):
             if getattr(self, key) < 0:
                 raise UsageError(f"{key} {getattr(self, key)} must not be negative")
+        if self.anneal_epochs == 0:
+            raise UsageError("anneal_epochs is 0", "the mask is chosen while the temperature falls; give some epochs")
         if not 0 < self.gene_share <= 1:
             raise UsageError(f"gene_share {self.gene_share} is not in (0, 1]")
         if not 0 <= self.momentum < 1:

@@ -28,7 +28,7 @@ Where the released code differs, and what is done here:
 What the encoder is given. The thesis's encoder sees peaks alone, with or without RNA: what the RNA says of a cell is
 kept only as far as the weights memorise the cell, and is lost for cells held out. Here the reference of a paired cell
 is one more block beside its chromosomes, and is hidden from the encoder for a random share of the cells in each step
-(``reference_dropout``), so that one encoder serves both kinds of cells and puts them in one space: the cosines to be
+(``reference_dropout``), so that one encoder serves both kinds of cells, meant to share one space: the cosines to be
 met are the same whether a cell's RNA is seen or not. At a share of 1 the block is not there: the thesis's encoder.
 
 Defaults: 50 latent dimensions, 64 and 32 units a chromosome and lambda 1 are the thesis's and its code's; the others

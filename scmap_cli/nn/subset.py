@@ -7,7 +7,8 @@ Xie and Ermon, "Reparameterizable subset sampling via continuous relaxations" (2
 
     a^{(i)} = \operatorname{softmax}(w^{(i)} / \tau), \qquad w^{(i+1)} = w^{(i)} + \log(1 - a^{(i)}),
 
-and the mask is :math:`m = \sum_i a^{(i)}`. It sums to k; at high temperature its entries may exceed 1. With
+and the mask is :math:`m = \sum_i a^{(i)}`. It sums to k; an entry may exceed 1 where the largest
+logits are close to each other beside the temperature. With
 :math:`\bar m` and :math:`\bar w` the gradients in the mask and in a step's outgoing logits, a step's share is
 
 .. math::

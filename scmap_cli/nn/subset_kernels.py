@@ -67,7 +67,8 @@ def choose(w_g: Any, reverse: float, mask_g: Any, a_kg: Any, place_k: Any, rest_
     for i in range(len(a_kg)):
         top = _largest(w_g)
         place = 0
-        while w_g[place] != top:
+        # The bound is for logits that are no numbers, which equal nothing.
+        while place < len(w_g) - 1 and w_g[place] != top:
             place += 1
         a_g = a_kg[i]
         # On either side of the largest entry, so that the sum of the others is theirs alone.

@@ -264,8 +264,8 @@ def _of_input(path: Path, test: _Hidden, device: str, batch_size: int) -> np.nda
     if is_bundle(path):
         bundle = load_bundle(path)
         kind = get_model(bundle.config["model"])
-        if "impute" not in bundle.config["capabilities"] or kind.modality != "rna":
-            raise UsageError(f"{path} holds a model of type {bundle.config['model']}, which imputes no expression")
+        if bundle.config["model"] != "expresser":
+            raise UsageError(f"{path} holds a model of type {bundle.config['model']}, which gives no withheld values")
         where = resolve_device(device)
         model = restore_model(kind.load(), bundle.config, bundle.tensors, where)
         alignment = align(test.genes.to_numpy().astype(str), bundle.features)

@@ -67,8 +67,9 @@ def reference_id(adata: AnnData) -> str | None:
 def encoder_reference(bundle: Bundle, adata: AnnData, path: Path, key: str | None, ignore: bool) -> np.ndarray | None:
     """The reference that cells are encoded with, as :func:`reference_rows`; None for a model that takes none.
 
-    A model knows the reference that it was trained with. Cells of a file with another one are encoded by their peaks
-    alone, with a warning, unless ``key`` names an embedding of the same space.
+    A model knows the reference that it was trained with, if `preprocess multiome` made the file. Cells of a file with
+    another one are then encoded by their peaks alone, with a warning, unless ``key`` names an embedding of the same
+    space; a model trained on a file of another origin takes an embedding of the same name, with a warning.
 
     Parameters
     ----------
@@ -102,6 +103,13 @@ def encoder_reference(bundle: Bundle, adata: AnnData, path: Path, key: str | Non
                 path,
             )
             return empty
+        if known["id"] is None:
+            log.warning(
+                "nothing tells whether obsm %r of %s is of the space that the model was trained with; it is taken to "
+                "be (--ignore-rna leaves it out)",
+                known["key"],
+                path,
+            )
     rows, has_n = reference_rows(adata, key or known["key"], path)
     if rows.shape[1] != empty.shape[1]:
         raise InputError(
