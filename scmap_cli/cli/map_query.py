@@ -112,6 +112,15 @@ def verb(
             rich_help_panel=_LABELS,
         ),
     ] = "decoder",
+    components: Annotated[
+        int,
+        typer.Option(
+            "--components",
+            metavar="N",
+            help="Leading principal components of the reference that distances are taken in; 0 takes all dimensions.",
+            rich_help_panel=_LABELS,
+        ),
+    ] = 30,
     neighbors: Annotated[
         int,
         typer.Option(

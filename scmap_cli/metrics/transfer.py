@@ -103,6 +103,20 @@ def decoder_space(mean_nz: np.ndarray, w_gk: np.ndarray, shift_free: bool = True
     return mean_nz.astype(np.float64) @ (vector_zz * np.sqrt(np.maximum(value_z, 0.0)))
 
 
+def leading_components(reference_nz: np.ndarray, query_nz: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Both embeddings in the leading principal components of the reference; all of it where it has no more.
+
+    What a trained encoder adds to a cell by chance is spread over all dimensions, and what distinguishes cells lies in
+    few: fewer components make better neighbours of cells that the encoder was not trained on.
+    """
+    if count >= min(reference_nz.shape):
+        return reference_nz, query_nz
+    from sklearn.decomposition import PCA
+
+    fitted = PCA(count, svd_solver="covariance_eigh").fit(np.asarray(reference_nz, np.float64))
+    return fitted.transform(reference_nz), fitted.transform(query_nz)
+
+
 def transfer_labels(
     reference_nz: np.ndarray,
     reference_labels: np.ndarray,

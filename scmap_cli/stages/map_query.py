@@ -22,7 +22,7 @@ from scmap_cli.io.bundle import Bundle, is_bundle, load_bundle, read_program_siz
 from scmap_cli.io.h5ad import write_h5ad
 from scmap_cli.io.programs import load_programs
 from scmap_cli.metrics.programs import OVERLAP_COLUMNS, overlap_rows
-from scmap_cli.metrics.transfer import decoder_space, transfer_labels
+from scmap_cli.metrics.transfer import decoder_space, leading_components, transfer_labels
 from scmap_cli.models.expimap import ExpiMap, ExpiMapConfig
 from scmap_cli.models.surgery import extend, trained_parameters
 from scmap_cli.nn.noise import mixed_seed
@@ -108,6 +108,7 @@ def map_query(
     reference: Path | None = None,
     label_key: str | None = None,
     space: str = "decoder",
+    components: int = 30,
     neighbors: int = 15,
     unknown_below: float = 0.5,
     join: Path | None = None,
@@ -150,6 +151,8 @@ def map_query(
     space
         Where neighbours are looked for: ``decoder``, by what distinguishes cells in expression
         (:func:`~scmap_cli.metrics.transfer.decoder_space`), or ``latent``, the embedding as it is.
+    components
+        Leading principal components of the reference that distances are taken in; 0 takes all dimensions.
     neighbors, unknown_below
         Neighbours that vote, and the probability below which a cell is called ``unknown``.
     join
@@ -173,9 +176,14 @@ def map_query(
     model_dir, query, output, model_out = map(Path, (model_dir, query, output, model_out))
     if batch_key is not None and one_batch is not None:
         raise UsageError("--batch-key and --one-batch contradict each other", "give one of them")
-    _check(
-        output, join, reference, label_key, new_programs, space, neighbors, unknown_below, min_overlap, missing, resume
-    )
+    _check(output, join, reference, label_key, space, unknown_below, min_overlap, missing, resume)
+    for flag, number, least in (
+        ("new-programs", new_programs, 0),
+        ("components", components, 0),
+        ("neighbors", neighbors, 1),
+    ):
+        if number < least:
+            raise UsageError(f"--{flag} {number} must be at least {least}")
     for target in (output, join):
         if target is not None:
             check_output(target, force)
@@ -195,6 +203,7 @@ def map_query(
         "reference": reference,
         "label_key": label_key,
         "space": space,
+        "components": components,
         "neighbors": neighbors,
         "unknown_below": unknown_below,
         "model_config": dict(model_options or {}),
@@ -273,10 +282,11 @@ def map_query(
             spaces = [known_cells.mean_nz, mean_nz]
             if space == "decoder":
                 spaces = [decoder_space(z, w_gk, shift_free) for z in spaces]
+            reference_nz, query_nz = leading_components(*spaces, components) if components else spaces
             found = transfer_labels(
-                spaces[0],
+                reference_nz,
                 known_cells.labels,
-                spaces[1],
+                query_nz,
                 k=neighbors,
                 threshold=unknown_below,
                 seed=seed,
@@ -299,9 +309,7 @@ def _check(
     join: Path | None,
     reference: Path | None,
     label_key: str | None,
-    new_programs: int,
     space: str,
-    neighbors: int,
     unknown_below: float,
     min_overlap: float,
     missing: str,
@@ -313,12 +321,8 @@ def _check(
     if reference is None and (join is not None or label_key is not None):
         flag = "--join" if join is not None else "--label-key"
         raise UsageError(f"{flag} needs the cells of the reference", "give --reference ref.h5ad")
-    if new_programs < 0:
-        raise UsageError(f"--new-programs {new_programs} must not be negative")
     if space not in SPACES:
         raise UsageError(f"--space is {space!r}", f"choose one of {', '.join(SPACES)}")
-    if neighbors < 1:
-        raise UsageError(f"--neighbors {neighbors} must be at least 1")
     for flag, value in (("--unknown-below", unknown_below), ("--min-overlap", min_overlap)):
         if not 0 <= value <= 1:
             raise UsageError(f"{flag} {value} is not in [0, 1]")

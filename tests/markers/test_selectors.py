@@ -120,6 +120,7 @@ def test_as_published_differs(planted, name):
     assert as_meant.genes.tolist() != as_published.genes.tolist()
 
 
+@pytest.mark.slow
 def test_lassonet_as_published_goes_on_to_no_gene(monkeypatch, planted):
     small = planted.data.take_genes(np.arange(0, 24, 2))
     # The package looks for its first penalty for a minute; what matters here is where the path ends.

@@ -7,7 +7,7 @@ import pytest
 
 from scmap_cli.errors import InputError
 from scmap_cli.metrics import transfer
-from scmap_cli.metrics.transfer import decoder_space, nearest_in, transfer_labels
+from scmap_cli.metrics.transfer import decoder_space, leading_components, nearest_in, transfer_labels
 
 RNG = np.random.default_rng(0)
 CENTRES = np.array([[0.0, 0, 0], [10, 0, 0], [0, 10, 0]])
@@ -96,3 +96,13 @@ def test_distances_in_the_decoder_space_are_those_of_what_it_decodes() -> None:
     found = decoder_space(z, w)
     for i, j in ((0, 1), (4, 9)):
         assert np.linalg.norm(found[i] - found[j]) == pytest.approx(np.linalg.norm(logits[i] - logits[j]))
+
+
+def test_leading_components_are_those_of_the_reference() -> None:
+    reference, query = RNG.normal(size=(60, 6)) * [9, 7, 5, 1, 1, 1], RNG.normal(size=(8, 6))
+    first, second = leading_components(reference, query, 3)
+    centre = reference.mean(0)
+    axes = np.linalg.svd(reference - centre)[2][:3]
+    for found, values in ((first, reference), (second, query)):
+        np.testing.assert_allclose(np.abs(found), np.abs((values - centre) @ axes.T))
+    assert leading_components(reference, query, 6)[0] is reference

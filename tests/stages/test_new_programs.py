@@ -19,6 +19,9 @@ from scmap_cli.stages.map_query import map_query
 from scmap_cli.stages.simulate import simulate_rna
 from scmap_cli.stages.train import train
 
+# New programs need the default number of epochs.
+pytestmark = pytest.mark.slow
+
 LACKING = "type4"
 
 
