@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+import subprocess
 from html.parser import HTMLParser
 
 import anndata
@@ -71,6 +73,34 @@ def inputs(trained, tmp_path_factory):
 def made(inputs, tmp_path_factory):
     output = tmp_path_factory.mktemp("page") / "run.html"
     return report(inputs, output, title="A <run>"), output
+
+
+BROWSER = next(
+    filter(None, map(shutil.which, ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome"))), None
+)
+# The page itself allows no script, so a copy measures: what sticks out to the right, and pictures that did not load.
+MEASURE = """<script>onload = () => {
+  const broken = [...document.images].filter(i => !(i.complete && i.naturalWidth)).length;
+  document.title = [document.documentElement.scrollWidth, innerWidth, document.images.length, broken].join(" ");
+}</script>"""
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no Chromium on this machine")
+@pytest.mark.parametrize("width", [390, 1280])
+def test_a_browser_shows_the_page_without_sideways_scrolling(made, tmp_path, width):
+    text, policies = re.subn(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", made[1].read_text())
+    assert policies == 1
+    copy = tmp_path / "copy.html"
+    copy.write_text(text + MEASURE)
+    command = [
+        BROWSER, "--headless", "--no-sandbox", "--disable-gpu", f"--window-size={width},900",
+        f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", copy.as_uri(),
+    ]  # fmt: skip
+    dom = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+    needed, shown, pictures, broken = map(int, re.search(r"<title>([\d ]+)</title>", dom)[1].split())
+    assert needed <= shown
+    assert pictures > 0
+    assert broken == 0
 
 
 def test_the_page_needs_nothing_but_itself(made):
