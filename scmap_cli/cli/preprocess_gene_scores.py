@@ -26,10 +26,7 @@ def verb(
     input: Annotated[
         Path | None, typer.Argument(metavar="ATAC.h5ad", show_default=False, help="Counts of peaks, cells in rows.")
     ] = None,
-    output: Annotated[
-        Path | None,
-        typer.Option("-o", "--output", metavar="FILE.h5ad", help="File to write; required.", rich_help_panel=o.DATA),
-    ] = None,
+    output: o.H5adOutput = None,
     genes: Annotated[
         Path | None,
         typer.Option(
