@@ -20,7 +20,8 @@ from scmap_cli.data.qc_atac import cell_quality
 from scmap_cli.errors import InputError, UsageError
 from scmap_cli.io.atomic import check_output
 from scmap_cli.io.bam import BamOptions, is_bam
-from scmap_cli.io.bed import read_barcodes, read_tss
+from scmap_cli.io.bed import read_barcodes
+from scmap_cli.io.genes import read_tss
 from scmap_cli.io.h5ad import write_h5ad
 from scmap_cli.keys import FRAGMENT_LENGTHS, TSS_PROFILE
 from scmap_cli.plots.draw import publish
