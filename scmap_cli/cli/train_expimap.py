@@ -122,7 +122,7 @@ def verb(
     SIGUSR1 or Ctrl-C saves its state and exits 75; the same command goes on from there.
     """
     options = with_configs(ctx, begin(ctx, needs=("input", "output")))
-    from scmap_cli.stages.train import train
+    from scmap_cli.stages.train_expimap import train_expimap
 
-    train("expimap", **options)
+    train_expimap(**options)
     finish(options)

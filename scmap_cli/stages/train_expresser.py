@@ -76,7 +76,7 @@ def train_expresser(
         Fields of :class:`~scmap_cli.models.expresser.ExpresserConfig` and :class:`~scmap_cli.config.PretrainConfig`
         that differ from the defaults.
     seed, device, resume, metrics, force, dry_run
-        As :func:`scmap_cli.stages.train.train`.
+        As :func:`scmap_cli.stages.train_expimap.train_expimap`.
 
     Returns
     -------

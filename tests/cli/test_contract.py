@@ -26,7 +26,7 @@ STAGES = {
     "preprocess corpus": "scmap_cli.stages.preprocess_corpus:preprocess_corpus",
     "simulate rna": "scmap_cli.stages.simulate:simulate_rna",
     "simulate atac": "scmap_cli.stages.simulate_atac:simulate_atac",
-    "train expimap": "scmap_cli.stages.train:train",
+    "train expimap": "scmap_cli.stages.train_expimap:train_expimap",
     "train sailer": "scmap_cli.stages.train_sailer:train_sailer",
     "train sailerx": "scmap_cli.stages.train_sailerx:train_sailerx",
     "train expresser": "scmap_cli.stages.train_expresser:train_expresser",
@@ -138,7 +138,7 @@ def test_parameters_are_those_of_the_stage(verb):
     names = set(ours) - PROCESS - CHOOSES.get(verb, set())
     if verb in (*TRAIN, "map-query"):
         own = {n for n, p in ours.items() if getattr(p, "rich_help_panel", None) in (options.MODEL, options.TRAINING)}
-        names = (names - own) | {"model_options", "train_options"} | ({"model"} if verb == "train expimap" else set())
+        names = (names - own) | {"model_options", "train_options"}
     assert names == set(stage)
     for name in names & set(ours):
         default = stage[name].default

@@ -22,7 +22,7 @@ from scmap_cli.stages.embed import embed
 from scmap_cli.stages.gp_test import gp_test
 from scmap_cli.stages.map_query import map_query
 from scmap_cli.stages.simulate import simulate_rna
-from scmap_cli.stages.train import train
+from scmap_cli.stages.train_expimap import train_expimap
 
 SHORT: dict[str, Any] = {"epochs": 3, "batch_size": 64}
 
@@ -262,8 +262,8 @@ def test_a_file_whose_batch_cannot_be_told_is_refused(query: Path, tmp_path: Pat
     data = anndata.read_h5ad(trained.data)
     del data.obs["batch"]
     write_h5ad(data, tmp_path / "plain.h5ad")
-    train(
-        "expimap", tmp_path / "plain.h5ad", tmp_path / "ref", programs=trained.programs,
+    train_expimap(
+        tmp_path / "plain.h5ad", tmp_path / "ref", programs=trained.programs,
         train_options={"epochs": 2}, model_options={"hidden": [8]},
     )  # fmt: skip
     map_query(

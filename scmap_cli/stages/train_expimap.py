@@ -1,4 +1,4 @@
-"""``scmap train``: read counts and programs, train a model, publish its directory."""
+"""``scmap train expimap``: read counts and programs, train the model, publish its directory."""
 
 from __future__ import annotations
 
@@ -19,7 +19,6 @@ from scmap_cli.io.programs import Programs, load_programs
 from scmap_cli.keys import PROGRAM_NAMES, PROGRAMS_VARM
 from scmap_cli.models.expimap import ExpiMap, ExpiMapConfig, block_sizes
 from scmap_cli.nn.noise import mixed_seed
-from scmap_cli.registry import get_model
 from scmap_cli.runtime import provenance
 from scmap_cli.runtime.logs import log
 from scmap_cli.stages.inputs import RnaInput, condition_codes, condition_labels, load_rna, plain_records, programs_over
@@ -28,8 +27,7 @@ from scmap_cli.training.device import memory_errors, resolve_device
 from scmap_cli.training.distributed import ranks_from_environment
 
 
-def train(
-    model: str,
+def train_expimap(
     input: Path,
     output: Path,
     *,
@@ -47,12 +45,10 @@ def train(
     force: bool = False,
     dry_run: bool = False,
 ) -> dict[str, Any]:
-    """Train a model and write its directory.
+    """Train an expiMap model and write its directory.
 
     Parameters
     ----------
-    model
-        Name in the registry; ``expimap`` so far.
     input
         Raw counts: h5ad, 10x h5, 10x mtx folder or a text table.
     output
@@ -91,7 +87,6 @@ def train(
         With their exit codes 2, 2, 3, 5, 4, 75 and 6.
     """
     input, output = Path(input), Path(output)
-    get_model(model)
     settings = build(TrainConfig, train_options or {}, where="[train]")
     config = build(ExpiMapConfig, model_options or {}, where="[model]")
     if resume not in ("auto", "never"):
@@ -104,7 +99,7 @@ def train(
     target = resolve_device(device, ranks.local_rank)
 
     parameters = {
-        "model": model,
+        "model": ExpiMap.name,
         "programs": programs,
         "program_weights": program_weights,
         "batch_key": batch_key,
@@ -116,7 +111,7 @@ def train(
     inputs = [path for path in (input, programs, program_weights) if path is not None]
     with (
         provenance.run(
-            f"train {model}",
+            "train expimap",
             inputs=inputs,
             output=output if ranks.first and not dry_run else None,
             parameters=plain_records(parameters),
