@@ -95,7 +95,7 @@ def verb(
     """Gene scores: counts of the peaks at each gene's promoter and body, by distance and smoothed on request."""
     options = begin(ctx, needs=("input", "output", "genes"))
     if only is not None:
-        options["only"] = [name.strip() for name in only.split(",")]
+        options["only"] = o.names(only)
     from scmap_cli.stages.preprocess_gene_scores import preprocess_gene_scores
 
     preprocess_gene_scores(**options)

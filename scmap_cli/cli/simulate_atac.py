@@ -201,7 +201,7 @@ def verb(
     """
     options = begin(ctx, needs=("output",))
     if types is not None:
-        options["types"] = [name.strip() for name in types.split(",")]
+        options["types"] = o.names(types)
     for name, text in (("mu", mu), ("sigma", sigma), ("rho", rho)):
         if text is not None:
             options[name] = o.floats(text, f"--{name}")

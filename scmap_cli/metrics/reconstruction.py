@@ -73,7 +73,7 @@ def reconstruction_scores(
         ``mse`` and ``mae``: mean squared and absolute error of an entry (Table 2). ``jaccard`` and ``spearman`` of the
         variances over these cells. ``l2`` and ``l1``: mean over cells of the norm of a cell's error (equations 10, 11).
     """
-    original_ng, rebuilt_ng = original_ng.astype(np.float64), rebuilt_ng.astype(np.float64)
+    original_ng, rebuilt_ng = (one.astype(np.float64, copy=False) for one in (original_ng, rebuilt_ng))
     wrong = original_ng - rebuilt_ng
     size = np.abs(wrong)
     square_g = 1.0 if unit_g is None else unit_g**2

@@ -185,8 +185,10 @@ def standardise(log_counts: np.ndarray, mean: float, deviation: float) -> np.nda
     return (log_counts - mean) / (deviation if deviation > 0 else 1.0)
 
 
-def _log2(counts: sparse.csr_matrix) -> np.ndarray:
-    return np.log2(1.0 + counts.toarray().astype(np.float64))
+def _log2(values: sparse.csr_matrix) -> np.ndarray:
+    """log2(1 + value), dense float64; 0 stays 0, so the stored values alone are computed."""
+    logged = np.log2(1.0 + values.data.astype(np.float64))
+    return sparse.csr_matrix((logged, values.indices, values.indptr), shape=values.shape).toarray()
 
 
 def _fold_values(fold: Fold, scale: str) -> tuple[np.ndarray, np.ndarray]:
@@ -251,20 +253,19 @@ def _given(panel: Panel, path: Path, scale: str, values: str) -> dict[str, Any]:
         scaling = fit_scaling(original_log)
         unit = scaling.deviation
         left = scaling.apply(original_log)
-        right = rebuilt.toarray()
         if values == "counts":
             totals = np.maximum(np.asarray(rebuilt.sum(axis=1)).ravel(), 1e-12)
             share = np.asarray(original.sum(axis=1)).ravel() / np.maximum(_totals(panel, cells), 1e-12)
-            logged = np.log1p(right * (1e4 * share / totals)[:, None])
-            right = scaling.apply(sparse.csr_matrix(logged.astype(np.float32)))
+            factor_m = np.repeat(1e4 * share / totals, np.diff(rebuilt.indptr))
+            logged = np.log1p(rebuilt.data * factor_m).astype(np.float32)
+            rebuilt = sparse.csr_matrix((logged, rebuilt.indices, rebuilt.indptr), shape=rebuilt.shape)
+        right = scaling.apply(rebuilt) if values == "counts" else rebuilt.toarray()
     else:
         logged = _log2(original)
         mean, deviation = float(logged.mean()), float(logged.std())
         left = standardise(logged, mean, deviation)
-        right = rebuilt.toarray().astype(np.float64)
-        if values == "counts":
-            right = standardise(np.log2(1.0 + right), mean, deviation)
-    return {"name": path.name, "map": "given", "k": None} | _score(panel, cells, left, np.asarray(right), unit)
+        right = standardise(_log2(rebuilt), mean, deviation) if values == "counts" else rebuilt.toarray()
+    return {"name": path.name, "map": "given", "k": None} | _score(panel, cells, left, right, unit)
 
 
 def _totals(panel: Panel, cells: np.ndarray) -> np.ndarray:

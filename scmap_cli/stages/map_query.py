@@ -39,7 +39,7 @@ from scmap_cli.stages.mapped import (
     query_file,
     read_reference,
 )
-from scmap_cli.stages.model_dir import Training, TrainingData, check_target, quiet_followers
+from scmap_cli.stages.model_dir import Training, TrainingData, check_resume, check_target, quiet_followers
 from scmap_cli.training.device import memory_errors, resolve_device
 from scmap_cli.training.distributed import ranks_from_environment
 from scmap_cli.training.infer import embed_cells, restore_model
@@ -324,8 +324,7 @@ def _check(
             raise UsageError(f"{flag} {value} is not in [0, 1]")
     if missing not in MISSING:
         raise UsageError(f"--missing is {missing!r}", f"choose one of {', '.join(MISSING)}")
-    if resume not in ("auto", "never"):
-        raise UsageError(f"--resume is {resume!r}", "choose auto or never")
+    check_resume(resume)
 
 
 def _finished(model_out: Path, record: dict[str, Any]) -> Bundle | None:

@@ -18,7 +18,7 @@ from scmap_cli.config import TrainConfig, as_dict
 from scmap_cli.data.batches import Store
 from scmap_cli.errors import InputError, OutputExistsError, UsageError
 from scmap_cli.io import bundle as files
-from scmap_cli.io.atomic import atomic_dir, check_output
+from scmap_cli.io.atomic import atomic_dir, check_output, write_json
 from scmap_cli.keys import embedding_key
 from scmap_cli.metrics.programs import PROGRAM_COLUMNS, program_rows
 from scmap_cli.models.base import ScmapModel
@@ -96,8 +96,8 @@ class TrainingData:
 class Training:
     """How a run trains, and where its directory goes.
 
-    ``missing`` and ``history`` are what a mapping adds: what cells got for genes that the query lacks, and the records
-    of the reference.
+    ``metrics`` is where the scores are written too. ``missing`` and ``history`` are what a mapping adds: what cells got
+    for genes that the query lacks, and the records of the reference.
     """
 
     output: Path
@@ -109,6 +109,7 @@ class Training:
     ranks: Ranks
     resume: str
     force: bool
+    metrics: Path | None = None
     missing: str = "zero"
     history: tuple[Any, ...] = ()
 
@@ -188,6 +189,8 @@ class Training:
                 else ""
             )
             log.info("wrote %s%s", self.output, told)
+            if self.metrics is not None:
+                write_json(self.metrics, summary, self.force)
         return summary
 
     def _lasting(self) -> dict[str, Any]:
@@ -262,6 +265,12 @@ def _cells_digest(data: TrainingData) -> str:
         total.update(np.ascontiguousarray(np.zeros(0) if part is None else part).data)
     total.update("\n".join(data.cells.tolist()).encode())
     return f"sha256:{total.hexdigest()}"
+
+
+def check_resume(resume: str) -> None:
+    """Refuse what is no way to resume."""
+    if resume not in ("auto", "never"):
+        raise UsageError(f"--resume is {resume!r}", "choose auto or never")
 
 
 def check_target(output: Path, force: bool, resume: str) -> None:
