@@ -78,7 +78,8 @@ def verb(
     options["k"] = o.integers(k, "-k")
     if resolutions is not None:
         options["resolutions"] = o.floats(resolutions, "--resolutions")
-    from scmap_cli.stages.evaluate import evaluate_clustering, render
+    from scmap_cli.stages.evaluate_clustering import evaluate_clustering
+    from scmap_cli.stages.scores import render
 
     result = evaluate_clustering(**options)
     if str(output) == "-" and not dry_run:

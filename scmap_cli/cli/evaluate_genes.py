@@ -138,8 +138,8 @@ def verb(
     """
     options = begin(ctx, needs=("inputs",), text_output=True)
     options["pair_splits"] = o.names(pair_splits)
-    from scmap_cli.stages.evaluate import render
     from scmap_cli.stages.evaluate_genes import evaluate_genes
+    from scmap_cli.stages.scores import render
 
     result = evaluate_genes(**options)
     if str(output) == "-" and not dry_run:

@@ -160,7 +160,7 @@ def verb(
         options = {name: value for name, value in options.items() if name not in (*_OF_PROFILES, "compare")}
         if baselines is not None:
             options["baselines"] = o.names(baselines)
-    from scmap_cli.stages.evaluate import render
+    from scmap_cli.stages.scores import render
 
     if withhold_share is None:
         from scmap_cli.stages.evaluate_imputation import evaluate_imputation

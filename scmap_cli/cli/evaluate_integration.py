@@ -131,8 +131,8 @@ def verb(
         options["resolutions"] = o.floats(resolutions, "--resolutions")
     if baseline is not None:
         options["baseline"] = o.names(baseline)
-    from scmap_cli.stages.evaluate import render
     from scmap_cli.stages.evaluate_integration import evaluate_integration
+    from scmap_cli.stages.scores import render
 
     result = evaluate_integration(**options)
     if str(output) == "-" and not dry_run:

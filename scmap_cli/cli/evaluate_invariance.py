@@ -87,8 +87,8 @@ def verb(
         return
     options = begin(ctx, needs=("inputs",), text_output=True)
     del options["compare"]
-    from scmap_cli.stages.evaluate import render
     from scmap_cli.stages.evaluate_invariance import evaluate_invariance
+    from scmap_cli.stages.scores import render
 
     result = evaluate_invariance(**options)
     if str(output) == "-" and not dry_run:

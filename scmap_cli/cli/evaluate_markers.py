@@ -96,7 +96,8 @@ def verb(
         options["label_noise"] = o.floats(label_noise, "--label-noise")
     if method is not None:
         options["method"] = o.names(method)
-    from scmap_cli.stages.evaluate_markers import evaluate_markers, render
+    from scmap_cli.stages.evaluate_markers import evaluate_markers
+    from scmap_cli.stages.scores import render
 
     result = evaluate_markers(**options)
     if str(output) == "-" and not dry_run:

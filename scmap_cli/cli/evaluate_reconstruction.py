@@ -79,8 +79,8 @@ def verb(
     options = begin(ctx, needs=("input",), text_output=True)
     if method is not None:
         options["method"] = o.names(method)
-    from scmap_cli.stages.evaluate_markers import render
     from scmap_cli.stages.evaluate_reconstruction import evaluate_reconstruction
+    from scmap_cli.stages.scores import render
 
     result = evaluate_reconstruction(**options)
     if str(output) == "-" and not dry_run:

@@ -16,16 +16,16 @@ from scipy import sparse
 from scmap_cli.data.features import align, apply
 from scmap_cli.data.scaling import fit_scaling
 from scmap_cli.errors import InputError, UsageError
-from scmap_cli.io.atomic import check_output, write_text
+from scmap_cli.io.atomic import check_outputs, text_file, write_text
 from scmap_cli.markers.base import run_selector
 from scmap_cli.metrics.reconstruction import by_type, linear_map, reconstruction_scores
 from scmap_cli.registry import get_selector
 from scmap_cli.runtime import provenance
 from scmap_cli.runtime.logs import log
-from scmap_cli.stages.evaluate_markers import render
 from scmap_cli.stages.inputs import load_rna
 from scmap_cli.stages.marker_tables import MarkerTable, check_table, read_markers
 from scmap_cli.stages.panel import Fold, Panel, check_classes, check_splits, load_panel, spread
+from scmap_cli.stages.scores import render
 
 SCALES = ("scaled", "global")
 """``scaled``: log1p CP10k, each gene scaled and clipped at 10 (Table 2). ``global``: log2(1 + counts), without depth
@@ -63,7 +63,7 @@ def evaluate_reconstruction(
         Raw counts.
     output
         JSON file; ``-`` writes none, and the caller prints
-        :func:`~scmap_cli.stages.evaluate_markers.render` of the result.
+        :func:`~scmap_cli.stages.scores.render` of the result.
     method, markers
         Selectors, and tables of ``select-markers``, whose genes go through the linear map.
     reconstruction
@@ -104,9 +104,8 @@ def evaluate_reconstruction(
     if k < 1:
         raise UsageError(f"-k must be at least 1, not {k}")
     check_splits(splits)
-    to_stdout = str(output) == "-"
-    if not to_stdout:
-        check_output(output, force)
+    to_file = text_file(output)
+    check_outputs(to_file, force=force)
     specs = [get_selector(name) for name in method]
     tables = [read_markers(path) for path in markers]
     for table in tables:
@@ -144,7 +143,7 @@ def evaluate_reconstruction(
     with provenance.run(
         "evaluate reconstruction",
         inputs=[input, *markers, *reconstruction],
-        output=None if to_stdout else Path(output),
+        output=to_file,
         parameters={**settings, **sources, "layer": layer, "gene_column": gene_column},
         seed=seed,
     ) as run:
@@ -163,8 +162,8 @@ def evaluate_reconstruction(
         for entry in result["results"]:
             log.info("%s", _line(entry))
         result["history"] = [run.record]
-        if not to_stdout:
-            write_text(output, render(result), force)
+        if to_file is not None:
+            write_text(to_file, render(result), force)
     return result
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,39 +11,10 @@ from scipy import sparse
 from sklearn.metrics import recall_score
 
 from scmap_cli import keys
-from scmap_cli.io.bundle import Bundle
 from scmap_cli.io.h5ad import new_adata
 from scmap_cli.metrics.transfer import UNKNOWN_LABEL, Transfer
-from scmap_cli.stages.embed import model_conditions
-from scmap_cli.stages.inputs import RnaInput, aligned_counts, text_column
-
-
-@dataclass
-class Cells:
-    """Cells of one file: what was read, counts in the model's gene order, conditions, labels, and the embedding."""
-
-    data: RnaInput
-    counts: sparse.csr_matrix
-    conditions: np.ndarray
-    codes: np.ndarray
-    mean_nz: np.ndarray
-    labels: np.ndarray | None = None
-
-
-def read_reference(bundle: Bundle, path: Path, label_key: str | None) -> Cells:
-    """The reference's cells, not embedded yet, with their labels as text (empty where missing).
-
-    Counts and gene names are looked for in the usual places, wherever the query has its own.
-
-    Raises
-    ------
-    InputError
-        The file has genes or conditions that are not those of the reference, or no column of labels.
-    """
-    data, counts, _ = aligned_counts(bundle, path, min_overlap=1.0)
-    conditions, codes = model_conditions(bundle, data, None, path, reference=True)
-    labels = text_column(data.adata.obs, label_key, path) if label_key is not None else None
-    return Cells(data, counts, conditions, codes, np.zeros((0, 0), np.float32), labels)
+from scmap_cli.stages.inputs import text_column
+from scmap_cli.stages.query_inputs import Cells
 
 
 def query_file(cells: Cells, model: str, names: list[str]) -> AnnData:

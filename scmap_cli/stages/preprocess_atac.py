@@ -18,7 +18,7 @@ from scmap_cli.data.counting import RULES, Rule
 from scmap_cli.data.profiles import Profiler
 from scmap_cli.data.qc_atac import cell_quality
 from scmap_cli.errors import InputError, UsageError
-from scmap_cli.io.atomic import check_output
+from scmap_cli.io.atomic import check_outputs
 from scmap_cli.io.bam import BamOptions, is_bam
 from scmap_cli.io.bed import read_barcodes
 from scmap_cli.io.genes import read_tss
@@ -188,9 +188,7 @@ def preprocess_atac(
     bam = BamOptions(barcode_from, barcode_regex, min_mapq, keep_duplicates, shift_start, shift_end)
     _check_bam(bam)
     names = sample_names(paths, sample, _ENDINGS)
-    for target in (output, plot):
-        if target is not None:
-            check_output(target, force)
+    check_outputs(output, plot, force=force)
     forms = ["bam" if is_bam(path) else "fragments" for path in paths]
     parameters = {
         "peaks": None if peaks is None else Path(peaks).name,

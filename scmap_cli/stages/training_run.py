@@ -9,7 +9,7 @@ from typing import Any
 
 from scmap_cli.config import TrainConfig, as_dict
 from scmap_cli.errors import UsageError
-from scmap_cli.io.atomic import check_output
+from scmap_cli.io.atomic import check_outputs
 from scmap_cli.runtime import provenance
 from scmap_cli.stages.inputs import plain_records
 from scmap_cli.stages.model_dir import Training, check_resume, check_target, quiet_followers
@@ -63,8 +63,7 @@ def training_run(
     """
     check_resume(resume)
     check_target(output, force, resume)
-    if metrics is not None:
-        check_output(metrics, force)
+    check_outputs(metrics, force=force)
     ranks = ranks_from_environment()
     if one_process and ranks.world > 1:
         raise UsageError(f"{model} trains in one process", "run it without torchrun or srun")

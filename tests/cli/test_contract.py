@@ -36,7 +36,7 @@ STAGES = {
     "map-query": "scmap_cli.stages.map_query:map_query",
     "gp-test": "scmap_cli.stages.gp_test:gp_test",
     "select-markers": "scmap_cli.stages.select_markers:select_markers",
-    "evaluate clustering": "scmap_cli.stages.evaluate:evaluate_clustering",
+    "evaluate clustering": "scmap_cli.stages.evaluate_clustering:evaluate_clustering",
     "evaluate integration": "scmap_cli.stages.evaluate_integration:evaluate_integration",
     "evaluate invariance": "scmap_cli.stages.evaluate_invariance:evaluate_invariance",
     "evaluate imputation": "scmap_cli.stages.evaluate_imputation:evaluate_imputation",

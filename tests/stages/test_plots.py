@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from scmap_cli.errors import OutputExistsError
-from scmap_cli.stages.evaluate import evaluate_clustering
+from scmap_cli.stages.evaluate_clustering import evaluate_clustering
 from scmap_cli.stages.evaluate_imputation import evaluate_imputation
 from scmap_cli.stages.evaluate_invariance import evaluate_invariance
 from scmap_cli.stages.preprocess_rna import preprocess_rna
