@@ -12,7 +12,7 @@ from typing import Any
 from scmap_cli.errors import InputError, UsageError
 from scmap_cli.io.atomic import check_outputs, text_file, write_json, write_text
 from scmap_cli.io.text import read_json
-from scmap_cli.plots.draw import publish
+from scmap_cli.plots.canvas import publish
 from scmap_cli.plots.scores import score_bars
 from scmap_cli.runtime.logs import log
 

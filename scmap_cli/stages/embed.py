@@ -17,8 +17,8 @@ from scmap_cli.io.bundle import Bundle, load_bundle
 from scmap_cli.metrics.programs import directions
 from scmap_cli.models.base import ScmapModel
 from scmap_cli.models.markermap import MarkerMap
+from scmap_cli.plots.canvas import publish
 from scmap_cli.plots.draw import embedding as draw_embedding
-from scmap_cli.plots.draw import publish
 from scmap_cli.registry import get_model
 from scmap_cli.runtime import provenance
 from scmap_cli.runtime.logs import log

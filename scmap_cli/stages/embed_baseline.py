@@ -11,8 +11,8 @@ from scmap_cli.data.decomposition import TFIDF, harmony, lsi, pca
 from scmap_cli.data.matrices import cell_totals
 from scmap_cli.errors import UsageError
 from scmap_cli.io.atomic import check_outputs
+from scmap_cli.plots.canvas import publish
 from scmap_cli.plots.draw import embedding as draw_embedding
-from scmap_cli.plots.draw import publish
 from scmap_cli.runtime import provenance
 from scmap_cli.runtime.logs import log
 from scmap_cli.stages.embeddings import BASELINES, baseline_slot

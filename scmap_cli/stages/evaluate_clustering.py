@@ -14,7 +14,7 @@ from scmap_cli.io.atomic import check_outputs, text_file, write_text
 from scmap_cli.metrics import clustering
 from scmap_cli.metrics.graph import EXACT_CELLS, knn
 from scmap_cli.metrics.mixing import NEIGHBOURS, batch_entropy
-from scmap_cli.plots.draw import publish
+from scmap_cli.plots.canvas import publish
 from scmap_cli.plots.scores import clustering_panels
 from scmap_cli.runtime import provenance
 from scmap_cli.runtime.logs import log

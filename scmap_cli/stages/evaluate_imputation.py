@@ -20,7 +20,7 @@ from scmap_cli.io.npz import array_shapes, read_npz, stream_rows
 from scmap_cli.io.text import read_text_matrix
 from scmap_cli.keys import BULK_OPEN
 from scmap_cli.metrics.imputation import Blocks, best_threshold, dice_imputed, dice_raw, means_by_profile
-from scmap_cli.plots.draw import publish
+from scmap_cli.plots.canvas import publish
 from scmap_cli.plots.scores import dice_panels
 from scmap_cli.runtime import provenance
 from scmap_cli.runtime.logs import log

@@ -19,7 +19,7 @@ from scmap_cli.metrics import integration
 from scmap_cli.metrics.graph import EXACT_CELLS
 from scmap_cli.metrics.lisi import LISI_NEIGHBOURS
 from scmap_cli.metrics.mixing import NEIGHBOURS
-from scmap_cli.plots.draw import publish
+from scmap_cli.plots.canvas import publish
 from scmap_cli.plots.scores import integration_panels
 from scmap_cli.runtime import provenance
 from scmap_cli.runtime.logs import log

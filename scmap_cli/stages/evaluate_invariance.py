@@ -15,7 +15,7 @@ from scmap_cli.io.h5ad import read_h5ad
 from scmap_cli.metrics.graph import EXACT_CELLS, knn
 from scmap_cli.metrics.invariance import ESTIMATORS, NEIGHBOURS_MI, batch_shares, mutual_information
 from scmap_cli.metrics.mixing import NEIGHBOURS, batch_entropy
-from scmap_cli.plots.draw import publish
+from scmap_cli.plots.canvas import publish
 from scmap_cli.plots.scores import invariance_panels
 from scmap_cli.runtime import provenance
 from scmap_cli.runtime.logs import log

@@ -18,7 +18,7 @@ from scmap_cli.errors import InputError, UsageError
 from scmap_cli.io.atomic import check_outputs, text_file, write_text
 from scmap_cli.markers.base import run_selector
 from scmap_cli.metrics.markers import CLASSIFIERS, KNN_K, TREES, class_scores, overall_scores
-from scmap_cli.plots.draw import publish
+from scmap_cli.plots.canvas import publish
 from scmap_cli.plots.markers import evaluation_panels
 from scmap_cli.registry import get_selector
 from scmap_cli.runtime import provenance

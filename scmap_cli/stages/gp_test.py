@@ -17,7 +17,8 @@ from scmap_cli.metrics.bayes import EXACT_PAIRS, SAMPLED_PAIRS, BayesTest, bayes
 from scmap_cli.metrics.programs import agreement, directions, top_genes
 from scmap_cli.models.expimap import ExpiMap
 from scmap_cli.nn.noise import mixed_seed
-from scmap_cli.plots.draw import program_tests, publish
+from scmap_cli.plots.canvas import publish
+from scmap_cli.plots.draw import program_tests
 from scmap_cli.registry import get_model
 from scmap_cli.runtime import provenance
 from scmap_cli.runtime.logs import log

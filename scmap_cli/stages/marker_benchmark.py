@@ -26,7 +26,7 @@ from scmap_cli.io.atomic import text_file, write_text
 from scmap_cli.io.text import open_text
 from scmap_cli.markers.base import run_selector
 from scmap_cli.metrics.markers import overall_scores
-from scmap_cli.plots.draw import publish
+from scmap_cli.plots.canvas import publish
 from scmap_cli.plots.markers import benchmark_curves
 from scmap_cli.registry import get_selector
 from scmap_cli.runtime import provenance

@@ -24,7 +24,8 @@ from scmap_cli.metrics.programs import PROGRAM_COLUMNS, program_rows
 from scmap_cli.models.base import ScmapModel
 from scmap_cli.models.expimap import ExpiMap
 from scmap_cli.models.markermap import MarkerMap
-from scmap_cli.plots.draw import loss_curves, safely
+from scmap_cli.plots.canvas import safely
+from scmap_cli.plots.draw import loss_curves
 from scmap_cli.runtime import provenance
 from scmap_cli.runtime.logs import log
 from scmap_cli.training.checkpoint import Checkpoint

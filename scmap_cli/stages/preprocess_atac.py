@@ -24,7 +24,7 @@ from scmap_cli.io.bed import read_barcodes
 from scmap_cli.io.genes import read_tss
 from scmap_cli.io.h5ad import write_h5ad
 from scmap_cli.keys import FRAGMENT_LENGTHS, TSS_PROFILE
-from scmap_cli.plots.draw import publish
+from scmap_cli.plots.canvas import publish
 from scmap_cli.plots.qc import quality_columns, violins
 from scmap_cli.runtime import provenance
 from scmap_cli.runtime.logs import log

@@ -26,7 +26,7 @@ from scmap_cli.io.programs import Programs, load_programs
 from scmap_cli.io.rna import name_genes, read_rna, rna_form, unique_names
 from scmap_cli.io.text import read_names
 from scmap_cli.keys import HISTORY, LOG1P_LAYER
-from scmap_cli.plots.draw import publish
+from scmap_cli.plots.canvas import publish
 from scmap_cli.plots.qc import quality_columns, violins
 from scmap_cli.runtime import provenance
 from scmap_cli.runtime.logs import log

@@ -17,7 +17,7 @@ from scmap_cli.io.bundle import read_config
 from scmap_cli.io.h5ad import write_h5ad
 from scmap_cli.keys import MARKER, MARKER_CLASS, MARKER_RANK, MARKER_SCORE
 from scmap_cli.markers.base import Selection, run_selector
-from scmap_cli.plots.draw import publish
+from scmap_cli.plots.canvas import publish
 from scmap_cli.plots.markers import marker_panels
 from scmap_cli.registry import Selector, get_selector
 from scmap_cli.runtime import provenance

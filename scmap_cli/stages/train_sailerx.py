@@ -18,7 +18,8 @@ from scmap_cli.errors import InputError
 from scmap_cli.io.bundle import write_table
 from scmap_cli.keys import ATAC_DEPTH, REFERENCE, RNA_DEPTH
 from scmap_cli.models.sailerx import SailerX, SailerXConfig
-from scmap_cli.plots.draw import elbow_curve, safely
+from scmap_cli.plots.canvas import safely
+from scmap_cli.plots.draw import elbow_curve
 from scmap_cli.runtime.logs import log
 from scmap_cli.stages.alignment_search import Trace, trace_alignment
 from scmap_cli.stages.inputs import RnaInput
