@@ -28,6 +28,15 @@ def verb(
         Path | None, typer.Argument(metavar="INPUT", show_default=False, help="Raw counts, the truth.")
     ] = None,
     output: s.ScoresOutput = Path("-"),
+    plot: Annotated[
+        Path | None,
+        typer.Option(
+            "--plot",
+            metavar="FILE.png",
+            help="Draw the errors, and the variance of every gene before and after.",
+            rich_help_panel=o.DATA,
+        ),
+    ] = None,
     reconstruction: Annotated[
         list[Path] | None,
         typer.Option(
@@ -85,4 +94,4 @@ def verb(
     result = evaluate_reconstruction(**options)
     if str(output) == "-" and not dry_run:
         emit(render(result))
-    finish(options, "output")
+    finish(options, "output", "plot")

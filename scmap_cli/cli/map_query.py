@@ -52,6 +52,15 @@ def verb(
             "--model-out", metavar="MODEL_DIR", help="Folder of the mapped model; required.", rich_help_panel=o.DATA
         ),
     ] = None,
+    plot: Annotated[
+        Path | None,
+        typer.Option(
+            "--plot",
+            metavar="FILE.png",
+            help="Draw a UMAP of the query, with --reference of both, by batch and label.",
+            rich_help_panel=o.DATA,
+        ),
+    ] = None,
     batch_key: Annotated[
         str | None,
         typer.Option(
@@ -182,4 +191,4 @@ def verb(
     from scmap_cli.stages.map_query import map_query
 
     map_query(**options)
-    finish(options, "join")
+    finish(options, "join", "plot")

@@ -235,6 +235,53 @@ def _types(entry: Mapping[str, Any]) -> list[str]:
     return list(next(iter(entry["dice"].values()))["by_type"])
 
 
+def reconstruction_panels(
+    results: Sequence[Mapping[str, Any]], variances: Mapping[str, tuple[np.ndarray, np.ndarray]], path: Path
+) -> None:
+    """Errors of an entry and of variances by source, and each gene's variance as it was and as rebuilt.
+
+    Parameters
+    ----------
+    results
+        Entries of ``evaluate reconstruction``.
+    variances
+        Of some or all of these by their names: (g,) before and after.
+    path
+        Where to write.
+    """
+    names = [str(entry["name"]) for entry in results]
+    shown = [name for name in names if name in variances][:_MOST_SHARES]
+    figure, panels = new_figure(3.4 * (1 + len(shown)), max(3.4, 0.26 * len(names) + 1.4), 1 + len(shown))
+    axes, *scatters = panels
+    for place, (entry, colour) in enumerate(zip(results, palette(len(names)), strict=True)):
+        for measure, form in (("mse", "o"), ("mae", "s")):
+            value = entry["overall"][measure]
+            mean, spread = (value["mean"], value["sd"]) if isinstance(value, Mapping) else (value, None)
+            axes.errorbar([mean], [place], xerr=spread, fmt=form, color=colour, markersize=4.5, capsize=2)
+    for measure, form in (("mean squared error", "o"), ("mean absolute error", "s")):
+        axes.plot([], [], form, color="0.4", markersize=4.5, label=measure)
+    axes.set_yticks(np.arange(len(names)), [short(name, 28) for name in names])
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    axes.grid(axis="x", linewidth=0.3)
+    axes.legend(frameon=False, fontsize=7, loc="lower left", bbox_to_anchor=(0, 1.0))
+    _clear(axes)
+    for axes, name in zip(scatters, shown, strict=True):
+        before, after = variances[name]
+        axes.scatter(before, after, s=5, linewidths=0, color=COLOURS[0], rasterized=len(before) > 2000)
+        # Variances that are 0 have no place on a logarithmic axis; below the smallest one it is linear.
+        ends = np.concatenate([before, after])
+        smallest = ends[ends > 0].min(initial=1.0)
+        axes.set_xscale("symlog", linthresh=smallest)
+        axes.set_yscale("symlog", linthresh=smallest)
+        axes.axline((smallest, smallest), (10 * smallest, 10 * smallest), color="0.5", linewidth=0.8, linestyle=":")
+        axes.set_title(short(name, 30), fontsize=9)
+        axes.set_xlabel("variance of the gene", fontsize=8)
+        axes.set_ylabel("variance as rebuilt", fontsize=8)
+        _clear(axes)
+    figure.tight_layout()
+    save(figure, path)
+
+
 def ranked_bars(log_bf: np.ndarray, names: Sequence[str], up: np.ndarray, path: Path) -> None:
     """|log Bayes factors| of programs, strongest on top, coloured by the direction of their genes."""
     from matplotlib.patches import Patch

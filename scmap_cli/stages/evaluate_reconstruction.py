@@ -18,7 +18,9 @@ from scmap_cli.data.scaling import fit_scaling
 from scmap_cli.errors import InputError, UsageError
 from scmap_cli.io.atomic import check_outputs, text_file, write_text
 from scmap_cli.markers.base import run_selector
-from scmap_cli.metrics.reconstruction import by_type, linear_map, reconstruction_scores
+from scmap_cli.metrics.reconstruction import by_type, gene_variances, linear_map, reconstruction_scores
+from scmap_cli.plots.canvas import publish
+from scmap_cli.plots.scores import reconstruction_panels
 from scmap_cli.registry import get_selector
 from scmap_cli.runtime import provenance
 from scmap_cli.runtime.logs import log
@@ -51,6 +53,7 @@ def evaluate_reconstruction(
     splits: int = 5,
     layer: str | None = None,
     gene_column: str | None = None,
+    plot: Path | None = None,
     seed: int = 0,
     force: bool = False,
     dry_run: bool = False,
@@ -80,6 +83,8 @@ def evaluate_reconstruction(
         Also score each class of this ``obs`` column; splits are then stratified by it.
     splits
         Number of seeded 70/10/20 splits.
+    plot
+        Draw the errors, and the variance of every gene as it was and as rebuilt (in the first split).
     layer, gene_column, seed, force, dry_run
         As elsewhere.
 
@@ -105,7 +110,7 @@ def evaluate_reconstruction(
         raise UsageError(f"-k must be at least 1, not {k}")
     check_splits(splits)
     to_file = text_file(output)
-    check_outputs(to_file, force=force)
+    check_outputs(to_file, plot, force=force)
     specs = [get_selector(name) for name in method]
     tables = [read_markers(path) for path in markers]
     for table in tables:
@@ -147,6 +152,7 @@ def evaluate_reconstruction(
         parameters={**settings, **sources, "layer": layer, "gene_column": gene_column},
         seed=seed,
     ) as run:
+        variances: dict[str, tuple[np.ndarray, np.ndarray]] = {}
         found: dict[str, list[dict[str, Any]]] = {name: [] for name in [*method, *(t.path.name for t in tables)]}
         for number in range(splits if found else 0):
             fold = Fold(panel, number, seed)
@@ -155,15 +161,23 @@ def evaluate_reconstruction(
             for name, columns in _fold_genes(fold, method, tables, k, as_published).items():
                 rebuilt = linear_map(train[:, columns], train, test[:, columns])
                 found[name].append(_score(panel, fold.test, test, rebuilt, unit))
+                if plot is not None and name not in variances:
+                    variances[name] = gene_variances(test, rebuilt, unit)
         for name, scored in found.items():
             result["results"].append({"name": name, "map": "linear", "k": k} | _over_splits(scored))
         for path in reconstruction:
-            result["results"].append(_given(panel, path, scale, reconstruction_values))
+            cells, original, given, unit = _given(panel, path, scale, reconstruction_values)
+            scored_file = _score(panel, cells, original, given, unit)
+            result["results"].append({"name": path.name, "map": "given", "k": None} | scored_file)
+            if plot is not None:
+                variances[path.name] = gene_variances(original, given, unit)
         for entry in result["results"]:
             log.info("%s", _line(entry))
         result["history"] = [run.record]
         if to_file is not None:
             write_text(to_file, render(result), force)
+        if plot is not None:
+            publish(plot, force, "the reconstructions", reconstruction_panels, result["results"], variances)
     return result
 
 
@@ -223,8 +237,13 @@ def _over_splits(scored: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return {"overall": overall, "types": types}
 
 
-def _given(panel: Panel, path: Path, scale: str, values: str) -> dict[str, Any]:
-    """Scores of a reconstruction in a file, over the cells and genes that it shares with the input."""
+def _given(
+    panel: Panel, path: Path, scale: str, values: str
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray | None]:
+    """Cells that a reconstruction in a file shares with the input, their values there and here, and a gene's unit.
+
+    Genes are those that both have.
+    """
     rebuilt_file = load_rna(path, None, None, as_is=True)
     place = {name: i for i, name in enumerate(rebuilt_file.cells.tolist())}
     names = panel.source.cells[panel.kept]
@@ -264,7 +283,7 @@ def _given(panel: Panel, path: Path, scale: str, values: str) -> dict[str, Any]:
         mean, deviation = float(logged.mean()), float(logged.std())
         left = standardise(logged, mean, deviation)
         right = standardise(_log2(rebuilt), mean, deviation) if values == "counts" else rebuilt.toarray()
-    return {"name": path.name, "map": "given", "k": None} | _score(panel, cells, left, right, unit)
+    return cells, left, right, unit
 
 
 def _totals(panel: Panel, cells: np.ndarray) -> np.ndarray:

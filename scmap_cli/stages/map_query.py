@@ -23,10 +23,11 @@ from scmap_cli.metrics.transfer import decoder_space, transfer_labels
 from scmap_cli.models.expimap import ExpiMap, ExpiMapConfig
 from scmap_cli.models.surgery import extend, trained_parameters
 from scmap_cli.nn.noise import mixed_seed
+from scmap_cli.plots.canvas import publish
 from scmap_cli.runtime import provenance
 from scmap_cli.runtime.logs import log
 from scmap_cli.stages.inputs import MISSING, plain_records
-from scmap_cli.stages.mapped import agreement, joined_file, label_line, put_labels, query_file
+from scmap_cli.stages.mapped import agreement, draw_map, joined_file, label_line, put_labels, query_file
 from scmap_cli.stages.model_dir import Training, TrainingData, check_resume, check_target, quiet_followers
 from scmap_cli.stages.query_inputs import Added, Query, added_programs, aligned_query, read_reference, reference_model
 from scmap_cli.training.device import memory_errors, resolve_device
@@ -78,6 +79,7 @@ def map_query(
     neighbors: int = 15,
     unknown_below: float = 0.5,
     join: Path | None = None,
+    plot: Path | None = None,
     model_options: Mapping[str, Any] | None = None,
     train_options: Mapping[str, Any] | None = None,
     seed: int = 0,
@@ -121,6 +123,8 @@ def map_query(
         Neighbours that vote, and the probability below which a cell is called ``unknown``.
     join
         ``.h5ad`` with reference and query together.
+    plot
+        Draw a UMAP of the query, and of the reference where it is given, by batch and label.
     model_options, train_options
         Fields of :class:`~scmap_cli.models.expimap.ExpiMapConfig` (those of the loss and of added programs) and of
         :class:`~scmap_cli.config.TrainConfig` that differ from :data:`QUERY_MODEL` and :data:`QUERY_TRAIN`.
@@ -143,7 +147,7 @@ def map_query(
     _check(
         output, join, reference, label_key, new_programs, space, neighbors, unknown_below, min_overlap, missing, resume
     )
-    check_outputs(output, join, force=force)
+    check_outputs(output, join, plot, force=force)
     settings = build(TrainConfig, QUERY_TRAIN, train_options or {}, where="[train]")
     ranks = ranks_from_environment()
     quiet_followers(ranks)
@@ -230,6 +234,7 @@ def map_query(
             if cells is not None:
                 cells.mean_nz, _ = embed_cells(network, CsrStore(cells.counts, cells.codes).to(where))
         adata = query_file(mapped, network.name, names)
+        found = None
         if known_cells is not None and known_cells.labels is not None and label_key is not None:
             w_gk = network.decoder_weights().cpu().numpy()
             if not w_gk.any():
@@ -255,6 +260,8 @@ def map_query(
             write_h5ad(both, join, force=force)
         run.stamp(adata.uns)
         write_h5ad(adata, output, force=force)
+        if plot is not None:
+            publish(plot, force, "the map", draw_map, mapped, known_cells, found, seed)
         log.info("wrote %s: %d cells x %d programs", output, *mapped.mean_nz.shape)
     return summary
 

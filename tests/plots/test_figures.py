@@ -61,6 +61,14 @@ DRAWN = {
             }
         ],
     ),
+    "reconstruction": (
+        scores.reconstruction_panels,
+        [
+            {"name": "hvg", "overall": {"mse": {"mean": 0.4, "sd": None}, "mae": {"mean": 0.3, "sd": 0.01}}},
+            {"name": "a.h5ad", "overall": {"mse": 0.5, "mae": 0.2}},
+        ],
+        {"a.h5ad": (np.arange(5.0), np.zeros(5)), "hvg": (np.zeros(5), np.zeros(5))},
+    ),
     "programs": (scores.ranked_bars, np.array([4.0, -3.0]), ["P" * 60, "Q"], np.array([True, False])),
 }
 
