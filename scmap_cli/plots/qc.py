@@ -27,6 +27,11 @@ def quality_columns(obs: pd.DataFrame) -> dict[str, np.ndarray]:
     return {name: values for name, values in columns.items() if np.isfinite(values).any()}
 
 
+def cell_quality(obs: pd.DataFrame, batch_key: str, path: Path) -> None:
+    """Distributions of the quality columns of a cells' table, by batch if it has this column."""
+    violins(quality_columns(obs), obs[batch_key].astype(str).to_numpy() if batch_key in obs else None, path)
+
+
 def violins(columns: Mapping[str, np.ndarray], groups: np.ndarray | None, path: Path) -> None:
     """Distributions of columns of the cells, a panel a column, a violin a group.
 

@@ -16,9 +16,8 @@ from scmap_cli.data.batches import CsrStore
 from scmap_cli.data.splits import validation_split
 from scmap_cli.errors import InputError, UsageError
 from scmap_cli.io.atomic import check_outputs, write_json
-from scmap_cli.io.bundle import Bundle, is_bundle, load_bundle, read_program_sizes, write_table
+from scmap_cli.io.bundle import Bundle, is_bundle, load_bundle, read_program_sizes
 from scmap_cli.io.h5ad import write_h5ad
-from scmap_cli.metrics.programs import OVERLAP_COLUMNS, overlap_rows
 from scmap_cli.metrics.transfer import decoder_space, transfer_labels
 from scmap_cli.models.expimap import ExpiMap, ExpiMapConfig
 from scmap_cli.models.surgery import extend, trained_parameters
@@ -29,13 +28,13 @@ from scmap_cli.runtime.logs import log
 from scmap_cli.stages.inputs import MISSING, plain_records
 from scmap_cli.stages.mapped import agreement, draw_map, joined_file, label_line, put_labels, query_file
 from scmap_cli.stages.model_dir import Training, TrainingData, check_resume, check_target, quiet_followers
+from scmap_cli.stages.program_tables import write_programs
 from scmap_cli.stages.query_inputs import Added, Query, added_programs, aligned_query, read_reference, reference_model
 from scmap_cli.training.device import memory_errors, resolve_device
 from scmap_cli.training.distributed import ranks_from_environment
 from scmap_cli.training.infer import embed_cells, restore_model
 
 OVERLAP = "overlap.json"
-NEW_PROGRAMS = "new_programs.tsv"
 
 SPACES = ("decoder", "latent")
 """Where neighbours for labels are looked for."""
@@ -337,6 +336,7 @@ def _train(
     training: Training, network: ExpiMap, bundle: Bundle, aligned: Query, added: Added, run: provenance.Run
 ) -> dict[str, Any]:
     before = read_program_sizes(bundle.path)
+    names = [*bundle.categories["latent"], *added.names]
     held = validation_split(aligned.cells.codes, training.settings.validation_share, training.seed)
     if not trained_parameters(network):
         log.info("the reference knows all batches and no programs are added: nothing has to be trained")
@@ -348,17 +348,14 @@ def _train(
         codes=aligned.cells.codes,
         conditions=aligned.conditions,
         held=held,
-        names=[*bundle.categories["latent"], *added.names],
-        size_before=[*before, *added.size_before],
+        names=names,
         means=bundle.feature_means,
         source=aligned.cells.data.source,
     )
 
     def more(folder: Path) -> None:
         write_json(folder / OVERLAP, aligned.report)
-        if added.names:
-            w_gk, mask_gk = network.decoder_weights().cpu().numpy(), network.membership().cpu().numpy()
-            rows = overlap_rows(w_gk, mask_gk, bundle.features, data.names, len(added.names))
-            write_table(folder / NEW_PROGRAMS, OVERLAP_COLUMNS, rows)
+        sizes = [*before, *added.size_before]
+        write_programs(folder, network, bundle.features, names, sizes, len(added.names))
 
     return training.fit(network, data, run, {"reference": bundle.config["digests"]}, more)

@@ -20,10 +20,7 @@ from scmap_cli.errors import InputError, OutputExistsError, UsageError
 from scmap_cli.io import bundle as files
 from scmap_cli.io.atomic import atomic_dir, check_output, write_json
 from scmap_cli.keys import embedding_key
-from scmap_cli.metrics.programs import PROGRAM_COLUMNS, program_rows
 from scmap_cli.models.base import ScmapModel
-from scmap_cli.models.expimap import ExpiMap
-from scmap_cli.models.markermap import MarkerMap
 from scmap_cli.plots.canvas import safely
 from scmap_cli.plots.draw import loss_curves
 from scmap_cli.runtime import provenance
@@ -46,8 +43,8 @@ class TrainingData:
         Condition code of each cell, and the names of all conditions of the model.
     held
         Cells held out for model selection, bool (n,).
-    names, size_before
-        Latent dimensions, and for programs the genes that each had in its source (None for unconstrained ones).
+    names
+        Latent dimensions.
     means
         (g,) mean counts that ``features.tsv`` keeps.
     source
@@ -70,7 +67,6 @@ class TrainingData:
     conditions: list[str]
     held: np.ndarray
     names: list[str]
-    size_before: list[int | None]
     means: np.ndarray
     source: str
     covariates: np.ndarray | None = None
@@ -225,9 +221,8 @@ class Training:
             "train_config": as_dict(self.settings),
             "structure": network.structure,
             "history": [*self.history, run.record],
+            **network.described(data.genes),
         }
-        if isinstance(network, MarkerMap):
-            described["markers"] = data.genes[network.markers().cpu().numpy()].tolist()
         with atomic_dir(self.output, force=True) as folder:
             files.write_bundle(
                 folder,
@@ -240,11 +235,7 @@ class Training:
                 metrics=summary,
                 split=list(zip(data.cells.tolist(), held.tolist(), strict=True)),
             )
-            if isinstance(network, ExpiMap):
-                w_gk, mask_gk = network.decoder_weights().cpu().numpy(), network.membership().cpu().numpy()
-                rows = program_rows(w_gk, mask_gk, data.genes, data.names, data.size_before)
-                files.write_table(folder / files.PROGRAMS, PROGRAM_COLUMNS, rows)
-            (folder / files.CARD).write_text(_card(summary, described, data), encoding="utf-8")
+            (folder / files.CARD).write_text(_card(network.features, summary, described, data), encoding="utf-8")
             safely("the loss curve", loss_curves, result.history, folder / files.LOSS, best=result.best_epoch)
             if more is not None:
                 more(folder)
@@ -318,12 +309,11 @@ def _metrics(network: ScmapModel, result: FitResult, data: TrainingData) -> dict
     }
 
 
-def _card(summary: dict[str, Any], described: dict[str, Any], data: TrainingData) -> str:
+def _card(word: str, summary: dict[str, Any], described: dict[str, Any], data: TrainingData) -> str:
     conditions = ", ".join(data.conditions[:8]) + (", ..." if len(data.conditions) > 8 else "")
     record = described["history"][-1]
     inputs = ", ".join(f"`{i['name']}` ({i['digest'][:19]})" for i in record["inputs"])
     score = f"{summary['valid_loss']:.4g}" if "valid_loss" in summary else "none"
-    word = "genes" if "genes" in summary else "peaks"
     programs = (
         f"- programs: {summary['programs']}, of which {summary['active_programs']} active (`programs.tsv`)\n"
         if "programs" in summary

@@ -174,7 +174,6 @@ def prepare_peaks(
         conditions=conditions,
         held=held(codes),
         names=[],
-        size_before=[],
         means=np.asarray(opened.mean(0, dtype=np.float64)).ravel(),
         source=data.source,
         covariates=told.matrix,

@@ -25,7 +25,7 @@ from scmap_cli.io.genes import read_tss
 from scmap_cli.io.h5ad import write_h5ad
 from scmap_cli.keys import FRAGMENT_LENGTHS, TSS_PROFILE
 from scmap_cli.plots.canvas import publish
-from scmap_cli.plots.qc import quality_columns, violins
+from scmap_cli.plots.qc import cell_quality as draw_quality
 from scmap_cli.runtime import provenance
 from scmap_cli.runtime.logs import log
 from scmap_cli.stages.atac_inputs import Counts, HowToCount, cell_names, count_input, make_features, make_tables
@@ -264,8 +264,7 @@ def preprocess_atac(
         write_h5ad(adata, output, force=force)
         summary |= {"cells": adata.n_obs, "features": adata.n_vars, "empty_cells": empty, "counts": int(adata.X.sum())}
         if plot is not None:
-            groups = adata.obs[batch_key].astype(str).to_numpy() if batch_key in adata.obs else None
-            publish(plot, force, "the quality of the cells", violins, quality_columns(adata.obs), groups)
+            publish(plot, force, "the quality of the cells", draw_quality, adata.obs, batch_key)
         log.info("%s: %d cells x %d features, %d counts", output, adata.n_obs, adata.n_vars, summary["counts"])
     return summary
 

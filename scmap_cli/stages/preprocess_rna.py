@@ -27,7 +27,7 @@ from scmap_cli.io.rna import name_genes, read_rna, rna_form, unique_names
 from scmap_cli.io.text import read_names
 from scmap_cli.keys import HISTORY, LOG1P_LAYER
 from scmap_cli.plots.canvas import publish
-from scmap_cli.plots.qc import quality_columns, violins
+from scmap_cli.plots.qc import cell_quality as draw_quality
 from scmap_cli.runtime import provenance
 from scmap_cli.runtime.logs import log
 from scmap_cli.stages.gene_filter import LOG_BASES, check_gene_filter, filter_by_class
@@ -338,8 +338,7 @@ def preprocess_rna(
             summary["batches"] = {str(name): int(count) for name, count in counts.items()}
         write_h5ad(adata, output, force=force)
         if plot is not None:
-            groups = adata.obs[batch_key].astype(str).to_numpy() if batch_key in adata.obs else None
-            publish(plot, force, "the quality of the cells", violins, quality_columns(adata.obs), groups)
+            publish(plot, force, "the quality of the cells", draw_quality, adata.obs, batch_key)
         log.info("%s: %d cells x %d genes", output, adata.n_obs, adata.n_vars)
     return summary
 

@@ -21,6 +21,7 @@ from scmap_cli.nn.noise import mixed_seed
 from scmap_cli.runtime.logs import log
 from scmap_cli.stages.inputs import RnaInput, condition_codes, condition_labels, load_rna, programs_over
 from scmap_cli.stages.model_dir import Training, TrainingData
+from scmap_cli.stages.program_tables import write_programs
 from scmap_cli.stages.training_run import training_run
 
 
@@ -116,7 +117,11 @@ def train_expimap(
             made.omega_k,
             _decoder_means(job, config),
         )
-        return training.fit(network, job, run, {})
+
+        def programs_too(folder: Path) -> None:
+            write_programs(folder, network, job.genes, job.names, made.size_before)
+
+        return training.fit(network, job, run, {}, programs_too)
 
 
 def _programs_of(data: RnaInput, path: Path) -> Programs:
@@ -135,11 +140,12 @@ def _programs_of(data: RnaInput, path: Path) -> Programs:
 
 @dataclass(frozen=True)
 class _Made:
-    """The data of a run, its program matrix (genes x programs), and the programs' group lasso weights."""
+    """The data of a run, its program matrix (genes x programs), the programs' group lasso weights and first sizes."""
 
     data: TrainingData
     mask_gk: sparse.csc_matrix
     omega_k: np.ndarray | None
+    size_before: list[int | None]
 
 
 def _prepare(
@@ -182,11 +188,11 @@ def _prepare(
         conditions=conditions,
         held=held,
         names=names + free,
-        size_before=[int(s) for s in table.size_before[kept_k]] + [None] * len(free),
         means=np.asarray(data.counts.mean(0, dtype=np.float64)).ravel(),
         source=data.source,
     )
-    return _Made(job, mask_gk, _read_weights(weights, names) if weights else None)
+    size_before = [*table.size_before[kept_k].tolist(), *[None] * len(free)]
+    return _Made(job, mask_gk, _read_weights(weights, names) if weights else None, size_before)
 
 
 def _read_weights(path: Path, names: list[str]) -> np.ndarray:

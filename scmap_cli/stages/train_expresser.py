@@ -155,7 +155,6 @@ def _prepare(
         conditions=corpus.studies,
         held=held,
         names=[f"d{i + 1}" for i in range(config.width)],
-        size_before=[],
         means=mean_g,
         source="corpus",
         described={"excluded_studies": sorted(excluded)},

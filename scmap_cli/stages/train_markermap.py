@@ -139,7 +139,6 @@ def train_markermap(
             conditions=list(data.classes) or [SINGLE],
             held=held,
             names=[f"z{i + 1}" for i in range(config.latent)],
-            size_before=[],
             means=np.asarray(data.counts.mean(0, dtype=np.float64)).ravel(),
             source=panel.source.source,
             described={"label_key": label_key},
