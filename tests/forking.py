@@ -42,7 +42,12 @@ def child(request: dict) -> None:  # type: ignore[type-arg]
 def serve() -> None:
     # Everything that a command below imports, also what its libraries import at first use.
     for module in (
-        *("scmap_cli.cli.app", "scmap_cli.stages.preprocess_rna", "scmap_cli.stages.train", "scmap_cli.stages.embed"),
+        *(
+            "scmap_cli.cli.app",
+            "scmap_cli.stages.preprocess_rna",
+            "scmap_cli.stages.train_expimap",
+            "scmap_cli.stages.embed",
+        ),
         *("scmap_cli.stages.describe", "scmap_cli.stages.info", "torch._dynamo", "anndata.io"),
     ):
         import_module(module)

@@ -173,15 +173,7 @@ def verb(
             rich_help_panel=_GRAPH,
         ),
     ] = None,
-    batch_size: Annotated[
-        int,
-        typer.Option(
-            "--batch-size",
-            metavar="N",
-            help="Cells computed at once; lower it if memory runs out.",
-            rich_help_panel=o.RUN,
-        ),
-    ] = 2048,
+    batch_size: o.CellsAtOnce = 2048,
     seed: o.Seed = 0,
     device: o.Device = "auto",
     threads: o.Threads = None,

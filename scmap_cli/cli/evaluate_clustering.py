@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
 from scmap_cli.cli import options as o
+from scmap_cli.cli import scoring_options as s
 from scmap_cli.cli.evaluate_compare import run_compare
 from scmap_cli.cli.session import begin, emit, finish
 
@@ -27,42 +28,21 @@ def verb(
         list[Path] | None,
         typer.Argument(metavar="INPUT...", show_default=False, help="h5ad or npz files with embeddings and labels."),
     ] = None,
-    output: Annotated[
-        Path,
-        typer.Option("-o", "--output", metavar="FILE.json", help="File to write; - is stdout.", rich_help_panel=o.DATA),
-    ] = Path("-"),
+    output: s.ScoresOutput = Path("-"),
     plot: Annotated[
         Path | None,
         typer.Option("--plot", metavar="FILE.png", help="Draw the scores of partitions.", rich_help_panel=o.DATA),
     ] = None,
-    compare: o.Compare = False,
+    compare: s.Compare = False,
     label_key: o.LabelKey = None,
-    embedding: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--embedding",
-            metavar="KEY",
-            show_default="the one that an scmap model wrote",
-            help="Key of obsm (of an npz, array name); may be repeated.",
-            rich_help_panel=o.DATA,
-        ),
-    ] = None,
+    embedding: s.Embedding = None,
     batch_key: o.BatchKey = None,
     exclude_labels: o.ExcludeLabels = None,
-    max_cells: Annotated[
-        int | None,
-        typer.Option(
-            "--max-cells",
-            metavar="N",
-            show_default="all",
-            help="Score a seeded sample of N cells.",
-            rich_help_panel=o.DATA,
-        ),
-    ] = None,
+    max_cells: s.MaxCells = None,
     k: Annotated[
         str,
         typer.Option(
-            "-k", "--k", metavar=o.WIDTHS, help="Neighbours of the graphs that are clustered.", rich_help_panel="Grid"
+            "-k", "--k", metavar=o.WIDTHS, help="Neighbours of the graphs that are clustered.", rich_help_panel=o.GRID
         ),
     ] = "15,30",
     resolutions: Annotated[
@@ -72,13 +52,10 @@ def verb(
             metavar=o.NUMBERS,
             show_default="15 from 0.1 to 3, geometric",
             help="Resolutions tried on each graph.",
-            rich_help_panel="Grid",
+            rich_help_panel=o.GRID,
         ),
     ] = None,
-    cluster_method: Annotated[
-        Literal["leiden", "louvain"],
-        typer.Option("--cluster", help="Clustering of the graphs.", rich_help_panel="Grid"),
-    ] = "leiden",
+    cluster_method: s.ClusterMethod = "leiden",
     leiden_backend: o.ClusterBackend = "igraph",
     seed: o.Seed = 0,
     threads: o.Threads = None,
@@ -101,7 +78,8 @@ def verb(
     options["k"] = o.integers(k, "-k")
     if resolutions is not None:
         options["resolutions"] = o.floats(resolutions, "--resolutions")
-    from scmap_cli.stages.evaluate import evaluate_clustering, render
+    from scmap_cli.stages.evaluate_clustering import evaluate_clustering
+    from scmap_cli.stages.scores import render
 
     result = evaluate_clustering(**options)
     if str(output) == "-" and not dry_run:

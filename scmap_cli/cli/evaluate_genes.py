@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from scmap_cli.cli import options as o
+from scmap_cli.cli import scoring_options as s
 from scmap_cli.cli.session import begin, emit, finish
 
 SUMMARY = "Gene embeddings against pairs, scores and lists of genes."
@@ -31,10 +32,7 @@ def verb(
             help="Embeddings: npz, h5ad, text (gene, then numbers), or directories of `train expresser`.",
         ),
     ] = None,
-    output: Annotated[
-        Path,
-        typer.Option("-o", "--output", metavar="FILE.json", help="File to write; - is stdout.", rich_help_panel=o.DATA),
-    ] = Path("-"),
+    output: s.ScoresOutput = Path("-"),
     gene_pairs: Annotated[
         Path | None,
         typer.Option(
@@ -140,8 +138,8 @@ def verb(
     """
     options = begin(ctx, needs=("inputs",), text_output=True)
     options["pair_splits"] = o.names(pair_splits)
-    from scmap_cli.stages.evaluate import render
     from scmap_cli.stages.evaluate_genes import evaluate_genes
+    from scmap_cli.stages.scores import render
 
     result = evaluate_genes(**options)
     if str(output) == "-" and not dry_run:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from scmap_cli.cli import options as o
+from scmap_cli.cli import scoring_options as s
 from scmap_cli.cli.evaluate_compare import run_compare
 from scmap_cli.cli.session import begin, emit, finish, refuse
 
@@ -35,15 +36,12 @@ def verb(
             help="h5ad (X) or npz (array imputed) of imputed values; with --withhold also model directories.",
         ),
     ] = None,
-    output: Annotated[
-        Path,
-        typer.Option("-o", "--output", metavar="FILE.json", help="File to write; - is stdout.", rich_help_panel=o.DATA),
-    ] = Path("-"),
+    output: s.ScoresOutput = Path("-"),
     plot: Annotated[
         Path | None,
         typer.Option("--plot", metavar="FILE.png", help="Draw the Dice scores by type.", rich_help_panel=o.DATA),
     ] = None,
-    compare: o.Compare = False,
+    compare: s.Compare = False,
     raw: Annotated[
         Path | None,
         typer.Option(
@@ -132,15 +130,7 @@ def verb(
             "--genes-output", metavar="FILE.tsv", help="Also write the scores of every gene.", rich_help_panel=_HIDDEN
         ),
     ] = None,
-    batch_size: Annotated[
-        int,
-        typer.Option(
-            "--batch-size",
-            metavar="N",
-            help="Cells computed at once; lower it if memory runs out.",
-            rich_help_panel=o.RUN,
-        ),
-    ] = 64,
+    batch_size: o.CellsAtOnce = 64,
     seed: o.Seed = 0,
     device: o.Device = "auto",
     threads: o.Threads = None,
@@ -170,7 +160,7 @@ def verb(
         options = {name: value for name, value in options.items() if name not in (*_OF_PROFILES, "compare")}
         if baselines is not None:
             options["baselines"] = o.names(baselines)
-    from scmap_cli.stages.evaluate import render
+    from scmap_cli.stages.scores import render
 
     if withhold_share is None:
         from scmap_cli.stages.evaluate_imputation import evaluate_imputation

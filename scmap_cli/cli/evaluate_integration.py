@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
 from scmap_cli.cli import options as o
+from scmap_cli.cli import scoring_options as s
 from scmap_cli.cli.evaluate_compare import run_compare
 from scmap_cli.cli.session import begin, emit, finish
 
@@ -19,7 +20,6 @@ Example:
 Pitfall: labels that are in one batch only cannot be mixed; kbet and batch_asw leave them out, ilisi and pcr do not.
 Compare methods on the same cells, and with `--baseline raw,pca`, not with 1.
 """
-_SCORES, _GRID = "Scores", "Grid"
 
 
 def verb(
@@ -32,15 +32,12 @@ def verb(
             help="h5ad or npz files with embeddings, labels and batches; with --compare, JSON files of earlier runs.",
         ),
     ] = None,
-    output: Annotated[
-        Path,
-        typer.Option("-o", "--output", metavar="FILE.json", help="File to write; - is stdout.", rich_help_panel=o.DATA),
-    ] = Path("-"),
+    output: s.ScoresOutput = Path("-"),
     plot: Annotated[
         Path | None,
         typer.Option("--plot", metavar="FILE.png", help="Draw the scores and batch shares.", rich_help_panel=o.DATA),
     ] = None,
-    compare: o.Compare = False,
+    compare: s.Compare = False,
     label_key: o.LabelKey = None,
     batch_key: o.BatchKey = None,
     embedding: Annotated[
@@ -65,16 +62,7 @@ def verb(
             rich_help_panel=o.DATA,
         ),
     ] = None,
-    max_cells: Annotated[
-        int | None,
-        typer.Option(
-            "--max-cells",
-            metavar="N",
-            show_default="all",
-            help="Score a seeded sample of N cells.",
-            rich_help_panel=o.DATA,
-        ),
-    ] = None,
+    max_cells: s.MaxCells = None,
     baseline: Annotated[
         str | None,
         typer.Option(
@@ -82,7 +70,7 @@ def verb(
             metavar="NAME[,NAME]",
             show_default="none",
             help="Score these of the raw counts beside: raw, pca, harmony, lsi, lsi-harmony.",
-            rich_help_panel=_SCORES,
+            rich_help_panel=o.SCORES,
         ),
     ] = None,
     before: Annotated[
@@ -91,13 +79,13 @@ def verb(
             "--before",
             metavar="pca|lsi|KEY",
             help="What PC regression compares with: pca or lsi of the raw counts, or a key of obsm.",
-            rich_help_panel=_SCORES,
+            rich_help_panel=o.SCORES,
         ),
     ] = "pca",
     components: Annotated[
         int,
         typer.Option(
-            "--components", metavar="N", help="Dimensions of baselines and of --before.", rich_help_panel=_SCORES
+            "--components", metavar="N", help="Dimensions of baselines and of --before.", rich_help_panel=o.SCORES
         ),
     ] = 50,
     subsamples: Annotated[
@@ -106,7 +94,7 @@ def verb(
             "--subsamples",
             metavar="N",
             help="Also score N seeded subsamples of 90 % of the cells, for error bars; 0 is none.",
-            rich_help_panel=_SCORES,
+            rich_help_panel=o.SCORES,
         ),
     ] = 0,
     resolutions: Annotated[
@@ -116,13 +104,10 @@ def verb(
             metavar=o.NUMBERS,
             show_default="0.2 to 2 by 0.2",
             help="Resolutions tried for NMI and ARI.",
-            rich_help_panel=_GRID,
+            rich_help_panel=o.GRID,
         ),
     ] = None,
-    cluster_method: Annotated[
-        Literal["leiden", "louvain"],
-        typer.Option("--cluster", help="Clustering of the graph.", rich_help_panel=_GRID),
-    ] = "leiden",
+    cluster_method: s.ClusterMethod = "leiden",
     leiden_backend: o.ClusterBackend = "igraph",
     seed: o.Seed = 0,
     threads: o.Threads = None,
@@ -146,8 +131,8 @@ def verb(
         options["resolutions"] = o.floats(resolutions, "--resolutions")
     if baseline is not None:
         options["baseline"] = o.names(baseline)
-    from scmap_cli.stages.evaluate import render
     from scmap_cli.stages.evaluate_integration import evaluate_integration
+    from scmap_cli.stages.scores import render
 
     result = evaluate_integration(**options)
     if str(output) == "-" and not dry_run:

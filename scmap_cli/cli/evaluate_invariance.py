@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from scmap_cli.cli import options as o
+from scmap_cli.cli import scoring_options as s
 from scmap_cli.cli.evaluate_compare import run_compare
 from scmap_cli.cli.session import begin, emit, finish
 
@@ -27,10 +28,7 @@ def verb(
         list[Path] | None,
         typer.Argument(metavar="INPUT...", show_default=False, help="h5ad or npz files with embeddings."),
     ] = None,
-    output: Annotated[
-        Path,
-        typer.Option("-o", "--output", metavar="FILE.json", help="File to write; - is stdout.", rich_help_panel=o.DATA),
-    ] = Path("-"),
+    output: s.ScoresOutput = Path("-"),
     plot: Annotated[
         Path | None,
         typer.Option(
@@ -40,17 +38,8 @@ def verb(
             rich_help_panel=o.DATA,
         ),
     ] = None,
-    compare: o.Compare = False,
-    embedding: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--embedding",
-            metavar="KEY",
-            show_default="the one that an scmap model wrote",
-            help="Key of obsm (of an npz, array name); may be repeated.",
-            rich_help_panel=o.DATA,
-        ),
-    ] = None,
+    compare: s.Compare = False,
+    embedding: s.Embedding = None,
     depth_key: Annotated[
         str | None,
         typer.Option(
@@ -98,8 +87,8 @@ def verb(
         return
     options = begin(ctx, needs=("inputs",), text_output=True)
     del options["compare"]
-    from scmap_cli.stages.evaluate import render
     from scmap_cli.stages.evaluate_invariance import evaluate_invariance
+    from scmap_cli.stages.scores import render
 
     result = evaluate_invariance(**options)
     if str(output) == "-" and not dry_run:

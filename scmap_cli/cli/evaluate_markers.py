@@ -7,7 +7,9 @@ from typing import Annotated
 
 import typer
 
+from scmap_cli.cli import marker_options as m
 from scmap_cli.cli import options as o
+from scmap_cli.cli import scoring_options as s
 from scmap_cli.cli.session import begin, emit, finish
 
 SUMMARY = "How well marker genes tell the classes of unseen cells."
@@ -18,7 +20,6 @@ Example:
 Pitfall: a table of genes that were chosen by all cells has seen the test cells; the log says so. Tables made with
 --splits, and methods named here, choose by the training cells of each split.
 """
-_SCORES = "Scores"
 
 
 def verb(
@@ -27,10 +28,7 @@ def verb(
         Path | None,
         typer.Argument(metavar="INPUT", show_default=False, help="Raw counts with labels."),
     ] = None,
-    output: Annotated[
-        Path,
-        typer.Option("-o", "--output", metavar="FILE.json", help="File to write; - is stdout.", rich_help_panel=o.DATA),
-    ] = Path("-"),
+    output: s.ScoresOutput = Path("-"),
     confusion_output: Annotated[
         Path | None,
         typer.Option(
@@ -53,9 +51,9 @@ def verb(
     exclude_labels: o.ExcludeLabels = None,
     layer: o.Layer = None,
     gene_column: o.GeneColumn = None,
-    method: o.Methods = None,
-    markers: o.MarkerTables = None,
-    as_published: o.AsPublished = False,
+    method: m.Methods = None,
+    markers: m.MarkerTables = None,
+    as_published: m.AsPublished = False,
     k: Annotated[
         int | None,
         typer.Option(
@@ -63,19 +61,10 @@ def verb(
             metavar="N",
             show_default="50 of a method, all of a table",
             help="Number of genes.",
-            rich_help_panel=_SCORES,
+            rich_help_panel=o.SCORES,
         ),
     ] = None,
-    k_grid: Annotated[
-        str | None,
-        typer.Option(
-            "--k-grid",
-            metavar=o.WIDTHS,
-            show_default="that of -k",
-            help="Numbers of genes to compare at.",
-            rich_help_panel=_SCORES,
-        ),
-    ] = None,
+    k_grid: m.KGrid = None,
     label_noise: Annotated[
         str | None,
         typer.Option(
@@ -83,13 +72,10 @@ def verb(
             metavar=o.NUMBERS,
             show_default="none",
             help="Shares of training labels to draw anew: in all training, and in choosing genes alone.",
-            rich_help_panel=_SCORES,
+            rich_help_panel=o.SCORES,
         ),
     ] = None,
-    splits: Annotated[
-        int,
-        typer.Option("--splits", metavar="N", help="Seeded, stratified 70/10/20 splits.", rich_help_panel=_SCORES),
-    ] = 10,
+    splits: m.Splits = 10,
     seed: o.Seed = 0,
     threads: o.Threads = None,
     force: o.Force = False,
@@ -110,7 +96,8 @@ def verb(
         options["label_noise"] = o.floats(label_noise, "--label-noise")
     if method is not None:
         options["method"] = o.names(method)
-    from scmap_cli.stages.evaluate_markers import evaluate_markers, render
+    from scmap_cli.stages.evaluate_markers import evaluate_markers
+    from scmap_cli.stages.scores import render
 
     result = evaluate_markers(**options)
     if str(output) == "-" and not dry_run:

@@ -7,7 +7,9 @@ from typing import Annotated, Literal
 
 import typer
 
+from scmap_cli.cli import marker_options as m
 from scmap_cli.cli import options as o
+from scmap_cli.cli import scoring_options as s
 from scmap_cli.cli.session import begin, emit, finish
 
 SUMMARY = "How well all genes are rebuilt from a few, or by a model."
@@ -18,7 +20,6 @@ Example:
 Pitfall: errors on different scales cannot be compared. A reconstruction is scored as it is unless it holds counts and
 --reconstruction-values says so; --scale must then be that of the paper's table you compare with.
 """
-_SCORES = "Scores"
 
 
 def verb(
@@ -26,10 +27,16 @@ def verb(
     input: Annotated[
         Path | None, typer.Argument(metavar="INPUT", show_default=False, help="Raw counts, the truth.")
     ] = None,
-    output: Annotated[
-        Path,
-        typer.Option("-o", "--output", metavar="FILE.json", help="File to write; - is stdout.", rich_help_panel=o.DATA),
-    ] = Path("-"),
+    output: s.ScoresOutput = Path("-"),
+    plot: Annotated[
+        Path | None,
+        typer.Option(
+            "--plot",
+            metavar="FILE.png",
+            help="Draw the errors, and the variance of every gene before and after.",
+            rich_help_panel=o.DATA,
+        ),
+    ] = None,
     reconstruction: Annotated[
         list[Path] | None,
         typer.Option(
@@ -48,35 +55,23 @@ def verb(
             rich_help_panel=o.DATA,
         ),
     ] = "same",
-    label_key: Annotated[
-        str | None,
-        typer.Option(
-            "--label-key",
-            metavar="COLUMN",
-            show_default="none",
-            help="Column of obs with the labels; also score each.",
-            rich_help_panel=o.DATA,
-        ),
-    ] = None,
+    label_key: o.LabelColumn = None,
     exclude_labels: o.ExcludeLabels = None,
     layer: o.Layer = None,
     gene_column: o.GeneColumn = None,
-    method: o.Methods = None,
-    markers: o.MarkerTables = None,
-    as_published: o.AsPublished = False,
-    k: Annotated[int, typer.Option("-k", metavar="N", help="Number of genes.", rich_help_panel=_SCORES)] = 50,
+    method: m.Methods = None,
+    markers: m.MarkerTables = None,
+    as_published: m.AsPublished = False,
+    k: m.K = 50,
     scale: Annotated[
         Literal["scaled", "global"],
         typer.Option(
             "--scale",
             help="log1p CP10k scaled by gene, or log2(1 + counts) by one mean and deviation.",
-            rich_help_panel=_SCORES,
+            rich_help_panel=o.SCORES,
         ),
     ] = "scaled",
-    splits: Annotated[
-        int,
-        typer.Option("--splits", metavar="N", help="Seeded, stratified 70/10/20 splits.", rich_help_panel=_SCORES),
-    ] = 5,
+    splits: m.Splits = 5,
     seed: o.Seed = 0,
     threads: o.Threads = None,
     force: o.Force = False,
@@ -93,10 +88,10 @@ def verb(
     options = begin(ctx, needs=("input",), text_output=True)
     if method is not None:
         options["method"] = o.names(method)
-    from scmap_cli.stages.evaluate_markers import render
     from scmap_cli.stages.evaluate_reconstruction import evaluate_reconstruction
+    from scmap_cli.stages.scores import render
 
     result = evaluate_reconstruction(**options)
     if str(output) == "-" and not dry_run:
         emit(render(result))
-    finish(options, "output")
+    finish(options, "output", "plot")

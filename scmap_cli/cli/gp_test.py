@@ -132,15 +132,7 @@ def verb(
             "--exact-pairs", metavar="N", help="Compare all pairs up to this many.", rich_help_panel=_CONTRAST
         ),
     ] = 400_000,
-    batch_size: Annotated[
-        int,
-        typer.Option(
-            "--batch-size",
-            metavar="N",
-            help="Cells computed at once; lower it if memory runs out.",
-            rich_help_panel=o.RUN,
-        ),
-    ] = 2048,
+    batch_size: o.CellsAtOnce = 2048,
     seed: o.Seed = 0,
     device: o.Device = "auto",
     threads: o.Threads = None,

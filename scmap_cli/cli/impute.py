@@ -88,15 +88,7 @@ def verb(
     min_overlap: o.MinOverlap = 0.5,
     reference_key: o.ReferenceKey = None,
     ignore_rna: o.IgnoreRna = False,
-    batch_size: Annotated[
-        int,
-        typer.Option(
-            "--batch-size",
-            metavar="N",
-            help="Cells computed at once; lower it if memory runs out.",
-            rich_help_panel=o.RUN,
-        ),
-    ] = 512,
+    batch_size: o.CellsAtOnce = 512,
     seed: o.Seed = 0,
     device: o.Device = "auto",
     threads: o.Threads = None,

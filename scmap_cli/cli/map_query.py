@@ -8,6 +8,8 @@ from typing import Annotated, Literal
 import typer
 
 from scmap_cli.cli import options as o
+from scmap_cli.cli import program_options as g
+from scmap_cli.cli import training_options as t
 from scmap_cli.cli.session import begin, finish
 from scmap_cli.cli.settings import with_configs
 
@@ -48,6 +50,15 @@ def verb(
         Path | None,
         typer.Option(
             "--model-out", metavar="MODEL_DIR", help="Folder of the mapped model; required.", rich_help_panel=o.DATA
+        ),
+    ] = None,
+    plot: Annotated[
+        Path | None,
+        typer.Option(
+            "--plot",
+            metavar="FILE.png",
+            help="Draw a UMAP of the query, with --reference of both, by batch and label.",
+            rich_help_panel=o.DATA,
         ),
     ] = None,
     batch_key: Annotated[
@@ -154,88 +165,23 @@ def verb(
             rich_help_panel=_PROGRAMS,
         ),
     ] = None,
-    membership: Annotated[
-        Literal["hard", "soft"],
-        typer.Option(
-            "--membership",
-            help="Of --programs. hard: their genes only. soft: others may join against --soft-l1.",
-            rich_help_panel=o.MODEL,
-        ),
-    ] = "hard",
-    soft_l1: Annotated[
-        float,
-        typer.Option(
-            "--soft-l1",
-            metavar="X",
-            help="Weight gamma of the L1 penalty on genes outside a soft program.",
-            rich_help_panel=o.MODEL,
-        ),
-    ] = 0.5,
-    unconstrained_l1: Annotated[
-        float,
-        typer.Option(
-            "--unconstrained-l1",
-            metavar="X",
-            help="Weight of the L1 penalty on --new-programs.",
-            rich_help_panel=o.MODEL,
-        ),
-    ] = 0.7,
-    group_lasso: Annotated[
-        float,
-        typer.Option(
-            "--group-lasso",
-            metavar="X",
-            help="Weight alpha of the group lasso on added programs.",
-            rich_help_panel=o.MODEL,
-        ),
-    ] = 0.0,
-    hsic: Annotated[
-        float,
-        typer.Option(
-            "--hsic",
-            metavar="X",
-            help="Weight of the independence of --new-programs from all others.",
-            rich_help_panel=o.MODEL,
-        ),
-    ] = 1.0,
-    kl_weight: Annotated[
-        float,
-        typer.Option("--kl-weight", metavar="X", help="Final weight beta of the KL term.", rich_help_panel=o.MODEL),
-    ] = 0.1,
-    kl_anneal_epochs: Annotated[
-        float,
-        typer.Option(
-            "--kl-anneal-epochs",
-            metavar="N",
-            help="Epochs over which the KL weight rises from 0.",
-            rich_help_panel=o.MODEL,
-        ),
-    ] = 50.0,
-    l1_anneal_epochs: Annotated[
-        float,
-        typer.Option(
-            "--l1-anneal-epochs",
-            metavar="N",
-            help="Epochs over which the L1 weights rise from 0.",
-            rich_help_panel=o.MODEL,
-        ),
-    ] = 50.0,
-    epochs: o.Epochs = 400,
-    batch_size: o.BatchSize = 128,
-    lr: Annotated[
-        float, typer.Option("--lr", metavar="X", help="Learning rate of Adam.", rich_help_panel=o.TRAINING)
-    ] = 1e-3,
-    weight_decay: o.WeightDecay = 0.0,
-    validation_share: o.ValidationShare = 0.1,
-    patience: o.Patience = 20,
-    sampling: o.Sampling = "balanced",
-    checkpoint_minutes: o.CheckpointMinutes = 7.0,
-    resume: Annotated[
-        Literal["auto", "never"],
-        typer.Option(
-            "--resume", help="auto goes on from a checkpoint of the same run in --model-out.", rich_help_panel=o.RUN
-        ),
-    ] = "auto",
+    membership: g.Membership = "hard",
+    soft_l1: g.SoftL1 = 0.5,
+    unconstrained_l1: g.UnconstrainedL1 = 0.7,
+    group_lasso: g.GroupLasso = 0.0,
+    hsic: g.Hsic = 1.0,
+    kl_weight: g.KlWeight = 0.1,
+    kl_anneal_epochs: g.KlAnnealEpochs = 50.0,
+    l1_anneal_epochs: g.L1AnnealEpochs = 50.0,
+    epochs: t.Epochs = 400,
+    batch_size: t.BatchSize = 128,
+    lr: t.Lr = 1e-3,
+    weight_decay: t.WeightDecay = 0.0,
+    validation_share: t.ValidationShare = 0.1,
+    patience: t.Patience = 20,
+    sampling: t.Sampling = "balanced",
+    checkpoint_minutes: t.CheckpointMinutes = 7.0,
+    resume: t.Resume = "auto",
     seed: o.Seed = 0,
     device: o.Device = "auto",
     threads: o.Threads = None,
@@ -254,4 +200,4 @@ def verb(
     from scmap_cli.stages.map_query import map_query
 
     map_query(**options)
-    finish(options, "join")
+    finish(options, "join", "plot")

@@ -1,5 +1,8 @@
 """Options that verbs share, declared once: the same flag has the same type, help and meaning everywhere.
 
+Those of a family of verbs are in modules of their own: ``training_options``, ``program_options``, ``peak_options``,
+``marker_options``, ``scoring_options``.
+
 An option's panel is its heading in the help, and for ``train`` also its section in a ``--config`` file.
 """
 
@@ -13,6 +16,7 @@ import typer
 from scmap_cli.cli import settings
 
 DATA, MODEL, TRAINING, RUN = "Data", "Model", "Training", "Run"
+SCORES, GRID = "Scores", "Grid"
 
 WIDTHS = "N,..."
 """Metavar of options that take whole numbers separated by commas."""
@@ -20,9 +24,44 @@ WIDTHS = "N,..."
 NUMBERS = "X,..."
 """Metavar of options that take numbers separated by commas."""
 
+RnaInput = Annotated[
+    Path | None,
+    typer.Argument(
+        metavar="INPUT", show_default=False, help="Raw counts: h5ad, 10x .h5, 10x matrix folder, TSV or CSV."
+    ),
+]
+H5adOutput = Annotated[
+    Path | None,
+    typer.Option("-o", "--output", metavar="FILE.h5ad", help="File to write; required.", rich_help_panel=DATA),
+]
+QualityPlot = Annotated[
+    Path | None,
+    typer.Option(
+        "--plot", metavar="FILE.png", help="Draw the quality of the cells kept, by batch.", rich_help_panel=DATA
+    ),
+]
+Samples = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--sample",
+        metavar="NAME",
+        show_default="file names",
+        help="Sample name, once for each input, in their order.",
+        rich_help_panel=DATA,
+    ),
+]
 BatchKey = Annotated[
     str | None,
     typer.Option("--batch-key", metavar="COLUMN", help="Column of obs with the batches.", rich_help_panel=DATA),
+]
+WrittenBatchKey = Annotated[
+    str,
+    typer.Option(
+        "--batch-key",
+        metavar="COLUMN",
+        help="Column of obs with the batches; written when there are several inputs or --sample.",
+        rich_help_panel=DATA,
+    ),
 ]
 LabelKey = Annotated[
     str | None,
@@ -102,162 +141,17 @@ LabelColumn = Annotated[
         rich_help_panel=DATA,
     ),
 ]
-TrainCells = Annotated[
-    Path | None,
-    typer.Option(
-        "--train-cells", metavar="FILE", help="Choose by these cells alone, one name a line.", rich_help_panel=DATA
-    ),
-]
-ForceIn = Annotated[
-    Path | None,
-    typer.Option("--force-in", metavar="FILE", help="Genes that come first, one a line.", rich_help_panel=DATA),
-]
-ForceOut = Annotated[
-    Path | None,
-    typer.Option("--force-out", metavar="FILE", help="Genes that are not chosen, one a line.", rich_help_panel=DATA),
-]
-PriorScores = Annotated[
-    Path | None,
-    typer.Option(
-        "--prior",
-        metavar="FILE.tsv",
-        help="Genes to start ahead, one gene<TAB>score a line.",
-        rich_help_panel=DATA,
-    ),
-]
-GeneCosts = Annotated[
-    Path | None,
-    typer.Option(
-        "--costs", metavar="FILE.tsv", help="What genes cost, one gene<TAB>cost a line.", rich_help_panel=DATA
-    ),
-]
-Methods = Annotated[
-    str | None,
-    typer.Option(
-        "--method",
-        metavar="NAME[,NAME]",
-        show_default="none",
-        help="Choose genes by these methods; see `select-markers -h`.",
-        rich_help_panel="Genes",
-    ),
-]
-MarkerTables = Annotated[
-    list[Path] | None,
-    typer.Option(
-        "--markers",
-        metavar="FILE.tsv",
-        show_default="none",
-        help="Genes of a table of select-markers; may be repeated.",
-        rich_help_panel="Genes",
-    ),
-]
-AsPublished = Annotated[
-    bool,
-    typer.Option(
-        "--as-published",
-        help="Run methods as the MarkerMap paper did, where that is not how they are meant.",
-        rich_help_panel="Genes",
-    ),
-]
-Compare = Annotated[
-    bool,
-    typer.Option(
-        "--compare",
-        help="INPUTs are JSON files of earlier runs of this verb; write one table of them (TSV, or JSON by its name).",
-        rich_help_panel=DATA,
-    ),
-]
 ClusterBackend = Annotated[
     Literal["igraph", "leidenalg"],
     typer.Option("--cluster-backend", help="Implementation of Leiden; igraph is the faster one.", rich_help_panel=DATA),
 ]
 
-Epochs = Annotated[
-    int, typer.Option("--epochs", metavar="N", help="Most epochs that are trained.", rich_help_panel=TRAINING)
-]
-BatchSize = Annotated[
+CellsAtOnce = Annotated[
     int,
     typer.Option(
-        "--batch-size",
-        metavar="N",
-        help="Cells per step and process; lower it if memory runs out.",
-        rich_help_panel=TRAINING,
+        "--batch-size", metavar="N", help="Cells computed at once; lower it if memory runs out.", rich_help_panel=RUN
     ),
 ]
-Lr = Annotated[float, typer.Option("--lr", metavar="X", help="Learning rate of Adam.", rich_help_panel=TRAINING)]
-AdamEps = Annotated[float, typer.Option("--adam-eps", metavar="X", help="Epsilon of Adam.", rich_help_panel=TRAINING)]
-WeightDecay = Annotated[
-    float,
-    typer.Option("--weight-decay", metavar="X", help="L2 weight of Adam; 0 is off.", rich_help_panel=TRAINING),
-]
-ValidationShare = Annotated[
-    float,
-    typer.Option(
-        "--validation-share",
-        metavar="SHARE",
-        help="Share of each batch's cells held out to choose the best epoch; 0 keeps the last.",
-        rich_help_panel=TRAINING,
-    ),
-]
-Patience = Annotated[
-    int,
-    typer.Option(
-        "--patience",
-        metavar="N",
-        help="End after N epochs without a better validation score, counted from the end of annealing; 0 never.",
-        rich_help_panel=TRAINING,
-    ),
-]
-LrPatience = Annotated[
-    int,
-    typer.Option(
-        "--lr-patience",
-        metavar="N",
-        help="Lower the learning rate after N epochs without a better score; 0 never.",
-        rich_help_panel=TRAINING,
-    ),
-]
-LrFactor = Annotated[
-    float,
-    typer.Option(
-        "--lr-factor", metavar="X", help="What the learning rate is then multiplied by.", rich_help_panel=TRAINING
-    ),
-]
-Sampling = Annotated[
-    Literal["balanced", "shuffle"],
-    typer.Option(
-        "--sampling",
-        help="balanced draws batches equally often; shuffle draws cells without replacement.",
-        rich_help_panel=TRAINING,
-    ),
-]
-Precision = Annotated[
-    Literal["fp32", "bf16"],
-    typer.Option("--precision", help="Number type of the matrix products.", rich_help_panel=TRAINING),
-]
-GradClip = Annotated[
-    float,
-    typer.Option("--grad-clip", metavar="X", help="Largest gradient norm; 0 is off.", rich_help_panel=TRAINING),
-]
-CheckpointMinutes = Annotated[
-    float,
-    typer.Option("--checkpoint-minutes", metavar="X", help="Minutes between checkpoints.", rich_help_panel=TRAINING),
-]
-Resume = Annotated[
-    Literal["auto", "never"],
-    typer.Option("--resume", help="auto goes on from a checkpoint of the same run in MODEL_DIR.", rich_help_panel=RUN),
-]
-Metrics = Annotated[
-    Path | None,
-    typer.Option(
-        "--metrics", metavar="FILE.json", help="Also write the scores of the training here.", rich_help_panel=DATA
-    ),
-]
-ModelOutput = Annotated[
-    Path | None,
-    typer.Option("-o", "--output", metavar="MODEL_DIR", help="Folder to write; required.", rich_help_panel=DATA),
-]
-
 Seed = Annotated[
     int, typer.Option("--seed", metavar="N", min=0, help="Seed of everything random; recorded.", rich_help_panel=RUN)
 ]

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from scmap_cli.cli import options as o
+from scmap_cli.cli import peak_options as p
 from scmap_cli.cli.session import begin, finish
 
 SUMMARY = "Fragments or BAM to one h5ad of counts in peaks or bins."
@@ -19,7 +20,7 @@ Pitfall: --count decides what a count is. A fragment inside a peak is 1 by `frag
 one that spans a whole peak is 1 by `fragments`, 0 by the others. Compare matrices of one rule only.
 """
 
-FEATURES, CELLS, BAM = "Features", "Cells kept (bounds included)", "BAM"
+CELLS, BAM = "Cells kept (bounds included)", "BAM"
 
 
 def verb(
@@ -32,16 +33,8 @@ def verb(
             help="Fragment files of 4 or 5 columns (plain, .gz, bgzip; sorted or not) or BAM files.",
         ),
     ] = None,
-    output: Annotated[
-        Path | None,
-        typer.Option("-o", "--output", metavar="FILE.h5ad", help="File to write; required.", rich_help_panel=o.DATA),
-    ] = None,
-    plot: Annotated[
-        Path | None,
-        typer.Option(
-            "--plot", metavar="FILE.png", help="Draw the quality of the cells kept, by batch.", rich_help_panel=o.DATA
-        ),
-    ] = None,
+    output: o.H5adOutput = None,
+    plot: o.QualityPlot = None,
     profiles: Annotated[
         bool,
         typer.Option(
@@ -60,25 +53,8 @@ def verb(
             rich_help_panel=o.DATA,
         ),
     ] = None,
-    sample: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--sample",
-            metavar="NAME",
-            show_default="file names",
-            help="Sample name, once for each input, in their order.",
-            rich_help_panel=o.DATA,
-        ),
-    ] = None,
-    batch_key: Annotated[
-        str,
-        typer.Option(
-            "--batch-key",
-            metavar="COLUMN",
-            help="Column of obs with the samples; written when there are several inputs or --sample.",
-            rich_help_panel=o.DATA,
-        ),
-    ] = "batch",
+    sample: o.Samples = None,
+    batch_key: o.WrittenBatchKey = "batch",
     count: Annotated[
         Literal["fragments", "insertions", "paired"],
         typer.Option(
@@ -107,7 +83,9 @@ def verb(
     ] = 0,
     peaks: Annotated[
         Path | None,
-        typer.Option("--peaks", metavar="FILE.bed", help="Peaks to count in, in this order.", rich_help_panel=FEATURES),
+        typer.Option(
+            "--peaks", metavar="FILE.bed", help="Peaks to count in, in this order.", rich_help_panel=p.FEATURES
+        ),
     ] = None,
     bins: Annotated[
         int | None,
@@ -116,7 +94,7 @@ def verb(
             metavar="N",
             show_default="off",
             help="Count in bins of N bases; needs --chrom-sizes.",
-            rich_help_panel=FEATURES,
+            rich_help_panel=p.FEATURES,
         ),
     ] = None,
     chrom_sizes: Annotated[
@@ -125,45 +103,19 @@ def verb(
             "--chrom-sizes",
             metavar="FILE",
             help="Chromosomes and their lengths; a fragment that ends beyond its chromosome is a bad row.",
-            rich_help_panel=FEATURES,
+            rich_help_panel=p.FEATURES,
         ),
     ] = None,
-    keep_chrom: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--keep-chrom",
-            metavar="PATTERN",
-            show_default="all",
-            help="Keep features on chromosomes that fit a shell pattern such as 'chr[0-9]*'; may be repeated.",
-            rich_help_panel=FEATURES,
-        ),
-    ] = None,
-    drop_chrom: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--drop-chrom",
-            metavar="PATTERN",
-            show_default="none",
-            help="Drop features on chromosomes that fit a shell pattern; may be repeated.",
-            rich_help_panel=FEATURES,
-        ),
-    ] = None,
-    blacklist: Annotated[
-        Path | None,
-        typer.Option(
-            "--blacklist",
-            metavar="FILE.bed",
-            help="Drop features that overlap these regions.",
-            rich_help_panel=FEATURES,
-        ),
-    ] = None,
+    keep_chrom: p.KeepChrom = None,
+    drop_chrom: p.DropChrom = None,
+    blacklist: p.Blacklist = None,
     min_cells: Annotated[
         int,
         typer.Option(
             "--min-cells",
             metavar="N",
             help="Keep features open in at least N of the cells kept; 0 is off.",
-            rich_help_panel=FEATURES,
+            rich_help_panel=p.FEATURES,
         ),
     ] = 0,
     min_cell_share: Annotated[
@@ -172,7 +124,7 @@ def verb(
             "--min-cell-share",
             metavar="SHARE",
             help="Keep features open in at least this share of the cells kept (SAILER's thesis: 0.01).",
-            rich_help_panel=FEATURES,
+            rich_help_panel=p.FEATURES,
         ),
     ] = 0.0,
     max_cell_share: Annotated[
@@ -181,7 +133,7 @@ def verb(
             "--max-cell-share",
             metavar="SHARE",
             help="Keep features open in at most this share of the cells kept (SAILER's thesis: 0.9).",
-            rich_help_panel=FEATURES,
+            rich_help_panel=p.FEATURES,
         ),
     ] = 1.0,
     tss: Annotated[

@@ -26,10 +26,7 @@ def verb(
     input: Annotated[
         Path | None, typer.Argument(metavar="ATAC.h5ad", show_default=False, help="Counts of peaks, cells in rows.")
     ] = None,
-    output: Annotated[
-        Path | None,
-        typer.Option("-o", "--output", metavar="FILE.h5ad", help="File to write; required.", rich_help_panel=o.DATA),
-    ] = None,
+    output: o.H5adOutput = None,
     genes: Annotated[
         Path | None,
         typer.Option(
@@ -98,7 +95,7 @@ def verb(
     """Gene scores: counts of the peaks at each gene's promoter and body, by distance and smoothed on request."""
     options = begin(ctx, needs=("input", "output", "genes"))
     if only is not None:
-        options["only"] = [name.strip() for name in only.split(",")]
+        options["only"] = o.names(only)
     from scmap_cli.stages.preprocess_gene_scores import preprocess_gene_scores
 
     preprocess_gene_scores(**options)

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from scmap_cli.cli import options as o
+from scmap_cli.cli import peak_options as p
 from scmap_cli.cli.session import begin, finish
 
 SUMMARY = "RNA and ATAC paired by cell, with ATAC-only sets, to one h5ad."
@@ -18,8 +19,6 @@ Example:
 Pitfall: cells are paired by name. A sample's prefix or a suffix such as -1 on one side only leaves nothing paired; read
 the numbers in the log.
 """
-
-_CELLS = "Cells and peaks"
 
 
 def verb(
@@ -32,10 +31,7 @@ def verb(
             help="One file of both: 10x .h5 or matrix folder, h5ad with feature_types, .h5mu.",
         ),
     ] = None,
-    output: Annotated[
-        Path | None,
-        typer.Option("-o", "--output", metavar="FILE.h5ad", help="File to write; required.", rich_help_panel=o.DATA),
-    ] = None,
+    output: o.H5adOutput = None,
     rna: Annotated[
         Path | None,
         typer.Option("--rna", metavar="FILE", show_default="in INPUT", help="Counts of genes.", rich_help_panel=o.DATA),
@@ -60,6 +56,14 @@ def verb(
             rich_help_panel=o.DATA,
         ),
     ] = None,
+    paired_only: Annotated[
+        bool,
+        typer.Option(
+            "--paired-only",
+            help="Drop cells of --atac that --rna lacks, instead of keeping them as ATAC-only.",
+            rich_help_panel=o.DATA,
+        ),
+    ] = False,
     sample: Annotated[
         list[str] | None,
         typer.Option(
@@ -97,40 +101,14 @@ def verb(
         int,
         typer.Option("--hvg", metavar="N", help="Most variable genes that they are made from.", rich_help_panel=o.DATA),
     ] = 2000,
-    keep_chrom: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--keep-chrom",
-            metavar="PATTERN",
-            show_default="all",
-            help="Keep chromosomes of this name or shell pattern alone; may be repeated.",
-            rich_help_panel=_CELLS,
-        ),
-    ] = None,
-    drop_chrom: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--drop-chrom",
-            metavar="PATTERN",
-            show_default="none",
-            help="Drop chromosomes of this name or shell pattern; may be repeated.",
-            rich_help_panel=_CELLS,
-        ),
-    ] = None,
+    keep_chrom: p.KeepChrom = None,
+    drop_chrom: p.DropChrom = None,
     min_cells: Annotated[
         int,
         typer.Option(
-            "--min-cells", metavar="N", help="Keep peaks open in at least N of the cells.", rich_help_panel=_CELLS
+            "--min-cells", metavar="N", help="Keep peaks open in at least N of the cells.", rich_help_panel=p.FEATURES
         ),
     ] = 1,
-    paired_only: Annotated[
-        bool,
-        typer.Option(
-            "--paired-only",
-            help="Drop cells of --atac that --rna lacks, instead of keeping them as ATAC-only.",
-            rich_help_panel=_CELLS,
-        ),
-    ] = False,
     seed: o.Seed = 0,
     threads: o.Threads = None,
     force: o.Force = False,

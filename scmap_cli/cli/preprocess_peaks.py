@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from scmap_cli.cli import options as o
+from scmap_cli.cli import peak_options as p
 from scmap_cli.cli.session import begin, finish
 
 SUMMARY = "Sets of peaks to one set; or peaks from fragments."
@@ -19,7 +20,7 @@ Pitfall: by reduction, chains of overlapping peaks become one long peak, so many
 keeps peaks narrow and alike, at the price of leaving out the weaker of two that overlap.
 """
 
-FILTERS, CALLING = "Filters", "Peak calling"
+CALLING = "Peak calling"
 
 
 def verb(
@@ -52,13 +53,13 @@ def verb(
             "--chrom-sizes",
             metavar="FILE",
             help="Chromosomes and their lengths: peaks on others, or that end beyond, are left out.",
-            rich_help_panel=FILTERS,
+            rich_help_panel=p.FEATURES,
         ),
     ] = None,
     min_size: Annotated[
         int,
         typer.Option(
-            "--min-size", metavar="N", help="Keep peaks of at least N bases; 0 is off.", rich_help_panel=FILTERS
+            "--min-size", metavar="N", help="Keep peaks of at least N bases; 0 is off.", rich_help_panel=p.FEATURES
         ),
     ] = 0,
     max_size: Annotated[
@@ -68,35 +69,12 @@ def verb(
             metavar="N",
             show_default="off",
             help="Keep peaks of at most N bases.",
-            rich_help_panel=FILTERS,
+            rich_help_panel=p.FEATURES,
         ),
     ] = None,
-    keep_chrom: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--keep-chrom",
-            metavar="PATTERN",
-            show_default="all",
-            help="Keep peaks on chromosomes that fit a shell pattern such as 'chr[0-9]*'; may be repeated.",
-            rich_help_panel=FILTERS,
-        ),
-    ] = None,
-    drop_chrom: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--drop-chrom",
-            metavar="PATTERN",
-            show_default="none",
-            help="Drop peaks on chromosomes that fit a shell pattern; may be repeated.",
-            rich_help_panel=FILTERS,
-        ),
-    ] = None,
-    blacklist: Annotated[
-        Path | None,
-        typer.Option(
-            "--blacklist", metavar="FILE.bed", help="Drop peaks that overlap these regions.", rich_help_panel=FILTERS
-        ),
-    ] = None,
+    keep_chrom: p.KeepChrom = None,
+    drop_chrom: p.DropChrom = None,
+    blacklist: p.Blacklist = None,
     call: Annotated[
         bool,
         typer.Option(

@@ -30,16 +30,8 @@ def verb(
             help="Raw counts: h5ad, 10x .h5, 10x matrix folder, TSV or CSV (.gz). Several are merged.",
         ),
     ] = None,
-    output: Annotated[
-        Path | None,
-        typer.Option("-o", "--output", metavar="FILE.h5ad", help="File to write; required.", rich_help_panel=o.DATA),
-    ] = None,
-    plot: Annotated[
-        Path | None,
-        typer.Option(
-            "--plot", metavar="FILE.png", help="Draw the quality of the cells kept, by batch.", rich_help_panel=o.DATA
-        ),
-    ] = None,
+    output: o.H5adOutput = None,
+    plot: o.QualityPlot = None,
     layer: o.Layer = None,
     gene_column: o.GeneColumn = None,
     make_unique: Annotated[
@@ -56,25 +48,8 @@ def verb(
             "--transpose", help="Text tables have genes in rows and cells in columns.", rich_help_panel=o.DATA
         ),
     ] = False,
-    sample: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--sample",
-            metavar="NAME",
-            show_default="file names",
-            help="Sample name, once for each input, in their order.",
-            rich_help_panel=o.DATA,
-        ),
-    ] = None,
-    batch_key: Annotated[
-        str,
-        typer.Option(
-            "--batch-key",
-            metavar="COLUMN",
-            help="Column of obs with the batches; written when there are several inputs or --sample.",
-            rich_help_panel=o.DATA,
-        ),
-    ] = "batch",
+    sample: o.Samples = None,
+    batch_key: o.WrittenBatchKey = "batch",
     join: Annotated[
         Literal["inner", "outer"],
         typer.Option(

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from scmap_cli.cli import marker_options as m
 from scmap_cli.cli import options as o
 from scmap_cli.cli.session import begin, emit, finish
 from scmap_cli.registry import SELECTORS
@@ -29,10 +30,7 @@ _BENCHMARK, _MODEL = "Benchmark", "Method markermap"
 
 def verb(
     ctx: typer.Context,
-    input: Annotated[
-        Path | None,
-        typer.Argument(metavar="INPUT", show_default=False, help="Raw counts: h5ad or any form of preprocess rna."),
-    ] = None,
+    input: o.RnaInput = None,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -65,12 +63,12 @@ def verb(
     exclude_labels: o.ExcludeLabels = None,
     layer: o.Layer = None,
     gene_column: o.GeneColumn = None,
-    k: Annotated[int, typer.Option("-k", metavar="N", help="Number of genes.", rich_help_panel="Choice")] = 50,
+    k: m.K = 50,
     method: Annotated[
         str | None,
-        typer.Option("--method", metavar="NAME", help="How to choose; see Methods below.", rich_help_panel="Choice"),
+        typer.Option("--method", metavar="NAME", help="How to choose; see Methods below.", rich_help_panel=m.GENES),
     ] = None,
-    as_published: o.AsPublished = False,
+    as_published: m.AsPublished = False,
     splits: Annotated[
         int | None,
         typer.Option(
@@ -78,12 +76,12 @@ def verb(
             metavar="N",
             show_default="no split; 3 with --benchmark",
             help="Choose anew from the training cells of N seeded 70/10/20 splits.",
-            rich_help_panel="Choice",
+            rich_help_panel=m.GENES,
         ),
     ] = None,
-    train_cells: o.TrainCells = None,
-    force_in: o.ForceIn = None,
-    force_out: o.ForceOut = None,
+    train_cells: m.TrainCells = None,
+    force_in: m.ForceIn = None,
+    force_out: m.ForceOut = None,
     mode: Annotated[
         Literal["supervised", "unsupervised", "joint"] | None,
         typer.Option(
@@ -112,8 +110,8 @@ def verb(
             rich_help_panel=_MODEL,
         ),
     ] = None,
-    prior: o.PriorScores = None,
-    costs: o.GeneCosts = None,
+    prior: m.PriorScores = None,
+    costs: m.GeneCosts = None,
     benchmark: Annotated[
         Path | None,
         typer.Option(
@@ -123,16 +121,7 @@ def verb(
             rich_help_panel=_BENCHMARK,
         ),
     ] = None,
-    k_grid: Annotated[
-        str | None,
-        typer.Option(
-            "--k-grid",
-            metavar=o.WIDTHS,
-            show_default="that of -k",
-            help="Numbers of genes to compare at.",
-            rich_help_panel=_BENCHMARK,
-        ),
-    ] = None,
+    k_grid: m.KGrid = None,
     summary: Annotated[
         Path | None,
         typer.Option(

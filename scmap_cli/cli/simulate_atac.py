@@ -24,10 +24,7 @@ _PRESET = "by --preset"
 
 def verb(
     ctx: typer.Context,
-    output: Annotated[
-        Path | None,
-        typer.Option("-o", "--output", metavar="FILE.h5ad", help="File to write; required.", rich_help_panel=o.DATA),
-    ] = None,
+    output: o.H5adOutput = None,
     fragments: Annotated[
         Path | None,
         typer.Option(
@@ -204,7 +201,7 @@ def verb(
     """
     options = begin(ctx, needs=("output",))
     if types is not None:
-        options["types"] = [name.strip() for name in types.split(",")]
+        options["types"] = o.names(types)
     for name, text in (("mu", mu), ("sigma", sigma), ("rho", rho)):
         if text is not None:
             options[name] = o.floats(text, f"--{name}")

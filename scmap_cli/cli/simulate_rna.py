@@ -24,10 +24,7 @@ _NOISE = "Depth and noise"
 
 def verb(
     ctx: typer.Context,
-    output: Annotated[
-        Path | None,
-        typer.Option("-o", "--output", metavar="FILE.h5ad", help="File to write; required.", rich_help_panel=o.DATA),
-    ] = None,
+    output: o.H5adOutput = None,
     programs_output: Annotated[
         Path | None,
         typer.Option(

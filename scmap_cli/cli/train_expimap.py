@@ -8,6 +8,8 @@ from typing import Annotated, Literal
 import typer
 
 from scmap_cli.cli import options as o
+from scmap_cli.cli import program_options as g
+from scmap_cli.cli import training_options as t
 from scmap_cli.cli.session import begin, finish
 from scmap_cli.cli.settings import with_configs
 
@@ -23,13 +25,8 @@ programs, and the embedding separates batches instead of cell types.
 
 def verb(
     ctx: typer.Context,
-    input: Annotated[
-        Path | None,
-        typer.Argument(
-            metavar="INPUT", show_default=False, help="Raw counts: h5ad, 10x .h5, 10x matrix folder, TSV or CSV."
-        ),
-    ] = None,
-    output: o.ModelOutput = None,
+    input: o.RnaInput = None,
+    output: t.ModelOutput = None,
     programs: Annotated[
         Path | None,
         typer.Option(
@@ -53,15 +50,8 @@ def verb(
     batch_key: o.BatchKey = None,
     layer: o.Layer = None,
     gene_column: o.GeneColumn = None,
-    metrics: o.Metrics = None,
-    membership: Annotated[
-        Literal["hard", "soft"],
-        typer.Option(
-            "--membership",
-            help="hard: a program holds its genes only. soft: others may join against --soft-l1.",
-            rich_help_panel=o.MODEL,
-        ),
-    ] = "hard",
+    metrics: t.Metrics = None,
+    membership: g.Membership = "hard",
     hidden: Annotated[
         str, typer.Option("--hidden", metavar=o.WIDTHS, help="Widths of the encoder's layers.", rich_help_panel=o.MODEL)
     ] = "256,256,256",
@@ -89,81 +79,33 @@ def verb(
             rich_help_panel=o.MODEL,
         ),
     ] = "counts",
-    group_lasso: Annotated[
-        float,
-        typer.Option(
-            "--group-lasso",
-            metavar="X",
-            help="Weight alpha of the group lasso that switches programs off.",
-            rich_help_panel=o.MODEL,
-        ),
-    ] = 0.7,
-    soft_l1: Annotated[
-        float,
-        typer.Option(
-            "--soft-l1",
-            metavar="X",
-            help="Weight gamma of the L1 penalty on genes outside a soft program.",
-            rich_help_panel=o.MODEL,
-        ),
-    ] = 0.5,
-    kl_weight: Annotated[
-        float,
-        typer.Option("--kl-weight", metavar="X", help="Final weight beta of the KL term.", rich_help_panel=o.MODEL),
-    ] = 0.1,
-    kl_anneal_epochs: Annotated[
-        float,
-        typer.Option(
-            "--kl-anneal-epochs",
-            metavar="N",
-            help="Epochs over which the KL weight rises from 0.",
-            rich_help_panel=o.MODEL,
-        ),
-    ] = 100.0,
+    group_lasso: g.GroupLasso = 0.7,
+    soft_l1: g.SoftL1 = 0.5,
+    kl_weight: g.KlWeight = 0.1,
+    kl_anneal_epochs: g.KlAnnealEpochs = 100.0,
     unconstrained: Annotated[
         int,
         typer.Option(
             "--unconstrained", metavar="N", help="Programs without a gene list, to be learnt.", rich_help_panel=o.MODEL
         ),
     ] = 0,
-    unconstrained_l1: Annotated[
-        float,
-        typer.Option(
-            "--unconstrained-l1", metavar="X", help="Their weight of the L1 penalty.", rich_help_panel=o.MODEL
-        ),
-    ] = 0.7,
-    l1_anneal_epochs: Annotated[
-        float,
-        typer.Option(
-            "--l1-anneal-epochs",
-            metavar="N",
-            help="Epochs over which both L1 weights rise from 0.",
-            rich_help_panel=o.MODEL,
-        ),
-    ] = 50.0,
-    hsic: Annotated[
-        float,
-        typer.Option(
-            "--hsic",
-            metavar="X",
-            help="Weight of the independence of unconstrained programs from all others.",
-            rich_help_panel=o.MODEL,
-        ),
-    ] = 1.0,
-    epochs: o.Epochs = 400,
-    batch_size: o.BatchSize = 128,
-    lr: o.Lr = 1e-3,
-    adam_eps: o.AdamEps = 0.01,
-    weight_decay: o.WeightDecay = 0.0,
-    validation_share: o.ValidationShare = 0.1,
-    patience: o.Patience = 50,
-    lr_patience: o.LrPatience = 13,
-    lr_factor: o.LrFactor = 0.1,
-    sampling: o.Sampling = "balanced",
-    precision: o.Precision = "fp32",
-    grad_clip: o.GradClip = 0.0,
-    checkpoint_minutes: o.CheckpointMinutes = 7.0,
-    resume: o.Resume = "auto",
+    unconstrained_l1: g.UnconstrainedL1 = 0.7,
+    l1_anneal_epochs: g.L1AnnealEpochs = 50.0,
+    hsic: g.Hsic = 1.0,
+    epochs: t.Epochs = 400,
+    batch_size: t.BatchSize = 128,
+    lr: t.Lr = 1e-3,
+    adam_eps: t.AdamEps = 0.01,
+    weight_decay: t.WeightDecay = 0.0,
+    validation_share: t.ValidationShare = 0.1,
+    patience: t.Patience = 50,
+    lr_patience: t.LrPatience = 13,
+    lr_factor: t.LrFactor = 0.1,
+    sampling: t.Sampling = "balanced",
+    precision: t.Precision = "fp32",
+    grad_clip: t.GradClip = 0.0,
+    checkpoint_minutes: t.CheckpointMinutes = 7.0,
+    resume: t.Resume = "auto",
     seed: o.Seed = 0,
     device: o.Device = "auto",
     threads: o.Threads = None,
@@ -180,7 +122,7 @@ def verb(
     SIGUSR1 or Ctrl-C saves its state and exits 75; the same command goes on from there.
     """
     options = with_configs(ctx, begin(ctx, needs=("input", "output")))
-    from scmap_cli.stages.train import train
+    from scmap_cli.stages.train_expimap import train_expimap
 
-    train("expimap", **options)
+    train_expimap(**options)
     finish(options)

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from scmap_cli.cli import options as o
+from scmap_cli.cli import training_options as t
 from scmap_cli.cli.session import begin, finish
 from scmap_cli.cli.settings import with_configs
 
@@ -26,7 +27,7 @@ def verb(
         Path | None,
         typer.Argument(metavar="CORPUS.zarr", show_default=False, help="Folder that `scmap preprocess corpus` wrote."),
     ] = None,
-    output: o.ModelOutput = None,
+    output: t.ModelOutput = None,
     exclude_studies: Annotated[
         list[str] | None,
         typer.Option(
@@ -47,7 +48,7 @@ def verb(
             rich_help_panel=o.DATA,
         ),
     ] = None,
-    metrics: o.Metrics = None,
+    metrics: t.Metrics = None,
     preset: Annotated[
         Literal["tiny", "thesis", "wide"],
         typer.Option(
@@ -130,13 +131,13 @@ def verb(
             rich_help_panel=o.MODEL,
         ),
     ] = False,
-    epochs: o.Epochs = 6,
-    batch_size: o.BatchSize = 32,
+    epochs: t.Epochs = 6,
+    batch_size: t.BatchSize = 32,
     accumulate: Annotated[
         int,
         typer.Option("--accumulate", metavar="N", help="Batches added up for a step.", rich_help_panel=o.TRAINING),
     ] = 1,
-    lr: o.Lr = 1e-4,
+    lr: t.Lr = 1e-4,
     optimizer: Annotated[
         Literal["adam", "adamw"],
         typer.Option("--optimizer", help="adamw decays weights apart from the gradient.", rich_help_panel=o.TRAINING),
@@ -154,23 +155,23 @@ def verb(
             rich_help_panel=o.TRAINING,
         ),
     ] = 0.05,
-    adam_eps: o.AdamEps = 1e-8,
-    weight_decay: o.WeightDecay = 0.01,
-    validation_share: o.ValidationShare = 0.05,
-    patience: o.Patience = 0,
-    lr_patience: o.LrPatience = 0,
-    lr_factor: o.LrFactor = 0.1,
-    sampling: o.Sampling = "shuffle",
-    precision: o.Precision = "fp32",
-    grad_clip: o.GradClip = 1.0,
+    adam_eps: t.AdamEps = 1e-8,
+    weight_decay: t.WeightDecay = 0.01,
+    validation_share: t.ValidationShare = 0.05,
+    patience: t.Patience = 0,
+    lr_patience: t.LrPatience = 0,
+    lr_factor: t.LrFactor = 0.1,
+    sampling: t.Sampling = "shuffle",
+    precision: t.Precision = "fp32",
+    grad_clip: t.GradClip = 1.0,
     compile: Annotated[
         bool,
         typer.Option(
             "--compile", help="Let torch compile the layers (needs a C++ compiler).", rich_help_panel=o.TRAINING
         ),
     ] = False,
-    checkpoint_minutes: o.CheckpointMinutes = 7.0,
-    resume: o.Resume = "auto",
+    checkpoint_minutes: t.CheckpointMinutes = 7.0,
+    resume: t.Resume = "auto",
     seed: o.Seed = 0,
     device: o.Device = "auto",
     threads: o.Threads = None,

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
+from scmap_cli.cli import marker_options as m
 from scmap_cli.cli import options as o
+from scmap_cli.cli import training_options as t
 from scmap_cli.cli.session import begin, finish
 from scmap_cli.cli.settings import with_configs
 
@@ -23,21 +24,18 @@ Pitfall: the markers are chosen by the cells of the file. To score them on other
 
 def verb(
     ctx: typer.Context,
-    input: Annotated[
-        Path | None,
-        typer.Argument(metavar="INPUT", show_default=False, help="Raw counts: h5ad or any form of preprocess rna."),
-    ] = None,
-    output: o.ModelOutput = None,
+    input: o.RnaInput = None,
+    output: t.ModelOutput = None,
     label_key: o.LabelColumn = None,
     exclude_labels: o.ExcludeLabels = None,
-    train_cells: o.TrainCells = None,
-    prior: o.PriorScores = None,
-    costs: o.GeneCosts = None,
-    force_in: o.ForceIn = None,
-    force_out: o.ForceOut = None,
+    train_cells: m.TrainCells = None,
+    prior: m.PriorScores = None,
+    costs: m.GeneCosts = None,
+    force_in: m.ForceIn = None,
+    force_out: m.ForceOut = None,
     layer: o.Layer = None,
     gene_column: o.GeneColumn = None,
-    metrics: o.Metrics = None,
+    metrics: t.Metrics = None,
     k: Annotated[int, typer.Option("-k", metavar="N", help="Number of markers.", rich_help_panel=o.MODEL)] = 50,
     mode: Annotated[
         Literal["supervised", "unsupervised", "joint"],
@@ -76,9 +74,7 @@ def verb(
     width: Annotated[
         int, typer.Option("--width", metavar="N", help="Width of the hidden layers.", rich_help_panel=o.MODEL)
     ] = 64,
-    latent: Annotated[
-        int, typer.Option("--latent", metavar="N", help="Latent dimensions.", rich_help_panel=o.MODEL)
-    ] = 16,
+    latent: t.Latent = 16,
     logits: Annotated[
         Literal["network", "free"],
         typer.Option(
@@ -150,20 +146,20 @@ def verb(
             "--cost-weight", metavar="X", help="Weight of the mean of --costs in the loss.", rich_help_panel=o.MODEL
         ),
     ] = 1.0,
-    epochs: o.Epochs = 60,
-    batch_size: o.BatchSize = 256,
-    lr: o.Lr = 2e-3,
-    adam_eps: o.AdamEps = 1e-8,
-    weight_decay: o.WeightDecay = 0.0,
-    validation_share: o.ValidationShare = 0.1,
-    patience: o.Patience = 8,
-    lr_patience: o.LrPatience = 2,
-    lr_factor: o.LrFactor = 0.3,
-    sampling: o.Sampling = "shuffle",
-    precision: o.Precision = "fp32",
-    grad_clip: o.GradClip = 0.0,
-    checkpoint_minutes: o.CheckpointMinutes = 7.0,
-    resume: o.Resume = "auto",
+    epochs: t.Epochs = 60,
+    batch_size: t.BatchSize = 256,
+    lr: t.Lr = 2e-3,
+    adam_eps: t.AdamEps = 1e-8,
+    weight_decay: t.WeightDecay = 0.0,
+    validation_share: t.ValidationShare = 0.1,
+    patience: t.Patience = 8,
+    lr_patience: t.LrPatience = 2,
+    lr_factor: t.LrFactor = 0.3,
+    sampling: t.Sampling = "shuffle",
+    precision: t.Precision = "fp32",
+    grad_clip: t.GradClip = 0.0,
+    checkpoint_minutes: t.CheckpointMinutes = 7.0,
+    resume: t.Resume = "auto",
     seed: o.Seed = 0,
     device: o.Device = "auto",
     threads: o.Threads = None,

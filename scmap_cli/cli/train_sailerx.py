@@ -8,6 +8,8 @@ from typing import Annotated, Literal
 import typer
 
 from scmap_cli.cli import options as o
+from scmap_cli.cli import peak_options as p
+from scmap_cli.cli import training_options as t
 from scmap_cli.cli.session import begin, finish
 from scmap_cli.cli.settings import with_configs
 
@@ -27,7 +29,7 @@ def verb(
         Path | None,
         typer.Argument(metavar="INPUT", show_default=False, help="h5ad of `preprocess multiome`."),
     ] = None,
-    output: o.ModelOutput = None,
+    output: t.ModelOutput = None,
     reference_key: Annotated[
         str,
         typer.Option(
@@ -35,28 +37,10 @@ def verb(
         ),
     ] = "X_rna",
     batch_key: o.BatchKey = None,
-    depth_key: Annotated[
-        str | None,
-        typer.Option(
-            "--depth-key",
-            metavar="COLUMN",
-            show_default="number of open peaks",
-            help="Column of obs with the depth of each cell, such as its fragments.",
-            rich_help_panel=o.DATA,
-        ),
-    ] = None,
-    covariates: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--covariates",
-            metavar="COLUMN",
-            show_default="none",
-            help="Further column of obs to be free of, numbers or categories; may be repeated.",
-            rich_help_panel=o.DATA,
-        ),
-    ] = None,
+    depth_key: p.DepthKey = None,
+    covariates: p.Covariates = None,
     layer: o.Layer = None,
-    metrics: o.Metrics = None,
+    metrics: t.Metrics = None,
     hidden: Annotated[
         str,
         typer.Option(
@@ -66,9 +50,7 @@ def verb(
             rich_help_panel=o.MODEL,
         ),
     ] = "64,32",
-    latent: Annotated[
-        int, typer.Option("--latent", metavar="N", help="Latent dimensions.", rich_help_panel=o.MODEL)
-    ] = 50,
+    latent: t.Latent = 50,
     alignment_weight: Annotated[
         str,
         typer.Option(
@@ -101,86 +83,29 @@ def verb(
             "--reference-width", metavar="N", help="Units of the encoder's block for the RNA.", rich_help_panel=o.MODEL
         ),
     ] = 128,
-    thinning: Annotated[
-        float,
-        typer.Option(
-            "--thinning",
-            metavar="SHARE",
-            help="Largest share of a cell's open peaks hidden from the encoder in a training step; 0 is off.",
-            rich_help_panel=o.MODEL,
-        ),
-    ] = 0.5,
-    peak_share: Annotated[
-        float,
-        typer.Option(
-            "--peak-share",
-            metavar="SHARE",
-            help="Share of the peaks whose likelihood a step looks at, drawn anew each step.",
-            rich_help_panel=o.MODEL,
-        ),
-    ] = 0.25,
-    invariance: Annotated[
-        float,
-        typer.Option(
-            "--invariance", metavar="X", help="Weight lambda of the invariance term.", rich_help_panel=o.MODEL
-        ),
-    ] = 1.0,
-    invariance_bound: Annotated[
-        Literal["pairwise", "mixture"],
-        typer.Option(
-            "--invariance-bound",
-            help="pairwise: mean divergence between cells (thesis). mixture: from their mixture, tighter.",
-            rich_help_panel=o.MODEL,
-        ),
-    ] = "pairwise",
-    positive_weight: Annotated[
-        str,
-        typer.Option(
-            "--positive-weight",
-            metavar="none|auto|X",
-            help="Weight omega of open peaks; auto is closed over open entries.",
-            rich_help_panel=o.MODEL,
-        ),
-    ] = "8",
-    kl_weight: Annotated[
-        float,
-        typer.Option(
-            "--kl-weight", metavar="X", help="Final weight beta of both divergences.", rich_help_panel=o.MODEL
-        ),
-    ] = 1.0,
-    warmup_epochs: Annotated[
-        float,
-        typer.Option(
-            "--warmup-epochs", metavar="N", help="First epochs, without divergences.", rich_help_panel=o.MODEL
-        ),
-    ] = 5.0,
-    cycle_epochs: Annotated[
-        float,
-        typer.Option(
-            "--cycle-epochs",
-            metavar="N",
-            help="Epochs of a cycle: beta rises over the first half of it.",
-            rich_help_panel=o.MODEL,
-        ),
-    ] = 10.0,
-    cycles: Annotated[
-        int,
-        typer.Option("--cycles", metavar="N", help="Cycles, after which beta stays.", rich_help_panel=o.MODEL),
-    ] = 2,
-    epochs: o.Epochs = 100,
-    batch_size: o.BatchSize = 400,
-    lr: o.Lr = 2e-3,
-    adam_eps: o.AdamEps = 1e-8,
-    weight_decay: o.WeightDecay = 5e-4,
-    validation_share: o.ValidationShare = 0.1,
-    patience: o.Patience = 10,
-    lr_patience: o.LrPatience = 5,
-    lr_factor: o.LrFactor = 0.1,
-    sampling: o.Sampling = "shuffle",
-    precision: o.Precision = "fp32",
-    grad_clip: o.GradClip = 0.0,
-    checkpoint_minutes: o.CheckpointMinutes = 7.0,
-    resume: o.Resume = "auto",
+    thinning: p.Thinning = 0.5,
+    peak_share: p.PeakShare = 0.25,
+    invariance: p.Invariance = 1.0,
+    invariance_bound: p.InvarianceBound = "pairwise",
+    positive_weight: p.PositiveWeight = "8",
+    kl_weight: p.KlWeight = 1.0,
+    warmup_epochs: p.WarmupEpochs = 5.0,
+    cycle_epochs: p.CycleEpochs = 10.0,
+    cycles: p.Cycles = 2,
+    epochs: t.Epochs = 100,
+    batch_size: t.BatchSize = 400,
+    lr: t.Lr = 2e-3,
+    adam_eps: t.AdamEps = 1e-8,
+    weight_decay: t.WeightDecay = 5e-4,
+    validation_share: t.ValidationShare = 0.1,
+    patience: t.Patience = 10,
+    lr_patience: t.LrPatience = 5,
+    lr_factor: t.LrFactor = 0.1,
+    sampling: t.Sampling = "shuffle",
+    precision: t.Precision = "fp32",
+    grad_clip: t.GradClip = 0.0,
+    checkpoint_minutes: t.CheckpointMinutes = 7.0,
+    resume: t.Resume = "auto",
     seed: o.Seed = 0,
     device: o.Device = "auto",
     threads: o.Threads = None,

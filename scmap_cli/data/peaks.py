@@ -33,6 +33,18 @@ class Peaks:
     start: np.ndarray
     end: np.ndarray
 
+    def by_chromosome(self) -> tuple[np.ndarray, list[str], np.ndarray]:
+        """Peaks by chromosome, start and end.
+
+        Returns
+        -------
+        ndarray, list, ndarray
+            (P,) their order; the chromosomes, see :func:`chromosome_order`; and how many peaks each has.
+        """
+        names = chromosome_order(self.chrom.tolist())
+        rank_p = pd.Index(names).get_indexer(pd.Index(self.chrom))
+        return np.lexsort((self.end, self.start, rank_p)), names, np.bincount(rank_p, minlength=len(names))
+
     def overlapping(self) -> int:
         """How many peaks begin before an earlier one of their chromosome has ended."""
         total = 0

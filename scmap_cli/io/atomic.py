@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from scmap_cli.errors import OutputExistsError, WriteError
+from scmap_cli.errors import OutputExistsError, UsageError, WriteError
 
 _MARK = ".tmp-"
 _OLD, _GONE = ".old", ".gone"
@@ -56,6 +56,30 @@ def check_output(path: Path | str, force: bool = False) -> None:
     except OSError as error:
         if error.errno == errno.ENAMETOOLONG:
             raise WriteError(f"the name {path.name} is too long", "choose a shorter name for the output") from None
+
+
+def check_outputs(*targets: Path | str | None, force: bool = False) -> None:
+    """:func:`check_output` of every output of a run; None stands for one that is not wanted.
+
+    Raises
+    ------
+    UsageError
+        Two of them are the same file.
+    OutputExistsError, WriteError
+        As :func:`check_output`.
+    """
+    wanted = [Path(target) for target in targets if target is not None]
+    places = [path.absolute() for path in wanted]
+    for i, place in enumerate(places):
+        if place in places[:i]:
+            raise UsageError(f"two outputs have the same name, {wanted[i]}", "choose different names")
+    for path in wanted:
+        check_output(path, force)
+
+
+def text_file(output: Path | str) -> Path | None:
+    """The file that a text output goes to; None for ``-``, which the caller prints to stdout."""
+    return None if str(output) == "-" else Path(output)
 
 
 def _sync(path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Regions as text: BED and narrowPeak, chromosome sizes, start sites of genes from BED or GTF. 0-based, half-open."""
+"""Regions as text: BED and narrowPeak, chromosome sizes, barcodes. 0-based, half-open."""
 
 from __future__ import annotations
 
@@ -17,11 +17,9 @@ LARGEST = 2**31 - 1
 
 _NOT_DATA = ("#", "track", "browser")
 _NARROW_PEAK = 10
-_GTF_COLUMNS = 9
-_STRANDS = ("+", "-")
 
 
-def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
+def numbered_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
     """Numbered rows by tab, or by white space where there is none; comments and empty lines are left out."""
     with open_text(path) as handle:
         for number, raw in enumerate(handle, 1):
@@ -30,16 +28,24 @@ def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
                 yield number, line.split("\t") if "\t" in line else line.split()
 
 
-def _position(path: Path, number: int, what: str, text: str) -> int:
+def position(path: Path, number: int, what: str, text: str) -> int:
+    """A coordinate; :class:`InputError` names the line."""
     if not (text.isascii() and text.isdigit()) or len(text) > len(str(LARGEST)) or int(text) > LARGEST:
         raise InputError(f"{path}, line {number}: {what} {text[:40]!r} is not a position")
     return int(text)
 
 
-def _interval(path: Path, number: int, row: list[str]) -> tuple[str, int, int]:
+def interval(path: Path, number: int, row: list[str]) -> tuple[str, int, int]:
+    """Chromosome, start and end of the first three fields of a row.
+
+    Raises
+    ------
+    InputError
+        They are no interval of at least one base.
+    """
     if len(row) < 3 or not row[0]:
         raise InputError(f"{path}, line {number}: chromosome, start and end are expected", "give a BED file")
-    start, end = _position(path, number, "start", row[1]), _position(path, number, "end", row[2])
+    start, end = position(path, number, "start", row[1]), position(path, number, "end", row[2])
     if start >= end:
         raise InputError(f"{path}, line {number}: start {start} is not below end {end}")
     return row[0], start, end
@@ -67,12 +73,12 @@ def read_bed(path: Path | str) -> pd.DataFrame:
     path = Path(path)
     found: list[tuple[str, int, int, float, int]] = []
     first = True
-    for number, row in _rows(path):
+    for number, row in numbered_rows(path):
         if first and len(row) > 2 and row[1].lower() in ("start", "chromstart"):
             first = False
             continue
         first = False
-        chrom, start, end = _interval(path, number, row)
+        chrom, start, end = interval(path, number, row)
         narrow = len(row) == _NARROW_PEAK
         column = 6 if narrow else 4
         try:
@@ -111,60 +117,16 @@ def read_sizes(path: Path | str) -> dict[str, int]:
     """
     path = Path(path)
     sizes: dict[str, int] = {}
-    for number, row in _rows(path):
+    for number, row in numbered_rows(path):
         if len(row) < 2:
             raise InputError(f"{path}, line {number}: a chromosome and its length are expected")
-        length = _position(path, number, "length", row[1])
+        length = position(path, number, "length", row[1])
         if row[0] in sizes or length == 0:
             raise InputError(f"{path}, line {number}: {row[0]} {'is repeated' if length else 'has no length'}")
         sizes[row[0]] = length
     if not sizes:
         raise InputError(f"{path} holds no chromosome", "give lines of a name and a length")
     return sizes
-
-
-def read_tss(path: Path | str) -> pd.DataFrame:
-    """Read the start sites of genes or transcripts.
-
-    Parameters
-    ----------
-    path
-        GTF (its transcripts; its genes where it has none), or BED with the strand in column 6 or 5; without a strand
-        the intervals must be single bases.
-
-    Returns
-    -------
-    DataFrame
-        Distinct ``chrom`` and ``position`` (int64, 0-based), sorted.
-
-    Raises
-    ------
-    InputError
-        As :func:`read_bed`, or intervals of several bases have no strand.
-    """
-    path = Path(path)
-    kinds: dict[str, list[tuple[str, int]]] = {"transcript": [], "gene": [], "bed": []}
-    for number, row in _rows(path):
-        if len(row) == _GTF_COLUMNS and row[6] in (*_STRANDS, ".") and not row[1].isdigit():
-            if row[2] in ("transcript", "gene"):
-                first, last = (
-                    _position(path, number, what, text) for what, text in (("start", row[3]), ("end", row[4]))
-                )
-                kinds[row[2]].append((row[0], last - 1 if row[6] == "-" else first - 1))
-            continue
-        chrom, start, end = _interval(path, number, row)
-        strand = next((row[i] for i in (5, 4) if len(row) > i and row[i] in _STRANDS), None)
-        if strand is None and end - start > 1:
-            raise InputError(
-                f"{path}, line {number}: an interval of {end - start} bases without a strand has no start site",
-                "give a GTF, a BED with + or - in column 6, or single bases",
-            )
-        kinds["bed"].append((chrom, end - 1 if strand == "-" else start))
-    found = kinds["bed"] or kinds["transcript"] or kinds["gene"]
-    if not found:
-        raise InputError(f"{path} holds no genes", "give a GTF with transcripts or genes, or a BED")
-    table = pd.DataFrame(found, columns=["chrom", "position"]).drop_duplicates()
-    return table.sort_values(["chrom", "position"], ignore_index=True)
 
 
 def read_barcodes(path: Path | str) -> list[str]:

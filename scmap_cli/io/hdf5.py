@@ -221,7 +221,8 @@ def new_h5(path: Path) -> Iterator[h5py.File]:
             with h5py.File(sink, "w") as handle:
                 yield handle
         except Exception:
-            # After a refused write HDF5 may stumble over what it cannot read back; the refusal is the cause.
+            # After a refused write h5py and anndata stumble over what they cannot read back, with errors of any class;
+            # the refusal is the cause, and is what is raised below.
             if sink.failure is None:
                 raise
         if sink.failure is not None:

@@ -20,6 +20,7 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
+from scipy import sparse
 from torch.nn import functional as nnf
 
 from scmap_cli.markers.base import MarkerData, Selection, best
@@ -33,6 +34,8 @@ _MASKS = 8
 _HURDLE = 10.0
 
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+Rows = Callable[[torch.Tensor], torch.Tensor]
+"""What some cells hold, by their indices, so that a whole matrix need not be dense."""
 
 
 def hurdle_loss(output_n2g: torch.Tensor, target_ng: torch.Tensor) -> torch.Tensor:
@@ -49,6 +52,10 @@ def hurdle_loss(output_n2g: torch.Tensor, target_ng: torch.Tensor) -> torch.Tens
     off_ng = (target_ng <= 0).to(target_ng.dtype)
     below = nnf.binary_cross_entropy_with_logits(logit_ng, off_ng, reduction="none")
     return (_HURDLE * below + (1 - off_ng) * (target_ng - mean_ng) ** 2).sum(dim=1).mean()
+
+
+def _dense_rows(matrix: sparse.csr_matrix) -> Rows:
+    return lambda rows: torch.from_numpy(matrix[rows.numpy()].toarray())
 
 
 def _network(n_in: int, n_out: int) -> torch.nn.Sequential:
@@ -70,10 +77,11 @@ def _temperatures(epochs: int, n: int) -> tuple[int, Callable[[int], float]]:
 
 
 def _gates(
-    binary_ng: torch.Tensor, target: torch.Tensor, n_out: int, loss_of: Loss, keep: int, price: float
+    expressed: sparse.csr_matrix, target: Rows, n_out: int, loss_of: Loss, keep: int, price: float
 ) -> np.ndarray:
     """(keep,) genes whose gates stay most open, in the order of the file."""
-    n, g = binary_ng.shape
+    n, g = expressed.shape
+    binary = _dense_rows(expressed)
     net = _network(g, n_out)
     logits = torch.nn.Parameter(torch.full((g,), math.log(0.99 / 0.01) / _GATE_SHARPNESS))
     # At the network's own step a gate could not close within the epochs there are.
@@ -86,8 +94,8 @@ def _gates(
             rows = order[step * _BATCH : (step + 1) * _BATCH]
             noise = torch.rand(len(rows), g).clamp(1e-7, 1 - 1e-7).logit()
             open_ng = torch.sigmoid((_GATE_SHARPNESS * logits + noise) / temperature(epoch * steps + step))
-            output = net(binary_ng[rows].float() * open_ng)
-            loss = loss_of(output, target[rows]) + price * open_ng.sum(dim=1).mean()
+            output = net(binary(rows) * open_ng)
+            loss = loss_of(output, target(rows)) + price * open_ng.sum(dim=1).mean()
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
@@ -104,9 +112,10 @@ def _apart(logits_kg: torch.Tensor) -> None:
             logits_kg[row] = torch.randn(logits_kg.shape[1])
 
 
-def _mask(binary_ng: torch.Tensor, target: torch.Tensor, n_out: int, loss_of: Loss, k: int) -> np.ndarray:
+def _mask(expressed: sparse.csr_matrix, target: Rows, n_out: int, loss_of: Loss, k: int) -> np.ndarray:
     """(g,) largest probability of each gene in any row of the mask."""
-    n, g = binary_ng.shape
+    n, g = expressed.shape
+    binary = _dense_rows(expressed)
     net = _network(g, n_out)
     logits_kg = torch.nn.Parameter(torch.zeros(k, g))
     optimiser = torch.optim.Adam([*net.parameters(), logits_kg], lr=_LR)
@@ -119,7 +128,7 @@ def _mask(binary_ng: torch.Tensor, target: torch.Tensor, n_out: int, loss_of: Lo
             drawn_mkg = ((_MASK_SHARPNESS * logits_kg + _gumbel((_MASKS, k, g))) / heat).softmax(dim=2)
             mask_mg = drawn_mkg.amax(dim=1)
             shared_ng = mask_mg[torch.arange(len(rows)) % _MASKS]
-            loss = loss_of(net(binary_ng[rows].float() * shared_ng), target[rows])
+            loss = loss_of(net(binary(rows) * shared_ng), target(rows))
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
@@ -128,26 +137,25 @@ def _mask(binary_ng: torch.Tensor, target: torch.Tensor, n_out: int, loss_of: Lo
     return np.asarray((_MASK_SHARPNESS * logits_kg.detach().double()).softmax(dim=1).amax(dim=0))
 
 
-def _select(
-    data: MarkerData, k: int, seed: int, target: torch.Tensor, n_out: int, loss_of: Loss, price: float
-) -> Selection:
+def _select(data: MarkerData, k: int, seed: int, target: Rows, n_out: int, loss_of: Loss, price: float) -> Selection:
     """Narrow, then learn the mask; the score is a gene's largest probability in any row of it."""
-    binary_ng = torch.from_numpy((data.counts > 0).toarray())
+    expressed = (data.counts > 0).astype(np.float32)
     genes = np.arange(data.n_genes)
     with seeded_torch(seed):
         if 20 * k < data.n_genes:
-            genes = _gates(binary_ng, target, n_out, loss_of, 10 * k, price)
-        chance_g = _mask(binary_ng[:, genes].contiguous(), target, n_out, loss_of, k)
+            genes = _gates(expressed, target, n_out, loss_of, 10 * k, price)
+        chance_g = _mask(expressed[:, genes], target, n_out, loss_of, k)
     chosen = best(chance_g, k)
     return Selection(genes[chosen].astype(np.int64), chance_g[chosen])
 
 
 def select_for_labels(data: MarkerData, k: int, *, seed: int, as_published: bool) -> Selection:
     """Choose k genes that predict the class."""
-    return _select(data, k, seed, torch.from_numpy(data.labels), len(data.classes), nnf.cross_entropy, 1e-4)
+    labels = torch.from_numpy(data.labels)
+    return _select(data, k, seed, labels.__getitem__, len(data.classes), nnf.cross_entropy, 1e-4)
 
 
 def select_for_genes(data: MarkerData, k: int, *, seed: int, as_published: bool) -> Selection:
     """Choose k genes that predict all genes."""
-    values = data.scaled if as_published else data.log1p.toarray()
-    return _select(data, k, seed, torch.from_numpy(values), 2 * data.n_genes, hurdle_loss, 1e-2)
+    target = torch.from_numpy(data.scaled).__getitem__ if as_published else _dense_rows(data.log1p)
+    return _select(data, k, seed, target, 2 * data.n_genes, hurdle_loss, 1e-2)

@@ -54,6 +54,17 @@ def spearman(variance_g: np.ndarray, other_g: np.ndarray) -> float | None:
     return float((one * two).sum() / length) if length > 0 else None
 
 
+def gene_variances(
+    original_ng: np.ndarray, rebuilt_ng: np.ndarray, unit_g: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Variance of every gene over the cells, original and rebuilt, (g,) each, as before scaling by ``unit_g``.
+
+    See :func:`reconstruction_scores` for the parameters.
+    """
+    square_g = 1.0 if unit_g is None else unit_g**2
+    return original_ng.var(axis=0) * square_g, rebuilt_ng.var(axis=0) * square_g
+
+
 def reconstruction_scores(
     original_ng: np.ndarray, rebuilt_ng: np.ndarray, unit_g: np.ndarray | None = None
 ) -> dict[str, float | None]:
@@ -73,11 +84,10 @@ def reconstruction_scores(
         ``mse`` and ``mae``: mean squared and absolute error of an entry (Table 2). ``jaccard`` and ``spearman`` of the
         variances over these cells. ``l2`` and ``l1``: mean over cells of the norm of a cell's error (equations 10, 11).
     """
-    original_ng, rebuilt_ng = original_ng.astype(np.float64), rebuilt_ng.astype(np.float64)
+    original_ng, rebuilt_ng = (one.astype(np.float64, copy=False) for one in (original_ng, rebuilt_ng))
     wrong = original_ng - rebuilt_ng
     size = np.abs(wrong)
-    square_g = 1.0 if unit_g is None else unit_g**2
-    variances = original_ng.var(axis=0) * square_g, rebuilt_ng.var(axis=0) * square_g
+    variances = gene_variances(original_ng, rebuilt_ng, unit_g)
     return {
         "mse": float((wrong**2).mean()),
         "mae": float(size.mean()),

@@ -125,6 +125,16 @@ class ScmapModel(nn.Module, ABC):
         """Numbers of the trained model for ``metrics.json``, JSON values."""
         return {}
 
+    def described(self, features: np.ndarray) -> dict[str, Any]:
+        """What ``config.json`` says of the trained model beside its structure, JSON values.
+
+        Parameters
+        ----------
+        features
+            (g,) names of the columns of its input.
+        """
+        return {}
+
     def latent_names(self) -> list[str] | None:
         """Names of the latent dimensions where they have any."""
         return None

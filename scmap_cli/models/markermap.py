@@ -385,3 +385,7 @@ class MarkerMap(ScmapModel):
         ranked = self.choice.running_g[self.choice.fixed_g == 0].sort(descending=True).values
         gap = float(ranked[k - 1] - ranked[k]) if 0 < k < len(ranked) else 0.0
         return {"markers": self.config.k, "mode": self.config.mode, "logit_gap": gap}
+
+    def described(self, features: np.ndarray) -> dict[str, Any]:
+        """The names of the markers, best first."""
+        return {"markers": features[self.markers().cpu().numpy()].tolist()}

@@ -2,64 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 
-from scmap_cli.io.atomic import atomic_file
-from scmap_cli.runtime.logs import log
+from scmap_cli.plots.canvas import COLOURS, new_figure, palette, save, short
 
-#: Okabe and Ito's colours, told apart with every common colour blindness
-_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000")
 #: most categories that a legend names, the largest ones
 _MOST_NAMED = 60
-
-
-def safely(what: str, draw: Callable[..., None], *args: Any, **options: Any) -> bool:
-    """Draw; a failure is a warning, because a figure must not cost the results it shows."""
-    try:
-        draw(*args, **options)
-    except Exception as error:  # noqa: BLE001
-        log.warning("could not draw %s: %s", what, error)
-        log.debug("reason", exc_info=True)
-        return False
-    return True
-
-
-def publish(path: Path, force: bool, what: str, draw: Callable[..., None], *args: Any) -> None:
-    """Draw into ``path`` as a whole or not at all; ``draw`` takes ``args`` and then the path.
-
-    Raises
-    ------
-    OutputExistsError, WriteError
-        As :func:`~scmap_cli.io.atomic.atomic_file`. A figure that cannot be drawn is only warned of.
-    """
-    with TemporaryDirectory(prefix="scmap-") as folder:
-        drawn = Path(folder) / f"figure{path.suffix}"
-        if safely(what, draw, *args, drawn):
-            with atomic_file(path, force) as tmp:
-                tmp.write_bytes(drawn.read_bytes())
-
-
-def _save(figure: Any, path: Path) -> None:
-    from matplotlib import rc_context
-
-    # No date in the file, and names within it that do not change: equal runs give equal bytes.
-    kind = path.suffix.lower().lstrip(".") or "png"
-    metadata = {"Date": None} if kind in ("svg", "pdf") else {"Software": None}
-    with rc_context({"svg.hashsalt": "scmap"}):
-        figure.savefig(path, format=kind, dpi=150, bbox_inches="tight", metadata=metadata)
-
-
-def _figure(width: float, height: float, columns: int = 1) -> tuple[Any, Any]:
-    from matplotlib.figure import Figure
-
-    # A bare Figure needs no pyplot and so no backend, window or global state.
-    figure = Figure(figsize=(width, height))
-    return figure, figure.subplots(1, columns, squeeze=False)[0]
 
 
 def loss_curves(
@@ -78,20 +30,20 @@ def loss_curves(
     panels
         Which of the two are drawn.
     """
-    figure, places = _figure(4.5 * len(panels), 3.4, len(panels))
+    figure, places = new_figure(4.5 * len(panels), 3.4, len(panels))
     epochs = [row["epoch"] for row in history]
     held = "valid_loss" in history[0]
     skip = {"epoch", "train_loss", "valid_loss", "lr"}
     parts = [key for key in history[0] if key not in skip and not key.startswith("valid_")]
     for axes, panel in zip(places, panels, strict=True):
         if panel == "loss":
-            axes.plot(epochs, [row["train_loss"] for row in history], color=_COLOURS[0], label="training (annealed)")
+            axes.plot(epochs, [row["train_loss"] for row in history], color=COLOURS[0], label="training (annealed)")
             if held:
                 valid = [row["valid_loss"] for row in history]
-                axes.plot(epochs, valid, color=_COLOURS[1], label="validation (final weights)")
+                axes.plot(epochs, valid, color=COLOURS[1], label="validation (final weights)")
             axes.set_title("loss per cell", fontsize=10)
         else:
-            for colour, part in zip(_palette(len(parts) + 2)[2:], parts, strict=True):
+            for colour, part in zip(palette(len(parts) + 2)[2:], parts, strict=True):
                 key = f"valid_{part}" if held else part
                 axes.plot(epochs, [row[key] for row in history], color=colour, label=part)
             axes.set_yscale("log")
@@ -102,7 +54,7 @@ def loss_curves(
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.legend(frameon=False, fontsize=8)
         axes.spines[["top", "right"]].set_visible(False)
-    _save(figure, path)
+    save(figure, path)
 
 
 def elbow_curve(weights: Sequence[float], gaps: Sequence[float], chosen: float, path: Path) -> None:
@@ -117,8 +69,8 @@ def elbow_curve(weights: Sequence[float], gaps: Sequence[float], chosen: float, 
     path
         Where to write.
     """
-    figure, (axes,) = _figure(4.5, 3.2)
-    axes.plot(weights, gaps, color=_COLOURS[0], marker="o", markersize=4)
+    figure, (axes,) = new_figure(4.5, 3.2)
+    axes.plot(weights, gaps, color=COLOURS[0], marker="o", markersize=4)
     axes.axvline(chosen, color="0.6", linewidth=0.8, linestyle=":")
     # The first weight may be 0.
     axes.set_xscale("symlog", linthresh=min(w for w in weights if w > 0))
@@ -126,7 +78,7 @@ def elbow_curve(weights: Sequence[float], gaps: Sequence[float], chosen: float, 
     axes.set_ylabel("final alignment (mean squared gap)")
     axes.set_title(f"chosen: {chosen:g}", fontsize=10)
     axes.spines[["top", "right"]].set_visible(False)
-    _save(figure, path)
+    save(figure, path)
 
 
 def program_tests(
@@ -155,10 +107,10 @@ def program_tests(
     shown
         Bars at most.
     """
-    figure, (left, right) = _figure(13, 0.28 * min(shown, len(names)) + 1.6, 2)
+    figure, (left, right) = new_figure(13, 0.28 * min(shown, len(names)) + 1.6, 2)
     strength = np.abs(log_bf[:shown])[::-1]
-    labels = [_short(name) for name in names[:shown]][::-1]
-    colours = [_COLOURS[5] if value > 0 else _COLOURS[0] for value in log_bf[:shown][::-1]]
+    labels = [short(name) for name in names[:shown]][::-1]
+    colours = [COLOURS[5] if value > 0 else COLOURS[0] for value in log_bf[:shown][::-1]]
     left.barh(np.arange(len(strength)), strength, color=colours)
     left.set_yticks(np.arange(len(strength)), labels, fontsize=7)
     left.axvline(threshold, color="0.4", linewidth=0.8, linestyle="--")
@@ -169,40 +121,20 @@ def program_tests(
         parts = right.violinplot(
             list(scores.T), positions=places, orientation="horizontal", widths=0.38, showmedians=True
         )
-        colour = _COLOURS[5] if offset == 0 else _COLOURS[0]
+        colour = COLOURS[5] if offset == 0 else COLOURS[0]
         for body in parts["bodies"]:
             body.set(facecolor=colour, alpha=0.7)
         for key in ("cbars", "cmins", "cmaxes", "cmedians"):
             parts[key].set(color=colour, linewidth=0.8)
         right.plot([], [], color=colour, linewidth=4, label=name)
     count = next(iter(sides.values())).shape[1]
-    right.set_yticks(np.arange(count)[::-1], [_short(name) for name in names[:count]], fontsize=7)
+    right.set_yticks(np.arange(count)[::-1], [short(name) for name in names[:count]], fontsize=7)
     right.set_xlabel("score (posterior mean, up is more expression)")
     right.legend(fontsize=8, loc="best")
     for axes in (left, right):
         axes.spines[["top", "right"]].set_visible(False)
     figure.tight_layout()
-    _save(figure, path)
-
-
-def _short(name: str, width: int = 42) -> str:
-    return name if len(name) <= width else name[: width - 3] + "..."
-
-
-def _palette(count: int) -> list[Any]:
-    """Colours that differ in hue, then also in lightness, then along one scale, where they need other marks besides."""
-    from matplotlib import colormaps
-    from matplotlib.colors import to_rgb
-
-    if count <= len(_COLOURS):
-        return list(_COLOURS[:count])
-    shades = [to_rgb(colour) for colour in _COLOURS[:-1]]
-    dark = [tuple(0.6 * part for part in shade) for shade in shades]
-    light = [tuple(0.45 + 0.55 * part for part in shade) for shade in shades]
-    full = [*shades, *dark, *light]
-    if count <= len(full):
-        return full[:count]
-    return [colormaps["turbo"](i / max(count - 1, 1)) for i in range(count)]
+    save(figure, path)
 
 
 def embedding(xy_n2: np.ndarray, columns: Mapping[str, np.ndarray], path: Path, width: float = 4.8) -> None:
@@ -219,13 +151,13 @@ def embedding(xy_n2: np.ndarray, columns: Mapping[str, np.ndarray], path: Path, 
     width
         Of a panel in inches (with its legend, where there are several); less makes the text larger beside the cells.
     """
-    figure, panels = _figure(width * len(columns), width / 1.2, len(columns))
+    figure, panels = new_figure(width * len(columns), width / 1.2, len(columns))
     for axes, (title, values) in zip(panels, columns.items(), strict=True):
         _scatter(figure, axes, xy_n2, title, np.asarray(values))
     # A legend beside a single panel adds to the figure; among several it must not reach into the next one.
     if len(columns) > 1:
         figure.tight_layout()
-    _save(figure, path)
+    save(figure, path)
 
 
 def _scatter(figure: Any, axes: Any, xy_n2: np.ndarray, title: str, values: np.ndarray) -> None:
@@ -244,11 +176,11 @@ def _scatter(figure: Any, axes: Any, xy_n2: np.ndarray, title: str, values: np.n
         order = np.random.default_rng(0).permutation(n)
         names, codes = np.unique(values.astype(str), return_inverse=True)
         names, codes = _natural(names, codes)
-        colours = np.array([_rgba(c) for c in _palette(len(names))])
+        colours = np.array([_rgba(c) for c in palette(len(names))])
         axes.scatter(*xy_n2[order].T, c=colours[codes[order]], **options)
         shown = np.argsort(-np.bincount(codes), kind="stable")[:_MOST_NAMED]
         _legend(axes, names, colours, np.sort(shown))
-        if len(names) > len(_COLOURS):
+        if len(names) > len(COLOURS):
             _write_marks(axes, xy_n2, codes, np.sort(shown), _marks(names, np.sort(shown)))
     axes.set_title(title, fontsize=10)
     axes.set_xticks([])
@@ -278,8 +210,8 @@ def _legend(axes: Any, names: np.ndarray, colours: np.ndarray, shown: np.ndarray
 
     handles = []
     for mark, which in zip(_marks(names, shown), shown, strict=True):
-        name = _short(str(names[which]), 28)
-        label = f"{mark} {name}" if len(names) > len(_COLOURS) and mark != name else name
+        name = short(str(names[which]), 28)
+        label = f"{mark} {name}" if len(names) > len(COLOURS) and mark != name else name
         handles.append(Line2D([], [], marker="o", linestyle="", markersize=5, color=tuple(colours[which]), label=label))
     if len(shown) < len(names):
         handles.append(Line2D([], [], linestyle="", label=f"and {len(names) - len(shown)} more"))

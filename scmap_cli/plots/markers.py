@@ -10,7 +10,7 @@ import numpy as np
 
 from scmap_cli.data.scaling import fit_scaling
 from scmap_cli.markers.base import MarkerData
-from scmap_cli.plots.draw import _figure, _palette, _save, _short
+from scmap_cli.plots.canvas import new_figure, palette, save, short
 
 _MOST_GENES, _CELLS_A_CLASS = 80, 60
 
@@ -47,7 +47,7 @@ def marker_panels(data: MarkerData, genes: np.ndarray, names: Sequence[str], pat
     top = np.maximum(means_ck.max(axis=0, keepdims=True), 1e-12)
     across, down = np.meshgrid(np.arange(len(genes)), np.arange(len(classes)))
     drawn = dots.scatter(across, down, s=70 * found_ck, c=means_ck / top, cmap="Reds", vmin=0, vmax=1, linewidths=0)
-    dots.set_yticks(np.arange(len(classes)), [_short(name, 28) for name in classes], fontsize=7)
+    dots.set_yticks(np.arange(len(classes)), [short(name, 28) for name in classes], fontsize=7)
     dots.set_xticks([])
     dots.set_xlim(-0.7, len(genes) - 0.3)
     dots.set_ylim(len(classes) - 0.4, -0.6)
@@ -58,12 +58,12 @@ def marker_panels(data: MarkerData, genes: np.ndarray, names: Sequence[str], pat
     for end in ends[:-1]:
         heat.axhline(end - 0.5, color="0.3", linewidth=0.5)
     middles = ends - np.array([min(size, _CELLS_A_CLASS) for size in sizes]) / 2 - 0.5
-    heat.set_yticks(middles, [_short(name, 28) for name in classes], fontsize=7)
+    heat.set_yticks(middles, [short(name, 28) for name in classes], fontsize=7)
     heat.set_xticks(np.arange(len(genes)), labels, rotation=90, fontsize=6)
     heat.set_title(f"scaled values of at most {_CELLS_A_CLASS} cells a class", fontsize=8)
     figure.colorbar(image, ax=heat, shrink=0.8, pad=0.01)
     figure.tight_layout()
-    _save(figure, path)
+    save(figure, path)
 
 
 def _spread(cells: np.ndarray) -> np.ndarray:
@@ -74,7 +74,7 @@ def _spread(cells: np.ndarray) -> np.ndarray:
 
 def _lines(axes: Any, rows: Sequence[Mapping[str, Any]], names: Sequence[str], across: str, measure: str) -> None:
     """Mean and standard deviation of a measure by name: lines over ``across``, or bars where it has one value."""
-    colours = _palette(len(names))
+    colours = palette(len(names))
     places = sorted({row[across] for row in rows})
     for number, (name, colour) in enumerate(zip(names, colours, strict=True)):
         grouped = [[row[measure] for row in rows if row["name"] == name and row[across] == place] for place in places]
@@ -113,13 +113,13 @@ def benchmark_curves(rows: Sequence[Mapping[str, Any]], names: Sequence[str], pa
     named = [{**row, "name": f"{row['method']} as-published" if row["as_published"] else row["method"]} for row in rows]
     measures = [m for m in ("knn_accuracy", "rf_accuracy", "mse") if m in named[0]]
     one = len({row["k"] for row in named}) == 1
-    figure, panels = _figure((5.0 if one else 4.2) * len(measures), max(3.4, 0.22 * len(names) + 1.2), len(measures))
+    figure, panels = new_figure((5.0 if one else 4.2) * len(measures), max(3.4, 0.22 * len(names) + 1.2), len(measures))
     for axes, measure in zip(panels, measures, strict=True):
         _lines(axes, named, names, "k", measure)
     if not one:
         panels[-1].legend(frameon=False, fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5))
     figure.tight_layout()
-    _save(figure, path)
+    save(figure, path)
 
 
 def evaluation_panels(
@@ -142,11 +142,13 @@ def evaluation_panels(
     path
         Where to write.
     """
-    figure, panels = _figure(4.2 + 0.16 * len(classes) + 4.6 * len(curves), 3.6 + 0.12 * len(classes), 1 + len(curves))
+    figure, panels = new_figure(
+        4.2 + 0.16 * len(classes) + 4.6 * len(curves), 3.6 + 0.12 * len(classes), 1 + len(curves)
+    )
     true = np.maximum(confusion_cc.sum(axis=1, keepdims=True), 1)
     image = panels[0].imshow(confusion_cc / true, cmap="Blues", vmin=0, vmax=1)
     places = np.arange(len(classes))
-    short = [_short(name, 22) for name in classes]
+    short = [short(name, 22) for name in classes]
     panels[0].set_xticks(places, short, rotation=90, fontsize=6)
     panels[0].set_yticks(places, short, fontsize=6)
     if len(classes) <= 15:
@@ -163,4 +165,4 @@ def evaluation_panels(
         _lines(axes, rows, names, across, "accuracy")
         axes.legend(frameon=False, fontsize=7)
     figure.tight_layout()
-    _save(figure, path)
+    save(figure, path)

@@ -15,7 +15,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from scmap_cli.plots.draw import safely
+from scmap_cli.plots.canvas import safely
 
 _STYLE = """
 :root { --ink: #1b1f24; --soft: #57606a; --line: #d0d7de; --shade: #f6f8fa; --blue: #0072b2; --warn: #8a4b00; }

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from scmap_cli.plots.draw import _COLOURS, _figure, _palette, _save, _short
+from scmap_cli.plots.canvas import COLOURS, new_figure, palette, save, short
 
 QUALITY = (
     *("total_counts", "n_genes_by_counts", "pct_counts_mt", "n_fragments", "frip", "tss_enrichment"),
@@ -25,6 +25,11 @@ def quality_columns(obs: pd.DataFrame) -> dict[str, np.ndarray]:
     shown = [name for name in QUALITY if name in obs and pd.api.types.is_numeric_dtype(obs[name])]
     columns = {name: obs[name].to_numpy(dtype=np.float64) for name in shown}
     return {name: values for name, values in columns.items() if np.isfinite(values).any()}
+
+
+def cell_quality(obs: pd.DataFrame, batch_key: str, path: Path) -> None:
+    """Distributions of the quality columns of a cells' table, by batch if it has this column."""
+    violins(quality_columns(obs), obs[batch_key].astype(str).to_numpy() if batch_key in obs else None, path)
 
 
 def violins(columns: Mapping[str, np.ndarray], groups: np.ndarray | None, path: Path) -> None:
@@ -44,7 +49,7 @@ def violins(columns: Mapping[str, np.ndarray], groups: np.ndarray | None, path: 
     names, sizes = np.unique(codes_of, return_counts=True)
     names = np.sort(names[np.argsort(-sizes, kind="stable")[:_MOST_GROUPS]])
     width = max(3.2, 1.6 + 0.45 * len(names))
-    figure, panels = _figure(width * len(columns), 3.4, len(columns))
+    figure, panels = new_figure(width * len(columns), 3.4, len(columns))
     for axes, (title, values) in zip(panels, columns.items(), strict=True):
         logged = any(word in title for word in _LOGARITHMIC) and not title.startswith(("pct", "log1p"))
         shown, places = [], []
@@ -61,10 +66,10 @@ def violins(columns: Mapping[str, np.ndarray], groups: np.ndarray | None, path: 
             continue
         parts = axes.violinplot(shown, positions=places, widths=0.85, showmedians=True, showextrema=False)
         for body, place in zip(parts["bodies"], places, strict=True):
-            body.set(facecolor=_palette(len(names))[place], alpha=0.8, linewidth=0)
+            body.set(facecolor=palette(len(names))[place], alpha=0.8, linewidth=0)
         parts["cmedians"].set(color="black", linewidth=1)
         axes.set_xticks(
-            range(len(names)), [_short(str(name), 18) for name in names], rotation=40, ha="right", fontsize=8
+            range(len(names)), [short(str(name), 18) for name in names], rotation=40, ha="right", fontsize=8
         )
         if logged:
             low, high = axes.get_ylim()
@@ -72,14 +77,14 @@ def violins(columns: Mapping[str, np.ndarray], groups: np.ndarray | None, path: 
             axes.set_yticks(ticks, [f"$10^{{{int(tick)}}}$" for tick in ticks])
         axes.spines[["top", "right"]].set_visible(False)
     figure.tight_layout()
-    _save(figure, path)
+    save(figure, path)
 
 
 def fragment_lengths(lengths: Mapping[str, np.ndarray], path: Path) -> None:
     """Share of fragments by length, a line a sample; ``lengths`` holds numbers of fragments of 0, 1, 2, ... bases."""
-    figure, (axes,) = _figure(5, 3.4)
-    for (name, counts), colour in zip(lengths.items(), _palette(len(lengths)), strict=True):
-        axes.plot(np.arange(len(counts)), counts / max(counts.sum(), 1), color=colour, linewidth=1, label=_short(name))
+    figure, (axes,) = new_figure(5, 3.4)
+    for (name, counts), colour in zip(lengths.items(), palette(len(lengths)), strict=True):
+        axes.plot(np.arange(len(counts)), counts / max(counts.sum(), 1), color=colour, linewidth=1, label=short(name))
     for edge, text in ((147, "nucleosome"), (294, "two")):
         axes.axvline(edge, color="0.6", linewidth=0.8, linestyle=":")
         axes.annotate(text, (edge, 1), xycoords=("data", "axes fraction"), fontsize=7, color="0.4", va="top")
@@ -90,7 +95,7 @@ def fragment_lengths(lengths: Mapping[str, np.ndarray], path: Path) -> None:
     if len(lengths) > 1:
         axes.legend(frameon=False, fontsize=8)
     axes.spines[["top", "right"]].set_visible(False)
-    _save(figure, path)
+    save(figure, path)
 
 
 def tss_profile(profiles: Mapping[str, np.ndarray], path: Path) -> None:
@@ -98,19 +103,19 @@ def tss_profile(profiles: Mapping[str, np.ndarray], path: Path) -> None:
 
     ``profiles`` holds numbers of cuts at each base from as many before the site as after it.
     """
-    figure, (axes,) = _figure(5, 3.4)
-    for (name, counts), colour in zip(profiles.items(), _palette(len(profiles)), strict=True):
+    figure, (axes,) = new_figure(5, 3.4)
+    for (name, counts), colour in zip(profiles.items(), palette(len(profiles)), strict=True):
         half = len(counts) // 2
         outer = np.concatenate([counts[:100], counts[-100:]]).mean()
         smooth = np.convolve(counts / max(outer, 1e-9), np.ones(11) / 11, mode="same")
-        axes.plot(np.arange(-half, half + 1)[5:-5], smooth[5:-5], color=colour, linewidth=1, label=_short(name))
+        axes.plot(np.arange(-half, half + 1)[5:-5], smooth[5:-5], color=colour, linewidth=1, label=short(name))
     axes.set_ylim(bottom=0)
     axes.set_xlabel("bases from the start site")
     axes.set_ylabel("cuts over those of the outer 100 bases")
     if len(profiles) > 1:
         axes.legend(frameon=False, fontsize=8)
     axes.spines[["top", "right"]].set_visible(False)
-    _save(figure, path)
+    save(figure, path)
 
 
 def depth_dependence(emb_nz: np.ndarray, depth_n: np.ndarray, names: Sequence[str], path: Path) -> None:
@@ -135,43 +140,43 @@ def depth_dependence(emb_nz: np.ndarray, depth_n: np.ndarray, names: Sequence[st
         [np.corrcoef(rankdata(column), ranks_n)[0, 1] if np.ptp(column) > 0 else 0.0 for column in emb_nz.T]
     )
     strongest = int(np.argmax(np.abs(rho_z)))
-    figure, (left, right) = _figure(9, 3.4, 2)
+    figure, (left, right) = new_figure(9, 3.4, 2)
     order = np.argsort(-np.abs(rho_z), kind="stable")[:50]
-    left.bar(np.arange(len(order)), np.abs(rho_z[order]), color=_COLOURS[0])
+    left.bar(np.arange(len(order)), np.abs(rho_z[order]), color=COLOURS[0])
     left.set_ylim(0, 1)
     left.set_xlabel("dimensions, strongest first")
     left.set_ylabel("|rank correlation with depth|")
     shown = np.random.default_rng(0).permutation(len(depth_n))[:_MOST_CELLS]
     size = float(np.clip(20_000 / len(shown), 1, 12))
     right.scatter(
-        depth_n[shown], emb_nz[shown, strongest], s=size, color=_COLOURS[0], alpha=0.4, linewidths=0, rasterized=True
+        depth_n[shown], emb_nz[shown, strongest], s=size, color=COLOURS[0], alpha=0.4, linewidths=0, rasterized=True
     )
     right.set_xscale("log")
     right.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     right.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     right.xaxis.set_minor_formatter(NullFormatter())
     right.set_xlabel("depth of the cell")
-    right.set_ylabel(_short(str(names[strongest]), 30))
+    right.set_ylabel(short(str(names[strongest]), 30))
     right.set_title(f"Spearman {rho_z[strongest]:.2f}", fontsize=9)
     for axes in (left, right):
         axes.spines[["top", "right"]].set_visible(False)
     figure.tight_layout()
-    _save(figure, path)
+    save(figure, path)
 
 
 def elbow(variance_z: np.ndarray, path: Path) -> None:
     """Standard deviation of each dimension of an embedding, largest first, and the cumulated share of the variance."""
     ordered = np.sort(variance_z)[::-1]
-    figure, (axes,) = _figure(4.5, 3.4)
+    figure, (axes,) = new_figure(4.5, 3.4)
     places = np.arange(1, len(ordered) + 1)
-    axes.plot(places, np.sqrt(ordered), "o-", color=_COLOURS[0], markersize=3, linewidth=1)
+    axes.plot(places, np.sqrt(ordered), "o-", color=COLOURS[0], markersize=3, linewidth=1)
     axes.set_xlabel("dimensions, largest first")
-    axes.set_ylabel("standard deviation", color=_COLOURS[0])
+    axes.set_ylabel("standard deviation", color=COLOURS[0])
     axes.set_ylim(bottom=0)
     other = axes.twinx()
-    other.plot(places, np.cumsum(ordered) / max(ordered.sum(), 1e-300), color=_COLOURS[5], linewidth=1)
+    other.plot(places, np.cumsum(ordered) / max(ordered.sum(), 1e-300), color=COLOURS[5], linewidth=1)
     other.set_ylim(0, 1.02)
-    other.set_ylabel("cumulated share of the variance", color=_COLOURS[5])
+    other.set_ylabel("cumulated share of the variance", color=COLOURS[5])
     axes.spines["top"].set_visible(False)
     other.spines["top"].set_visible(False)
-    _save(figure, path)
+    save(figure, path)

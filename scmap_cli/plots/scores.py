@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from scmap_cli.plots.draw import _COLOURS, _figure, _palette, _save, _short
+from scmap_cli.plots.canvas import COLOURS, new_figure, palette, save, short
 
 _MOST_ROWS, _MOST_SHARES = 24, 6
 _INTEGRATION = (
@@ -42,7 +42,7 @@ def _dots(
     spread: Sequence[Mapping[str, Any]],
 ) -> None:
     """Measures in lines, rows as dots with bars of one standard deviation; every row has a colour and a form."""
-    colours, forms = _palette(len(names)), "osD^vP*X"
+    colours, forms = palette(len(names)), "osD^vP*X"
     offsets = np.linspace(-0.28, 0.28, len(names)) if len(names) > 1 else [0.0]
     for i, (row, name) in enumerate(zip(rows, names, strict=True)):
         known = [(line, row[key], spread[i].get(key)) for line, (key, _) in enumerate(measures) if _number(row, key)]
@@ -72,7 +72,7 @@ def integration_panels(results: Sequence[Mapping[str, Any]], path: Path) -> None
     """
     several = len({entry["file"] for entry in results}) > 1
     names = [f"{entry['file']} {entry['embedding']}" if several else str(entry["embedding"]) for entry in results]
-    names = [_short(name, 40) for name in names]
+    names = [short(name, 40) for name in names]
     spread = [entry.get("subsamples", {}).get("sd", {}) for entry in results]
     shared = results[:_MOST_SHARES]
     from matplotlib.figure import Figure
@@ -92,13 +92,13 @@ def integration_panels(results: Sequence[Mapping[str, Any]], path: Path) -> None
         _share_lines(panel, entry["details"]["batch_shares"], name)
     panels[0].legend(fontsize=7, frameon=False, title="batch", title_fontsize=7, loc="upper center")
     panels[-1].set_xlabel("share of the batch among 50 neighbours, sizes levelled out", fontsize=8)
-    _save(figure, path)
+    save(figure, path)
 
 
 def _share_lines(axes: Any, shares: Mapping[str, Any], title: str) -> None:
     batches = list(shares["histogram"])
-    for name, colour in zip(batches, _palette(len(batches)), strict=True):
-        axes.stairs(shares["histogram"][name], shares["edges"], color=colour, label=_short(name, 20), linewidth=1.2)
+    for name, colour in zip(batches, palette(len(batches)), strict=True):
+        axes.stairs(shares["histogram"][name], shares["edges"], color=colour, label=short(name, 20), linewidth=1.2)
     axes.axvline(1 / len(batches), color="0.5", linewidth=0.8, linestyle=":")
     axes.set_title(title, fontsize=8, loc="left", pad=2)
     axes.set_ylabel("cells", fontsize=7)
@@ -127,7 +127,7 @@ def score_bars(
 
     figure = Figure(figsize=(2.2 + 2.4 * wide, lines * (0.9 + 0.26 * len(shown))), layout="constrained")
     panels = figure.subplots(lines, wide, squeeze=False, sharey=True)
-    places, colours = np.arange(len(shown)), _palette(len(shown))
+    places, colours = np.arange(len(shown)), palette(len(shown))
     for number, axes in enumerate(panels.ravel()):
         if number >= len(scores):
             axes.set_visible(False)
@@ -136,11 +136,11 @@ def score_bars(
         values = [row[key] if _number(row, key) else np.nan for row in shown]
         bars = [deviations.get(key.removesuffix(".mean"), np.nan) for deviations in spread[: len(shown)]]
         axes.barh(places, values, xerr=bars if np.isfinite(bars).any() else None, color=colours, height=0.7, capsize=2)
-        axes.set_yticks(places, [_short(text, 34) for text in texts])
+        axes.set_yticks(places, [short(text, 34) for text in texts])
         axes.set_ylim(len(shown) - 0.5, -0.5)
         axes.set_title(key.replace("_", " "), fontsize=9)
         _clear(axes)
-    _save(figure, path)
+    save(figure, path)
 
 
 _COUNTS = ("cells", "cells_left_out", "dimensions", "batches", "labels", "n_labels", "k", "seed")
@@ -148,11 +148,11 @@ _COUNTS = ("cells", "cells_left_out", "dimensions", "batches", "labels", "n_labe
 
 def clustering_panels(results: Sequence[Mapping[str, Any]], path: Path) -> None:
     """ARI, NMI and the number of clusters over the resolutions, by embedding; entries of ``evaluate clustering``."""
-    names = [_short(f"{entry['file']} {entry['embedding']}", 40) for entry in results]
-    figure, panels = _figure(12, 3.8, 3)
+    names = [short(f"{entry['file']} {entry['embedding']}", 40) for entry in results]
+    figure, panels = new_figure(12, 3.8, 3)
     widths = sorted({row["k"] for entry in results for row in entry["partitions"]})
     for axes, (key, text) in zip(panels, (("ari", "ARI"), ("nmi", "NMI"), ("clusters", "clusters")), strict=True):
-        for entry, name, colour in zip(results, names, _palette(len(names)), strict=True):
+        for entry, name, colour in zip(results, names, palette(len(names)), strict=True):
             for style, k in zip(("-", "--", ":", "-."), widths, strict=False):
                 found = [row for row in entry["partitions"] if row["k"] == k]
                 label = name if len(widths) == 1 else f"{name}, k = {k}"
@@ -167,16 +167,16 @@ def clustering_panels(results: Sequence[Mapping[str, Any]], path: Path) -> None:
     panels[2].annotate("labels", place, fontsize=7, color="0.4", va="bottom")
     panels[0].legend(fontsize=7, frameon=False)
     figure.tight_layout()
-    _save(figure, path)
+    save(figure, path)
 
 
 def invariance_panels(results: Sequence[Mapping[str, Any]], path: Path) -> None:
     """Mutual information of each dimension with depth and batch; entries of ``evaluate invariance``."""
     measures = [key for key in ("depth_mi", "batch_mi") if key in results[0]]
-    names = [_short(f"{entry['file']} {entry['embedding']}", 40) for entry in results]
-    figure, panels = _figure(4.8 * len(measures), 3.8, len(measures))
+    names = [short(f"{entry['file']} {entry['embedding']}", 40) for entry in results]
+    figure, panels = new_figure(4.8 * len(measures), 3.8, len(measures))
     for axes, key in zip(panels, measures, strict=True):
-        for entry, name, colour in zip(results, names, _palette(len(names)), strict=True):
+        for entry, name, colour in zip(results, names, palette(len(names)), strict=True):
             values = np.sort(entry[key]["by_dimension"])[::-1]
             axes.plot(np.arange(1, len(values) + 1), values, "o-", color=colour, markersize=3, linewidth=1, label=name)
         axes.set_xlabel("dimensions, most informative first", fontsize=9)
@@ -185,7 +185,7 @@ def invariance_panels(results: Sequence[Mapping[str, Any]], path: Path) -> None:
         _clear(axes)
     panels[0].legend(fontsize=7, frameon=False)
     figure.tight_layout()
-    _save(figure, path)
+    save(figure, path)
 
 
 def dice_panels(results: Sequence[Mapping[str, Any]], path: Path) -> None:
@@ -201,26 +201,26 @@ def dice_panels(results: Sequence[Mapping[str, Any]], path: Path) -> None:
     for (axes, *heat), entry in zip(lines, results, strict=True):
         types = _types(entry)
         rules = list(entry["dice"])
-        for offset, (rule, colour) in enumerate(zip(rules, _palette(len(rules)), strict=True)):
+        for offset, (rule, colour) in enumerate(zip(rules, palette(len(rules)), strict=True)):
             values = [entry["dice"][rule]["by_type"].get(name, np.nan) for name in types]
             places = np.arange(len(types)) + 0.12 * (offset - (len(rules) - 1) / 2)
             axes.plot(values, places, "osD^vP*X"[offset % 8], color=colour, markersize=4.5, label=rule)
-        axes.set_yticks(np.arange(len(types)), [_short(name, 24) for name in types])
+        axes.set_yticks(np.arange(len(types)), [short(name, 24) for name in types])
         axes.set_ylim(len(types) - 0.5, -0.5)
         axes.set_xlim(0, 1)
         axes.set_xlabel("Dice score", fontsize=9)
-        axes.set_title(_short(str(entry.get("file", "")), 40), fontsize=9, loc="left")
+        axes.set_title(short(str(entry.get("file", "")), 40), fontsize=9, loc="left")
         axes.grid(axis="x", linewidth=0.3)
         _clear(axes)
         axes.legend(fontsize=7, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
         for panel, name in zip(heat, ("raw", "imputed"), strict=True):
             _profile_map(figure, panel, entry["by_profile"], name)
-    _save(figure, path)
+    save(figure, path)
 
 
 def _profile_map(figure: Any, axes: Any, found: Mapping[str, Any], name: str) -> None:
     values = np.array(found[name], dtype=np.float64)
-    names, places = [_short(text, 18) for text in found["types"]], np.arange(len(values))
+    names, places = [short(text, 18) for text in found["types"]], np.arange(len(values))
     image = axes.imshow(values, cmap="viridis", vmin=0)
     axes.set_xticks(places, names, rotation=90)
     axes.set_yticks(places, names)
@@ -235,19 +235,66 @@ def _types(entry: Mapping[str, Any]) -> list[str]:
     return list(next(iter(entry["dice"].values()))["by_type"])
 
 
+def reconstruction_panels(
+    results: Sequence[Mapping[str, Any]], variances: Mapping[str, tuple[np.ndarray, np.ndarray]], path: Path
+) -> None:
+    """Errors of an entry and of variances by source, and each gene's variance as it was and as rebuilt.
+
+    Parameters
+    ----------
+    results
+        Entries of ``evaluate reconstruction``.
+    variances
+        Of some or all of these by their names: (g,) before and after.
+    path
+        Where to write.
+    """
+    names = [str(entry["name"]) for entry in results]
+    shown = [name for name in names if name in variances][:_MOST_SHARES]
+    figure, panels = new_figure(3.4 * (1 + len(shown)), max(3.4, 0.26 * len(names) + 1.4), 1 + len(shown))
+    axes, *scatters = panels
+    for place, (entry, colour) in enumerate(zip(results, palette(len(names)), strict=True)):
+        for measure, form in (("mse", "o"), ("mae", "s")):
+            value = entry["overall"][measure]
+            mean, spread = (value["mean"], value["sd"]) if isinstance(value, Mapping) else (value, None)
+            axes.errorbar([mean], [place], xerr=spread, fmt=form, color=colour, markersize=4.5, capsize=2)
+    for measure, form in (("mean squared error", "o"), ("mean absolute error", "s")):
+        axes.plot([], [], form, color="0.4", markersize=4.5, label=measure)
+    axes.set_yticks(np.arange(len(names)), [short(name, 28) for name in names])
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    axes.grid(axis="x", linewidth=0.3)
+    axes.legend(frameon=False, fontsize=7, loc="lower left", bbox_to_anchor=(0, 1.0))
+    _clear(axes)
+    for axes, name in zip(scatters, shown, strict=True):
+        before, after = variances[name]
+        axes.scatter(before, after, s=5, linewidths=0, color=COLOURS[0], rasterized=len(before) > 2000)
+        # Variances that are 0 have no place on a logarithmic axis; below the smallest one it is linear.
+        ends = np.concatenate([before, after])
+        smallest = ends[ends > 0].min(initial=1.0)
+        axes.set_xscale("symlog", linthresh=smallest)
+        axes.set_yscale("symlog", linthresh=smallest)
+        axes.axline((smallest, smallest), (10 * smallest, 10 * smallest), color="0.5", linewidth=0.8, linestyle=":")
+        axes.set_title(short(name, 30), fontsize=9)
+        axes.set_xlabel("variance of the gene", fontsize=8)
+        axes.set_ylabel("variance as rebuilt", fontsize=8)
+        _clear(axes)
+    figure.tight_layout()
+    save(figure, path)
+
+
 def ranked_bars(log_bf: np.ndarray, names: Sequence[str], up: np.ndarray, path: Path) -> None:
     """|log Bayes factors| of programs, strongest on top, coloured by the direction of their genes."""
     from matplotlib.patches import Patch
 
-    figure, (axes,) = _figure(5, 0.8 + 0.28 * max(len(names), 3))
+    figure, (axes,) = new_figure(5, 0.8 + 0.28 * max(len(names), 3))
     places = np.arange(len(names))
-    colours = [_COLOURS[5] if rises else _COLOURS[0] for rises in up]
+    colours = [COLOURS[5] if rises else COLOURS[0] for rises in up]
     axes.barh(places, np.abs(log_bf), color=colours)
-    axes.set_yticks(places, [_short(name, 34) for name in names])
+    axes.set_yticks(places, [short(name, 34) for name in names])
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.axvline(2.3, color="0.4", linewidth=0.8, linestyle="--")
     axes.set_xlabel("|log Bayes factor|", fontsize=9)
-    handles = [Patch(color=_COLOURS[5], label="up"), Patch(color=_COLOURS[0], label="down or ambiguous")]
+    handles = [Patch(color=COLOURS[5], label="up"), Patch(color=COLOURS[0], label="down or ambiguous")]
     axes.legend(handles=handles, frameon=False, fontsize=7, loc="lower right")
     _clear(axes)
-    _save(figure, path)
+    save(figure, path)

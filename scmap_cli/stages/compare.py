@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from scmap_cli.errors import InputError, UsageError
-from scmap_cli.io.atomic import check_output, write_json, write_text
+from scmap_cli.io.atomic import check_outputs, text_file, write_json, write_text
 from scmap_cli.io.text import read_json
-from scmap_cli.plots.draw import publish
+from scmap_cli.plots.canvas import publish
 from scmap_cli.plots.scores import score_bars
 from scmap_cli.runtime.logs import log
 
@@ -89,10 +89,8 @@ def compare(
     paths = [Path(path) for path in inputs]
     if not paths:
         raise UsageError("no result to compare was given")
-    to_stdout = str(output) == "-"
-    for target in (None if to_stdout else output, plot):
-        if target is not None:
-            check_output(target, force)
+    to_file = text_file(output)
+    check_outputs(to_file, plot, force=force)
     results = [read_scores(path) for path in paths]
     for path, result in zip(paths, results, strict=True):
         if result["what"] != what:
@@ -103,11 +101,11 @@ def compare(
     table = tabulate(dict(zip(_run_names(paths), results, strict=True)))
     if dry_run:
         return table
-    if not to_stdout:
+    if to_file is not None:
         if str(output).endswith(".json"):
-            write_json(output, {"what": table.what, "columns": table.columns, "rows": table.rows}, force)
+            write_json(to_file, {"what": table.what, "columns": table.columns, "rows": table.rows}, force)
         else:
-            write_text(output, render_table(table), force)
+            write_text(to_file, render_table(table), force)
     if plot is not None:
         publish(plot, force, "the comparison", score_bars, table.rows, table.columns, table.spread)
     return table

@@ -11,15 +11,14 @@ import torch
 
 from scmap_cli.data.batches import Store
 from scmap_cli.data.matrices import binarised
-from scmap_cli.errors import InputError, UsageError
-from scmap_cli.io.atomic import atomic_file, check_output
+from scmap_cli.errors import UsageError
+from scmap_cli.io.atomic import atomic_file, check_outputs
 from scmap_cli.io.bundle import Bundle, load_bundle
-from scmap_cli.keys import BATCH
 from scmap_cli.metrics.programs import directions
 from scmap_cli.models.base import ScmapModel
 from scmap_cli.models.markermap import MarkerMap
+from scmap_cli.plots.canvas import publish
 from scmap_cli.plots.draw import embedding as draw_embedding
-from scmap_cli.plots.draw import publish
 from scmap_cli.registry import get_model
 from scmap_cli.runtime import provenance
 from scmap_cli.runtime.logs import log
@@ -28,9 +27,9 @@ from scmap_cli.stages.inputs import (
     SINGLE,
     RnaInput,
     aligned_counts,
-    condition_codes,
     condition_labels,
     estimated_sizes,
+    model_conditions,
     plain_records,
 )
 from scmap_cli.stages.multiome import encoder_reference
@@ -121,9 +120,7 @@ def embed(
     model_dir, input, output = Path(model_dir), Path(input), Path(output)
     check_views(output, cluster_method, cluster_backend, resolution, neighbors)
     _check_options(cluster_method, batch_size, min_overlap, groupby, missing)
-    for target in (output, program_scores, plot):
-        if target is not None:
-            check_output(target, force)
+    check_outputs(output, program_scores, plot, force=force)
     where = resolve_device(device)
     parameters = {
         "batch_key": batch_key,
@@ -229,26 +226,6 @@ def _check_options(
         raise UsageError(f"--missing is {missing!r}", f"choose one of {', '.join(MISSING)}")
     if groupby == "clusters" and method is None:
         raise UsageError("--groupby clusters needs clusters", "give --cluster leiden")
-
-
-def model_conditions(
-    bundle: Bundle, data: RnaInput, batch_key: str | None, path: Path, reference: bool = False
-) -> tuple[np.ndarray, np.ndarray]:
-    """Each cell's condition by name and by the model's code.
-
-    The column is ``batch_key``, else the one that ``scmap map-query`` wrote, else that of the training; ``reference``
-    means that a file without any is of the cells that the model was first trained on.
-    """
-    known = bundle.categories["condition"]
-    written = BATCH if BATCH in data.adata.obs and known != [SINGLE] else bundle.config["batch_key"]
-    key = batch_key or written
-    if key is None and len(known) > 1 and not reference:
-        raise InputError(
-            f"which of the model's batches {path} is of cannot be told: it has no column {BATCH}",
-            f"give --batch-key COLUMN with {', '.join(map(repr, known[:4]))}, or the file that `scmap map-query` wrote",
-        )
-    labels = condition_labels(data.adata.obs, key, path)
-    return labels, condition_codes(labels, known, path)[0]
 
 
 def _unseen_conditions(bundle: Bundle, data: RnaInput, batch_key: str | None, path: Path) -> np.ndarray:

@@ -10,9 +10,9 @@ import numpy as np
 from scmap_cli.data.decomposition import TFIDF, harmony, lsi, pca
 from scmap_cli.data.matrices import cell_totals
 from scmap_cli.errors import UsageError
-from scmap_cli.io.atomic import check_output
+from scmap_cli.io.atomic import check_outputs
+from scmap_cli.plots.canvas import publish
 from scmap_cli.plots.draw import embedding as draw_embedding
-from scmap_cli.plots.draw import publish
 from scmap_cli.runtime import provenance
 from scmap_cli.runtime.logs import log
 from scmap_cli.stages.embeddings import BASELINES, baseline_slot
@@ -81,9 +81,7 @@ def embed_baseline(
     input, output = Path(input), Path(output)
     check_views(output, cluster_method, cluster_backend, resolution, neighbors)
     _check_options(baseline, components, tfidf, batch_key)
-    for target in (output, plot):
-        if target is not None:
-            check_output(target, force)
+    check_outputs(output, plot, force=force)
     by_tfidf = {"drop_first": drop_first, "tfidf": tfidf, "binary": binary} if baseline != "pca" else {}
     parameters = {
         "baseline": baseline,

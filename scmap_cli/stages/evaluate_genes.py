@@ -11,7 +11,7 @@ import numpy as np
 
 from scmap_cli.data.decomposition import gene_svd
 from scmap_cli.errors import InputError, UsageError
-from scmap_cli.io.atomic import check_output, write_text
+from scmap_cli.io.atomic import check_outputs, text_file, write_text
 from scmap_cli.io.bundle import is_bundle, load_bundle
 from scmap_cli.io.gene_data import read_embedding, read_links, read_lists, read_pairs, read_scores
 from scmap_cli.metrics.genes import (
@@ -27,8 +27,8 @@ from scmap_cli.metrics.genes import (
 )
 from scmap_cli.runtime import provenance
 from scmap_cli.runtime.logs import log
-from scmap_cli.stages.evaluate import render
 from scmap_cli.stages.inputs import load_rna, plain_records
+from scmap_cli.stages.scores import render
 
 _FEWEST = 20
 
@@ -120,8 +120,8 @@ def evaluate_genes(
         raise UsageError(f"--pair-splits is {', '.join(pair_splits)!r}", f"choose of {', '.join(SPLITS)}")
     if max_pairs < 0:
         raise UsageError(f"--max-pairs {max_pairs} must not be negative")
-    if str(output) != "-":
-        check_output(output, force)
+    to_file = text_file(output)
+    check_outputs(to_file, force=force)
     settings: dict[str, Any] = {
         "classifier": "scikit-learn GradientBoostingClassifier, its defaults, on the two vectors of a pair",
         "pair_splits": list(pair_splits),
@@ -135,7 +135,7 @@ def evaluate_genes(
     with provenance.run(
         "evaluate genes",
         inputs=[*inputs, *(path for path in more if path is not None)],
-        output=None if str(output) == "-" or dry_run else output,
+        output=None if dry_run else to_file,
         parameters=plain_records(settings),
         seed=seed,
     ) as run:
@@ -172,8 +172,8 @@ def evaluate_genes(
         for entry in result["results"]:
             log.info("%s", _line(entry))
         result["history"] = [run.record]
-        if str(output) != "-":
-            write_text(output, render(result), force)
+        if to_file is not None:
+            write_text(to_file, render(result), force)
     return result
 
 

@@ -14,18 +14,18 @@ from scipy import sparse
 
 from scmap_cli.data.matrices import find_counts, row_chunks
 from scmap_cli.errors import InputError, UsageError
-from scmap_cli.io.atomic import check_output, write_text
+from scmap_cli.io.atomic import check_outputs, text_file, write_text
 from scmap_cli.io.h5ad import is_sparse, read_h5ad
 from scmap_cli.io.npz import array_shapes, read_npz, stream_rows
 from scmap_cli.io.text import read_text_matrix
 from scmap_cli.keys import BULK_OPEN
 from scmap_cli.metrics.imputation import Blocks, best_threshold, dice_imputed, dice_raw, means_by_profile
-from scmap_cli.plots.draw import publish
+from scmap_cli.plots.canvas import publish
 from scmap_cli.plots.scores import dice_panels
 from scmap_cli.runtime import provenance
 from scmap_cli.runtime.logs import log
-from scmap_cli.stages.evaluate import render
 from scmap_cli.stages.inputs import text_column
+from scmap_cli.stages.scores import render
 
 # Values of one block: 16 MB in float32.
 _BLOCK = 1 << 22
@@ -94,7 +94,7 @@ def evaluate_imputation(
         Imputed values, cells x peaks: h5ad (``X``) or npz (array ``imputed``, or the only table in it; ``cells`` and
         ``features`` name its rows and columns, without them they are those of ``raw``). Read a block at a time.
     output
-        JSON file; ``-`` writes none, and the caller prints :func:`scmap_cli.stages.evaluate.render` of the result.
+        JSON file; ``-`` writes none, and the caller prints :func:`scmap_cli.stages.scores.render` of the result.
     raw
         h5ad of the raw counts, with the labels.
     label_key
@@ -134,10 +134,8 @@ def evaluate_imputation(
     thresholds = tuple(float(value) for value in thresholds)
     if not all(np.isfinite(value) for value in thresholds):
         raise UsageError(f"--thresholds must be numbers, not {list(thresholds)}")
-    to_stdout = str(output) == "-"
-    for target in (None if to_stdout else output, plot):
-        if target is not None:
-            check_output(target, force)
+    to_file = text_file(output)
+    check_outputs(to_file, plot, force=force)
     known = _truth(Path(raw), label_key, truth, open_above, layer)
     settings: dict[str, Any] = {
         "label_key": label_key,
@@ -156,16 +154,14 @@ def evaluate_imputation(
             log.info("would score %s: %d cells x %d peaks", one.path, len(one.cells), len(one.features))
         return result
     read = [*inputs, raw, *([] if truth is None else [truth])]
-    with provenance.run(
-        "evaluate imputation", inputs=read, output=None if to_stdout else output, parameters=settings, seed=seed
-    ) as run:
+    with provenance.run("evaluate imputation", inputs=read, output=to_file, parameters=settings, seed=seed) as run:
         for one in loaded:
             entry = _score(one, known, thresholds)
             log.info("%s", _line(entry))
             result["results"].append(entry)
         result["history"] = [run.record]
-        if not to_stdout:
-            write_text(output, render(result), force)
+        if to_file is not None:
+            write_text(to_file, render(result), force)
         if plot is not None:
             publish(plot, force, "the Dice scores", dice_panels, result["results"])
     return result

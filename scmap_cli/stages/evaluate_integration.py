@@ -13,18 +13,18 @@ import scipy.sparse as sp
 from scmap_cli.data.decomposition import harmony, lsi, pca
 from scmap_cli.data.matrices import find_counts, log1p_cp10k
 from scmap_cli.errors import InputError, UsageError
-from scmap_cli.io.atomic import check_output, write_text
+from scmap_cli.io.atomic import check_outputs, text_file, write_text
 from scmap_cli.io.h5ad import read_h5ad
 from scmap_cli.metrics import integration
-from scmap_cli.metrics.graph import BACKENDS, EXACT_CELLS, METHODS
+from scmap_cli.metrics.graph import EXACT_CELLS
 from scmap_cli.metrics.lisi import LISI_NEIGHBOURS
 from scmap_cli.metrics.mixing import NEIGHBOURS
-from scmap_cli.plots.draw import publish
+from scmap_cli.plots.canvas import publish
 from scmap_cli.plots.scores import integration_panels
 from scmap_cli.runtime import provenance
 from scmap_cli.runtime.logs import log
 from scmap_cli.stages.embeddings import EmbeddingFile, read_embeddings
-from scmap_cli.stages.evaluate import NO_LABEL, render
+from scmap_cli.stages.scores import NO_LABEL, check_clusterings, finite_cells, render, sampled
 
 BESIDE = ("raw", "pca", "harmony", "lsi", "lsi-harmony")
 """Baselines computed beside the embeddings: log1p CP10k of all features, linear embeddings of the counts."""
@@ -80,7 +80,7 @@ def evaluate_integration(
     inputs
         h5ad files (``obsm`` and ``obs``), or npz files (all keys are arrays in it).
     output
-        JSON file; ``-`` writes none, and the caller prints :func:`scmap_cli.stages.evaluate.render` of the result.
+        JSON file; ``-`` writes none, and the caller prints :func:`scmap_cli.stages.scores.render` of the result.
     label_key, batch_key
         Columns of labels and batches; cells without a label are left out and counted.
     embedding
@@ -127,10 +127,8 @@ def evaluate_integration(
     wanted = [embedding] if isinstance(embedding, str) else list(embedding or ())
     baseline, left_out = list(baseline), list(exclude_cells or ())
     _check_options(inputs, grid, cluster_method, leiden_backend, max_cells, baseline, components, subsamples, left_out)
-    to_stdout = str(output) == "-"
-    for target in (None if to_stdout else output, plot):
-        if target is not None:
-            check_output(target, force)
+    to_file = text_file(output)
+    check_outputs(to_file, plot, force=force)
     settings: dict[str, Any] = {
         "label_key": label_key,
         "batch_key": batch_key,
@@ -170,7 +168,7 @@ def evaluate_integration(
     with provenance.run(
         "evaluate integration",
         inputs=inputs,
-        output=None if to_stdout else output,
+        output=to_file,
         parameters={"embedding": wanted, **settings},
         seed=seed,
     ) as run:
@@ -184,8 +182,8 @@ def evaluate_integration(
                 log.info("%s", _line(entry))
                 result["results"].append(entry)
         result["history"] = [run.record]
-        if not to_stdout:
-            write_text(output, render(result), force)
+        if to_file is not None:
+            write_text(to_file, render(result), force)
         if plot is not None:
             publish(plot, force, "the scores", integration_panels, result["results"])
     return result
@@ -202,14 +200,7 @@ def _check_options(
     subsamples: int,
     left_out: Sequence[str],
 ) -> None:
-    if not inputs:
-        raise UsageError("no input was given")
-    if not grid or not all(0 < resolution < np.inf for resolution in grid):
-        raise UsageError(f"resolutions must be above 0, not {list(grid)}")
-    if method not in METHODS:
-        raise UsageError(f"unknown cluster method {method!r}", f"known ones: {', '.join(METHODS)}")
-    if backend not in BACKENDS:
-        raise UsageError(f"unknown Leiden backend {backend!r}", f"known ones: {', '.join(BACKENDS)}")
+    check_clusterings(inputs, grid, method, backend)
     unknown = [name for name in baseline if name not in BESIDE]
     if unknown:
         raise UsageError(f"unknown baseline {unknown[0]!r}", f"choose among {', '.join(BESIDE)}")
@@ -244,13 +235,8 @@ def _chosen(
             log.warning("%s: no cell has %s %r", file.path, column, value)
         keep &= ~hit
     for key, emb_nz in file.embeddings.items():
-        finite = np.isfinite(emb_nz).all(axis=1)
-        if not finite.all():
-            log.warning("%s: %d cells have no finite %s and are left out", file.path, int((~finite).sum()), key)
-        keep &= finite
-    if max_cells is not None and keep.sum() > max_cells:
-        drawn = np.random.default_rng(seed).choice(np.flatnonzero(keep), max_cells, replace=False)
-        keep = np.isin(np.arange(len(keep)), drawn)
+        keep &= finite_cells(file.path, key, emb_nz)
+    keep = sampled(keep, max_cells, seed)
     if keep.sum() <= LISI_NEIGHBOURS:
         raise InputError(
             f"{file.path}: {int(keep.sum())} cells are left to score, more than {LISI_NEIGHBOURS} are wanted",

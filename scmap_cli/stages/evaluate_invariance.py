@@ -10,17 +10,17 @@ import numpy as np
 
 from scmap_cli.data.matrices import cell_totals, find_counts
 from scmap_cli.errors import InputError, UsageError
-from scmap_cli.io.atomic import check_output, write_text
+from scmap_cli.io.atomic import check_outputs, text_file, write_text
 from scmap_cli.io.h5ad import read_h5ad
 from scmap_cli.metrics.graph import EXACT_CELLS, knn
 from scmap_cli.metrics.invariance import ESTIMATORS, NEIGHBOURS_MI, batch_shares, mutual_information
 from scmap_cli.metrics.mixing import NEIGHBOURS, batch_entropy
-from scmap_cli.plots.draw import publish
+from scmap_cli.plots.canvas import publish
 from scmap_cli.plots.scores import invariance_panels
 from scmap_cli.runtime import provenance
 from scmap_cli.runtime.logs import log
 from scmap_cli.stages.embeddings import EmbeddingFile, read_embeddings
-from scmap_cli.stages.evaluate import render
+from scmap_cli.stages.scores import finite_cells, render
 
 DEPTH_COLUMNS = ("n_fragments", "depth", "total_counts")
 """Columns taken for the depth, the first that is there, where none is named."""
@@ -47,7 +47,7 @@ def evaluate_invariance(
     inputs
         h5ad files (``obsm`` and ``obs``), or npz files (all keys are arrays in it).
     output
-        JSON file; ``-`` writes none, and the caller prints :func:`scmap_cli.stages.evaluate.render` of the result.
+        JSON file; ``-`` writes none, and the caller prints :func:`scmap_cli.stages.scores.render` of the result.
     embedding
         ``obsm`` key or keys; by default the one that an scmap model wrote, else that of a baseline.
     depth_key
@@ -86,10 +86,8 @@ def evaluate_invariance(
         raise UsageError(f"unknown estimator {batch_estimator!r}", f"known ones: {', '.join(ESTIMATORS)}")
     if mi_cells is not None and mi_cells <= NEIGHBOURS_MI:
         raise UsageError(f"--mi-cells must be above {NEIGHBOURS_MI}, not {mi_cells}")
-    to_stdout = str(output) == "-"
-    for target in (None if to_stdout else output, plot):
-        if target is not None:
-            check_output(target, force)
+    to_file = text_file(output)
+    check_outputs(to_file, plot, force=force)
     wanted = [embedding] if isinstance(embedding, str) else list(embedding or ())
     settings: dict[str, Any] = {
         "depth_key": depth_key,
@@ -113,7 +111,7 @@ def evaluate_invariance(
     with provenance.run(
         "evaluate invariance",
         inputs=inputs,
-        output=None if to_stdout else output,
+        output=to_file,
         parameters={"embedding": wanted, **settings},
         seed=seed,
     ) as run:
@@ -124,8 +122,8 @@ def evaluate_invariance(
                 log.info("%s", _line(entry))
                 result["results"].append(entry)
         result["history"] = [run.record]
-        if not to_stdout:
-            write_text(output, render(result), force)
+        if to_file is not None:
+            write_text(to_file, render(result), force)
         if plot is not None:
             publish(plot, force, "the mutual information", invariance_panels, result["results"])
     return result
@@ -172,9 +170,7 @@ def _score(
     cells: int | None,
     seed: int,
 ) -> dict[str, Any]:
-    finite: np.ndarray = np.isfinite(emb_nz).all(axis=1)
-    if not finite.all():
-        log.warning("%s: %d cells have no finite %s and are left out", path, int((~finite).sum()), key)
+    finite = finite_cells(path, key, emb_nz)
     emb_nz, depth_n = emb_nz[finite].astype(np.float64), depth_n[finite]
     entry: dict[str, Any] = {
         "cells": len(emb_nz),

@@ -7,7 +7,6 @@ labels that the genes were chosen by (``everywhere``), or from the right ones (`
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,16 +15,17 @@ from typing import Any
 import numpy as np
 
 from scmap_cli.errors import InputError, UsageError
-from scmap_cli.io.atomic import check_output, write_text
+from scmap_cli.io.atomic import check_outputs, text_file, write_text
 from scmap_cli.markers.base import run_selector
 from scmap_cli.metrics.markers import CLASSIFIERS, KNN_K, TREES, class_scores, overall_scores
-from scmap_cli.plots.draw import publish
+from scmap_cli.plots.canvas import publish
 from scmap_cli.plots.markers import evaluation_panels
 from scmap_cli.registry import get_selector
 from scmap_cli.runtime import provenance
 from scmap_cli.runtime.logs import log
 from scmap_cli.stages.marker_tables import MarkerTable, check_table, read_markers
 from scmap_cli.stages.panel import Fold, Panel, check_classes, check_splits, load_panel, spread
+from scmap_cli.stages.scores import render
 
 EVERYWHERE, SELECTION = "everywhere", "selection"
 """Where wrong labels are: in all training, or in choosing genes alone."""
@@ -71,7 +71,8 @@ def evaluate_markers(
     input
         Raw counts with labels.
     output
-        JSON file; ``-`` writes none, and the caller prints :func:`render` of the result.
+        JSON file; ``-`` writes none, and the caller prints
+        :func:`~scmap_cli.stages.scores.render` of the result.
     label_key, exclude_labels
         ``obs`` column of the classes, and classes whose cells are left out.
     method
@@ -122,9 +123,8 @@ def evaluate_markers(
     grid = tuple(sorted(set(k_grid))) or (() if k is None else (k,))
     if grid and grid[0] < 1:
         raise UsageError(f"a number of genes must be at least 1, not {grid[0]}")
-    to_stdout = str(output) == "-"
-    for path in [*([] if to_stdout else [Path(output)]), *(p for p in (confusion_output, plot) if p is not None)]:
-        check_output(path, force)
+    to_file = text_file(output)
+    check_outputs(to_file, confusion_output, plot, force=force)
     specs = [get_selector(name) for name in method]
     tables = [read_markers(path) for path in markers]
     for table in tables:
@@ -165,7 +165,7 @@ def evaluate_markers(
     with provenance.run(
         "evaluate markers",
         inputs=[input, *markers],
-        output=None if to_stdout else Path(output),
+        output=to_file,
         parameters={**settings, **sources, "layer": layer, "gene_column": gene_column},
         seed=seed,
     ) as run:
@@ -177,18 +177,13 @@ def evaluate_markers(
                 result["results"].append(entry)
         result["history"] = [run.record]
         clean = [(case, found[case, None]) for case in cases if not case.noise]
-        if not to_stdout:
-            write_text(output, render(result), force)
+        if to_file is not None:
+            write_text(to_file, render(result), force)
         if confusion_output is not None:
             write_text(confusion_output, _confusion_table(panel, clean), force)
         if plot is not None:
             _draw(panel, result["results"], clean, plot, force)
     return result
-
-
-def render(result: dict[str, Any]) -> str:
-    """The result as JSON text with a final newline."""
-    return json.dumps(result, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
 
 
 def _collect(

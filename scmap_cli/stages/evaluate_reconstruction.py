@@ -16,16 +16,18 @@ from scipy import sparse
 from scmap_cli.data.features import align, apply
 from scmap_cli.data.scaling import fit_scaling
 from scmap_cli.errors import InputError, UsageError
-from scmap_cli.io.atomic import check_output, write_text
+from scmap_cli.io.atomic import check_outputs, text_file, write_text
 from scmap_cli.markers.base import run_selector
-from scmap_cli.metrics.reconstruction import by_type, linear_map, reconstruction_scores
+from scmap_cli.metrics.reconstruction import by_type, gene_variances, linear_map, reconstruction_scores
+from scmap_cli.plots.canvas import publish
+from scmap_cli.plots.scores import reconstruction_panels
 from scmap_cli.registry import get_selector
 from scmap_cli.runtime import provenance
 from scmap_cli.runtime.logs import log
-from scmap_cli.stages.evaluate_markers import render
 from scmap_cli.stages.inputs import load_rna
 from scmap_cli.stages.marker_tables import MarkerTable, check_table, read_markers
 from scmap_cli.stages.panel import Fold, Panel, check_classes, check_splits, load_panel, spread
+from scmap_cli.stages.scores import render
 
 SCALES = ("scaled", "global")
 """``scaled``: log1p CP10k, each gene scaled and clipped at 10 (Table 2). ``global``: log2(1 + counts), without depth
@@ -51,6 +53,7 @@ def evaluate_reconstruction(
     splits: int = 5,
     layer: str | None = None,
     gene_column: str | None = None,
+    plot: Path | None = None,
     seed: int = 0,
     force: bool = False,
     dry_run: bool = False,
@@ -63,7 +66,7 @@ def evaluate_reconstruction(
         Raw counts.
     output
         JSON file; ``-`` writes none, and the caller prints
-        :func:`~scmap_cli.stages.evaluate_markers.render` of the result.
+        :func:`~scmap_cli.stages.scores.render` of the result.
     method, markers
         Selectors, and tables of ``select-markers``, whose genes go through the linear map.
     reconstruction
@@ -80,6 +83,8 @@ def evaluate_reconstruction(
         Also score each class of this ``obs`` column; splits are then stratified by it.
     splits
         Number of seeded 70/10/20 splits.
+    plot
+        Draw the errors, and the variance of every gene as it was and as rebuilt (in the first split).
     layer, gene_column, seed, force, dry_run
         As elsewhere.
 
@@ -104,9 +109,8 @@ def evaluate_reconstruction(
     if k < 1:
         raise UsageError(f"-k must be at least 1, not {k}")
     check_splits(splits)
-    to_stdout = str(output) == "-"
-    if not to_stdout:
-        check_output(output, force)
+    to_file = text_file(output)
+    check_outputs(to_file, plot, force=force)
     specs = [get_selector(name) for name in method]
     tables = [read_markers(path) for path in markers]
     for table in tables:
@@ -144,10 +148,11 @@ def evaluate_reconstruction(
     with provenance.run(
         "evaluate reconstruction",
         inputs=[input, *markers, *reconstruction],
-        output=None if to_stdout else Path(output),
+        output=to_file,
         parameters={**settings, **sources, "layer": layer, "gene_column": gene_column},
         seed=seed,
     ) as run:
+        variances: dict[str, tuple[np.ndarray, np.ndarray]] = {}
         found: dict[str, list[dict[str, Any]]] = {name: [] for name in [*method, *(t.path.name for t in tables)]}
         for number in range(splits if found else 0):
             fold = Fold(panel, number, seed)
@@ -156,15 +161,23 @@ def evaluate_reconstruction(
             for name, columns in _fold_genes(fold, method, tables, k, as_published).items():
                 rebuilt = linear_map(train[:, columns], train, test[:, columns])
                 found[name].append(_score(panel, fold.test, test, rebuilt, unit))
+                if plot is not None and name not in variances:
+                    variances[name] = gene_variances(test, rebuilt, unit)
         for name, scored in found.items():
             result["results"].append({"name": name, "map": "linear", "k": k} | _over_splits(scored))
         for path in reconstruction:
-            result["results"].append(_given(panel, path, scale, reconstruction_values))
+            cells, original, given, unit = _given(panel, path, scale, reconstruction_values)
+            scored_file = _score(panel, cells, original, given, unit)
+            result["results"].append({"name": path.name, "map": "given", "k": None} | scored_file)
+            if plot is not None:
+                variances[path.name] = gene_variances(original, given, unit)
         for entry in result["results"]:
             log.info("%s", _line(entry))
         result["history"] = [run.record]
-        if not to_stdout:
-            write_text(output, render(result), force)
+        if to_file is not None:
+            write_text(to_file, render(result), force)
+        if plot is not None:
+            publish(plot, force, "the reconstructions", reconstruction_panels, result["results"], variances)
     return result
 
 
@@ -185,8 +198,10 @@ def standardise(log_counts: np.ndarray, mean: float, deviation: float) -> np.nda
     return (log_counts - mean) / (deviation if deviation > 0 else 1.0)
 
 
-def _log2(counts: sparse.csr_matrix) -> np.ndarray:
-    return np.log2(1.0 + counts.toarray().astype(np.float64))
+def _log2(values: sparse.csr_matrix) -> np.ndarray:
+    """log2(1 + value), dense float64; 0 stays 0, so the stored values alone are computed."""
+    logged = np.log2(1.0 + values.data.astype(np.float64))
+    return sparse.csr_matrix((logged, values.indices, values.indptr), shape=values.shape).toarray()
 
 
 def _fold_values(fold: Fold, scale: str) -> tuple[np.ndarray, np.ndarray]:
@@ -222,8 +237,13 @@ def _over_splits(scored: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return {"overall": overall, "types": types}
 
 
-def _given(panel: Panel, path: Path, scale: str, values: str) -> dict[str, Any]:
-    """Scores of a reconstruction in a file, over the cells and genes that it shares with the input."""
+def _given(
+    panel: Panel, path: Path, scale: str, values: str
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray | None]:
+    """Cells that a reconstruction in a file shares with the input, their values there and here, and a gene's unit.
+
+    Genes are those that both have.
+    """
     rebuilt_file = load_rna(path, None, None, as_is=True)
     place = {name: i for i, name in enumerate(rebuilt_file.cells.tolist())}
     names = panel.source.cells[panel.kept]
@@ -251,20 +271,19 @@ def _given(panel: Panel, path: Path, scale: str, values: str) -> dict[str, Any]:
         scaling = fit_scaling(original_log)
         unit = scaling.deviation
         left = scaling.apply(original_log)
-        right = rebuilt.toarray()
         if values == "counts":
             totals = np.maximum(np.asarray(rebuilt.sum(axis=1)).ravel(), 1e-12)
             share = np.asarray(original.sum(axis=1)).ravel() / np.maximum(_totals(panel, cells), 1e-12)
-            logged = np.log1p(right * (1e4 * share / totals)[:, None])
-            right = scaling.apply(sparse.csr_matrix(logged.astype(np.float32)))
+            factor_m = np.repeat(1e4 * share / totals, np.diff(rebuilt.indptr))
+            logged = np.log1p(rebuilt.data * factor_m).astype(np.float32)
+            rebuilt = sparse.csr_matrix((logged, rebuilt.indices, rebuilt.indptr), shape=rebuilt.shape)
+        right = scaling.apply(rebuilt) if values == "counts" else rebuilt.toarray()
     else:
         logged = _log2(original)
         mean, deviation = float(logged.mean()), float(logged.std())
         left = standardise(logged, mean, deviation)
-        right = rebuilt.toarray().astype(np.float64)
-        if values == "counts":
-            right = standardise(np.log2(1.0 + right), mean, deviation)
-    return {"name": path.name, "map": "given", "k": None} | _score(panel, cells, left, np.asarray(right), unit)
+        right = standardise(_log2(rebuilt), mean, deviation) if values == "counts" else rebuilt.toarray()
+    return cells, left, right, unit
 
 
 def _totals(panel: Panel, cells: np.ndarray) -> np.ndarray:

@@ -17,7 +17,7 @@ from scmap_cli.data.features import align, apply
 from scmap_cli.data.gene_scores import diffuse
 from scmap_cli.data.matrices import log1p_cp10k
 from scmap_cli.errors import InputError, UsageError
-from scmap_cli.io.atomic import atomic_file, check_output, write_text
+from scmap_cli.io.atomic import atomic_file, check_outputs, text_file, write_text
 from scmap_cli.io.bundle import is_bundle, load_bundle, read_features
 from scmap_cli.io.h5ad import write_h5ad
 from scmap_cli.io.text import read_names
@@ -35,9 +35,9 @@ from scmap_cli.metrics.withheld import (
 from scmap_cli.registry import get_model
 from scmap_cli.runtime import provenance
 from scmap_cli.runtime.logs import log
-from scmap_cli.stages.evaluate import render
 from scmap_cli.stages.evaluate_imputation import open_imputed
 from scmap_cli.stages.inputs import load_rna
+from scmap_cli.stages.scores import render
 from scmap_cli.training.asked import impute_entries
 from scmap_cli.training.device import memory_errors, resolve_device
 from scmap_cli.training.infer import restore_model
@@ -141,9 +141,8 @@ def evaluate_withheld(
         raise UsageError("magic learns from the test cells alone", "leave it out with --fit-on")
     if batch_size < 1:
         raise UsageError(f"--batch-size {batch_size} must be at least 1")
-    for path in (None if str(output) == "-" else Path(output), observed_output, genes_output):
-        if path is not None:
-            check_output(path, force)
+    to_file = text_file(output)
+    check_outputs(to_file, observed_output, genes_output, force=force)
     settings: dict[str, Any] = {
         "withheld": withhold_share,
         "unit": "log1p of counts per 10,000 observed counts",
@@ -156,7 +155,7 @@ def evaluate_withheld(
         provenance.run(
             "evaluate imputation",
             inputs=read,
-            output=None if str(output) == "-" or dry_run else output,
+            output=None if dry_run else to_file,
             parameters=settings | {"baselines": list(baselines), "layer": layer},
             seed=seed,
         ) as run,
@@ -189,8 +188,8 @@ def evaluate_withheld(
             _write_observed(test, observed_output, run, force)
         if genes_output is not None:
             _write_genes(test, tables, truth_q, gene_q, genes_output, force)
-        if str(output) != "-":
-            write_text(output, render(result), force)
+        if to_file is not None:
+            write_text(to_file, render(result), force)
     return result
 
 

@@ -11,18 +11,18 @@ import numpy as np
 
 from scmap_cli.data.batches import CsrStore
 from scmap_cli.errors import InputError, UsageError
-from scmap_cli.io.atomic import check_output, write_json, write_text
+from scmap_cli.io.atomic import check_outputs, text_file, write_json, write_text
 from scmap_cli.io.bundle import Bundle, load_bundle
 from scmap_cli.metrics.bayes import EXACT_PAIRS, SAMPLED_PAIRS, BayesTest, bayes_factors
 from scmap_cli.metrics.programs import agreement, directions, top_genes
 from scmap_cli.models.expimap import ExpiMap
 from scmap_cli.nn.noise import mixed_seed
-from scmap_cli.plots.draw import program_tests, publish
+from scmap_cli.plots.canvas import publish
+from scmap_cli.plots.draw import program_tests
 from scmap_cli.registry import get_model
 from scmap_cli.runtime import provenance
 from scmap_cli.runtime.logs import log
-from scmap_cli.stages.embed import model_conditions
-from scmap_cli.stages.inputs import MISSING, aligned_counts, plain_records, text_column
+from scmap_cli.stages.inputs import MISSING, aligned_counts, model_conditions, plain_records, text_column
 from scmap_cli.training.device import memory_errors, resolve_device
 from scmap_cli.training.infer import embed_cells, restore_model
 
@@ -126,11 +126,9 @@ def gp_test(
         With exit codes 2, 3, 5 and 6.
     """
     model_dir, inputs = Path(model_dir), [Path(path) for path in inputs]
-    to_stdout = str(output) == "-"
+    to_file = text_file(output)
     _check(inputs, groupby, against, within, threshold, pairs, batch_size, min_overlap, missing)
-    for target in (None if to_stdout else output, json_output, plot):
-        if target is not None:
-            check_output(target, force)
+    check_outputs(to_file, json_output, plot, force=force)
     where = resolve_device(device)
     parameters = {
         "groupby": groupby,
@@ -149,7 +147,7 @@ def gp_test(
         provenance.run(
             "gp-test",
             inputs=[model_dir, *inputs],
-            output=None if to_stdout or dry_run else output,
+            output=None if dry_run else to_file,
             parameters=plain_records(parameters),
             seed=seed,
         ) as run,
@@ -183,10 +181,10 @@ def gp_test(
             tests.append(_test(cells, contrast, table.active, pairs, exact_pairs, mixed_seed(seed, "pairs", number)))
             result["contrasts"][number] |= table.add(contrast, tests[-1], cells)
         text = table.text()
-        if to_stdout:
+        if to_file is None:
             result["table"] = text
         else:
-            write_text(output, text, force)
+            write_text(to_file, text, force)
         result["history"] = [run.record]
         if json_output is not None:
             rows = [dict(zip(COLUMNS, row, strict=True)) for row in table.rows]

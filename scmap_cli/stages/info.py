@@ -11,7 +11,7 @@ import numpy as np
 
 from scmap_cli import __version__
 from scmap_cli.errors import InputError, UsageError
-from scmap_cli.io.atomic import check_output, write_text
+from scmap_cli.io.atomic import check_outputs, text_file, write_text
 from scmap_cli.runtime.logs import log
 from scmap_cli.runtime.memory import available_memory, readable_size
 from scmap_cli.runtime.threads import available_threads
@@ -77,9 +77,8 @@ def info(
         A requirement that is not of the form KIND:KEY.
     """
     wanted = [_parse_requirement(text) for text in require]
-    to_stdout = str(output) == "-"
-    if not to_stdout:
-        check_output(output, force)
+    to_file = text_file(output)
+    check_outputs(to_file, force=force)
     if system:
         result = _system()
     elif path is None:
@@ -90,8 +89,8 @@ def info(
             return _check_required(result, wanted, Path(path))
         if history:
             result = {"kind": "history", "path": str(path), "history": result["history"]}
-    if not to_stdout and not dry_run:
-        write_text(output, render(result, as_json), force)
+    if to_file is not None and not dry_run:
+        write_text(to_file, render(result, as_json), force)
     return result
 
 

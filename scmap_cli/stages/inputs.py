@@ -19,6 +19,7 @@ from scmap_cli.errors import InputError, UsageError
 from scmap_cli.io.bundle import Bundle
 from scmap_cli.io.programs import Programs
 from scmap_cli.io.rna import read_rna
+from scmap_cli.keys import BATCH
 from scmap_cli.runtime.logs import log
 
 UNKNOWN = "unknown"
@@ -232,6 +233,26 @@ def condition_codes(labels: np.ndarray, known: list[str] | None, path: Path) -> 
             f"the model knows {', '.join(map(repr, known[:8]))}; a new batch is mapped into a model, not embedded",
         )
     return np.array([position[label] for label in labels], dtype=np.int64), known
+
+
+def model_conditions(
+    bundle: Bundle, data: RnaInput, batch_key: str | None, path: Path, reference: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
+    """Each cell's condition by name and by the model's code.
+
+    The column is ``batch_key``, else the one that ``scmap map-query`` wrote, else that of the training; ``reference``
+    means that a file without any is of the cells that the model was first trained on.
+    """
+    known = bundle.categories["condition"]
+    written = BATCH if BATCH in data.adata.obs and known != [SINGLE] else bundle.config["batch_key"]
+    key = batch_key or written
+    if key is None and len(known) > 1 and not reference:
+        raise InputError(
+            f"which of the model's batches {path} is of cannot be told: it has no column {BATCH}",
+            f"give --batch-key COLUMN with {', '.join(map(repr, known[:4]))}, or the file that `scmap map-query` wrote",
+        )
+    labels = condition_labels(data.adata.obs, key, path)
+    return labels, condition_codes(labels, known, path)[0]
 
 
 def plain_records(record: dict[str, Any]) -> dict[str, Any]:

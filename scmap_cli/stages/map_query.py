@@ -5,47 +5,36 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import torch
-from scipy import sparse
 
 from scmap_cli.config import TrainConfig, as_dict, build
 from scmap_cli.data.batches import CsrStore
 from scmap_cli.data.splits import validation_split
 from scmap_cli.errors import InputError, UsageError
-from scmap_cli.io.atomic import check_output, write_json
-from scmap_cli.io.bundle import Bundle, is_bundle, load_bundle, read_program_sizes, write_table
+from scmap_cli.io.atomic import check_outputs, write_json
+from scmap_cli.io.bundle import Bundle, is_bundle, load_bundle, read_program_sizes
 from scmap_cli.io.h5ad import write_h5ad
-from scmap_cli.io.programs import load_programs
-from scmap_cli.metrics.programs import OVERLAP_COLUMNS, overlap_rows
 from scmap_cli.metrics.transfer import decoder_space, leading_components, transfer_labels
 from scmap_cli.models.expimap import ExpiMap, ExpiMapConfig
 from scmap_cli.models.surgery import extend, trained_parameters
 from scmap_cli.nn.noise import mixed_seed
-from scmap_cli.registry import get_model
+from scmap_cli.plots.canvas import publish
 from scmap_cli.runtime import provenance
 from scmap_cli.runtime.logs import log
-from scmap_cli.stages.inputs import MISSING, RnaInput, aligned_counts, condition_labels, plain_records, programs_over
-from scmap_cli.stages.mapped import (
-    Cells,
-    agreement,
-    joined_file,
-    label_line,
-    put_labels,
-    query_file,
-    read_reference,
-)
-from scmap_cli.stages.model_dir import Training, TrainingData, check_target, quiet_followers
+from scmap_cli.stages.inputs import MISSING, plain_records
+from scmap_cli.stages.mapped import agreement, draw_map, joined_file, label_line, put_labels, query_file
+from scmap_cli.stages.model_dir import Training, TrainingData, check_resume, check_target, quiet_followers
+from scmap_cli.stages.program_tables import write_programs
+from scmap_cli.stages.query_inputs import Added, Query, added_programs, aligned_query, read_reference, reference_model
 from scmap_cli.training.device import memory_errors, resolve_device
 from scmap_cli.training.distributed import ranks_from_environment
 from scmap_cli.training.infer import embed_cells, restore_model
 
 OVERLAP = "overlap.json"
-NEW_PROGRAMS = "new_programs.tsv"
 
 SPACES = ("decoder", "latent")
 """Where neighbours for labels are looked for."""
@@ -69,28 +58,6 @@ QUERY_TRAIN: dict[str, Any] = {"patience": 20}
 """Settings of the training that differ from those of ``scmap train``."""
 
 
-@dataclass(frozen=True)
-class _Query:
-    """A query in the gene order of the model, with its conditions as codes of the extended model."""
-
-    data: RnaInput
-    counts: sparse.csr_matrix
-    labels: np.ndarray
-    codes: np.ndarray
-    conditions: list[str]
-    n_known: int
-    report: dict[str, Any]
-
-
-@dataclass(frozen=True)
-class _Added:
-    """Programs that the query brings: memberships over the model's genes, names, sizes before the overlap."""
-
-    mask_gk: sparse.csc_matrix | None
-    names: list[str]
-    size_before: list[int | None]
-
-
 def map_query(
     model_dir: Path,
     query: Path,
@@ -112,6 +79,7 @@ def map_query(
     neighbors: int = 15,
     unknown_below: float = 0.5,
     join: Path | None = None,
+    plot: Path | None = None,
     model_options: Mapping[str, Any] | None = None,
     train_options: Mapping[str, Any] | None = None,
     seed: int = 0,
@@ -157,11 +125,13 @@ def map_query(
         Neighbours that vote, and the probability below which a cell is called ``unknown``.
     join
         ``.h5ad`` with reference and query together.
+    plot
+        Draw a UMAP of the query, and of the reference where it is given, by batch and label.
     model_options, train_options
         Fields of :class:`~scmap_cli.models.expimap.ExpiMapConfig` (those of the loss and of added programs) and of
         :class:`~scmap_cli.config.TrainConfig` that differ from :data:`QUERY_MODEL` and :data:`QUERY_TRAIN`.
     seed, device, resume, force, dry_run
-        As :func:`scmap_cli.stages.train.train`.
+        As :func:`scmap_cli.stages.train_expimap.train_expimap`.
 
     Returns
     -------
@@ -184,9 +154,7 @@ def map_query(
     ):
         if number < least:
             raise UsageError(f"--{flag} {number} must be at least {least}")
-    for target in (output, join):
-        if target is not None:
-            check_output(target, force)
+    check_outputs(output, join, plot, force=force)
     settings = build(TrainConfig, QUERY_TRAIN, train_options or {}, where="[train]")
     ranks = ranks_from_environment()
     quiet_followers(ranks)
@@ -220,7 +188,7 @@ def map_query(
         ) as run,
         memory_errors("--batch-size"),
     ):
-        bundle = _reference_model(model_dir)
+        bundle = reference_model(model_dir)
         frozen = [key for key in _FROZEN if key in (model_options or {})]
         if frozen:
             raise UsageError(f"{frozen[0]} is that of the reference and cannot be changed in a mapping")
@@ -231,8 +199,8 @@ def map_query(
             model_options or {},
             where="[model]",
         )
-        aligned = _aligned_query(bundle, query, batch_key, one_batch, layer, gene_column, min_overlap, missing)
-        added = _added_programs(bundle, programs, new_programs)
+        aligned = aligned_query(bundle, query, batch_key, one_batch, layer, gene_column, min_overlap, missing)
+        added = added_programs(bundle, programs, new_programs)
         # Before training, so that a wrong file or column does not cost a finished run.
         known_cells = read_reference(bundle, reference, label_key) if reference is not None else None
         known = cast(ExpiMap, restore_model(ExpiMap, bundle.config, bundle.tensors, torch.device("cpu")))
@@ -243,7 +211,7 @@ def map_query(
         log.info("%s", _headline(summary))
         if dry_run:
             return summary
-        if not len(aligned.data.cells):
+        if not len(aligned.cells.codes):
             raise InputError(f"{query} has no cells")
         training = Training(
             model_out,
@@ -269,20 +237,22 @@ def map_query(
         if not ranks.first:
             return summary
         names = [*bundle.categories["latent"], *added.names]
-        mean_nz, _ = embed_cells(network, CsrStore(aligned.counts, aligned.codes).to(where))
-        mapped = Cells(aligned.data, aligned.counts, aligned.labels, aligned.codes, mean_nz)
-        if known_cells is not None:
-            known_cells.mean_nz, _ = embed_cells(network, CsrStore(known_cells.counts, known_cells.codes).to(where))
+        mapped = aligned.cells
+        for cells in (mapped, known_cells):
+            if cells is not None:
+                cells.mean_nz, _ = embed_cells(network, CsrStore(cells.counts, cells.codes).to(where))
         adata = query_file(mapped, network.name, names)
+        found = None
         if known_cells is not None and known_cells.labels is not None and label_key is not None:
             w_gk = network.decoder_weights().cpu().numpy()
             if not w_gk.any():
                 raise InputError(f"no program of {model_dir} is active, so cells cannot be told apart")
             shift_free = config.likelihood == "nb" and config.mean == "softmax"
-            spaces = [known_cells.mean_nz, mean_nz]
+            reference_nz, query_nz = known_cells.mean_nz, mean_nz
             if space == "decoder":
-                spaces = [decoder_space(z, w_gk, shift_free) for z in spaces]
-            reference_nz, query_nz = leading_components(*spaces, components) if components else spaces
+                reference_nz, query_nz = (decoder_space(z, w_gk, shift_free) for z in (reference_nz, query_nz))
+            if components:
+                reference_nz, query_nz = leading_components(reference_nz, query_nz, components)
             found = transfer_labels(
                 reference_nz,
                 known_cells.labels,
@@ -300,7 +270,9 @@ def map_query(
             write_h5ad(both, join, force=force)
         run.stamp(adata.uns)
         write_h5ad(adata, output, force=force)
-        log.info("wrote %s: %d cells x %d programs", output, *mean_nz.shape)
+        if plot is not None:
+            publish(plot, force, "the map", draw_map, mapped, known_cells, found, seed)
+        log.info("wrote %s: %d cells x %d programs", output, *mapped.mean_nz.shape)
     return summary
 
 
@@ -328,8 +300,7 @@ def _check(
             raise UsageError(f"{flag} {value} is not in [0, 1]")
     if missing not in MISSING:
         raise UsageError(f"--missing is {missing!r}", f"choose one of {', '.join(MISSING)}")
-    if resume not in ("auto", "never"):
-        raise UsageError(f"--resume is {resume!r}", "choose auto or never")
+    check_resume(resume)
 
 
 def _finished(model_out: Path, record: dict[str, Any]) -> Bundle | None:
@@ -340,89 +311,10 @@ def _finished(model_out: Path, record: dict[str, Any]) -> Bundle | None:
     return found if found.config.get("history", [None])[-1] == json.loads(json.dumps(record)) else None
 
 
-def _reference_model(path: Path) -> Bundle:
-    bundle = load_bundle(path)
-    kind = get_model(bundle.config["model"]).load()
-    if "map_query" not in kind.capabilities or not issubclass(kind, ExpiMap):
-        raise InputError(
-            f"{path} holds a {bundle.config['model']} model, which queries cannot be mapped onto",
-            "map onto a model of `scmap train expimap`",
-        )
-    return bundle
-
-
-def _aligned_query(
-    bundle: Bundle,
-    path: Path,
-    batch_key: str | None,
-    one_batch: str | None,
-    layer: str | None,
-    gene_column: str | None,
-    min_overlap: float,
-    missing: str,
-) -> _Query:
-    data, counts, report = aligned_counts(
-        bundle, path, layer=layer, gene_column=gene_column, min_overlap=min_overlap, missing=missing
-    )
-    usual = bundle.config["batch_key"]
-    key = batch_key or (usual if usual in data.adata.obs else None)
-    known = bundle.categories["condition"]
-    if one_batch in known:
-        raise UsageError(f"the reference has a batch {one_batch!r} already", "give --one-batch another name")
-    if one_batch is not None or key is None:
-        labels = np.full(len(data.cells), one_batch or _fresh("query", set(known)))
-    else:
-        labels = condition_labels(data.adata.obs, key, path)
-    present = set(labels.tolist())
-    new = sorted(present - set(known))
-    if present & set(known):
-        shared = ", ".join(map(repr, sorted(present & set(known))[:5]))
-        log.warning("taken for batches of the reference, by their names in %r: %s", key, shared)
-    conditions = [*known, *new]
-    position = {name: i for i, name in enumerate(conditions)}
-    codes = np.array([position[label] for label in labels], dtype=np.int64)
-    return _Query(data, counts, labels, codes, conditions, len(known), report)
-
-
-def _added_programs(bundle: Bundle, path: Path | None, new_programs: int) -> _Added:
-    """Programs of ``path`` over the model's genes, then the unconstrained ones; names that the model does not have."""
-    taken = set(bundle.categories["latent"])
-    names: list[str] = []
-    size_before: list[int | None] = []
-    mask: sparse.csc_matrix | None = None
-    if path is not None:
-        table = load_programs(path)
-        mask = programs_over(table, bundle.features)
-        size_k = np.asarray(mask.sum(0, dtype=np.int64)).ravel()
-        empty = [str(name) for name in table.programs[size_k == 0]]
-        if empty:
-            raise InputError(
-                f"{len(empty)} programs of {path} have none of the model's genes, such as {empty[0]}",
-                "make the file anew with --genes of the model's data and --min-genes",
-            )
-        for name, size in zip(table.programs, table.size_before, strict=True):
-            names.append(_fresh(str(name), taken))
-            size_before.append(int(size))
-    for number in range(1, new_programs + 1):
-        names.append(_fresh(f"new_{number}", taken))
-        size_before.append(None)
-    return _Added(mask, names, size_before)
-
-
-def _fresh(name: str, taken: set[str]) -> str:
-    """The name, with a number behind it if the model has it already."""
-    found, number = name, 1
-    while found in taken:
-        number += 1
-        found = f"{name}_{number}"
-    taken.add(found)
-    return found
-
-
-def _plan(aligned: _Query, network: ExpiMap, added: _Added) -> dict[str, Any]:
-    names, counts = np.unique(aligned.labels, return_counts=True)
+def _plan(aligned: Query, network: ExpiMap, added: Added) -> dict[str, Any]:
+    names, counts = np.unique(aligned.cells.conditions, return_counts=True)
     return {
-        "cells": len(aligned.codes),
+        "cells": len(aligned.cells.codes),
         "genes": aligned.report,
         "conditions": {
             str(name): {"cells": int(count), "new": str(name) not in aligned.conditions[: aligned.n_known]}
@@ -446,31 +338,29 @@ def _headline(plan: dict[str, Any]) -> str:
 
 
 def _train(
-    training: Training, network: ExpiMap, bundle: Bundle, aligned: _Query, added: _Added, run: provenance.Run
+    training: Training, network: ExpiMap, bundle: Bundle, aligned: Query, added: Added, run: provenance.Run
 ) -> dict[str, Any]:
     before = read_program_sizes(bundle.path)
-    held = validation_split(aligned.codes, training.settings.validation_share, training.seed)
+    names = [*bundle.categories["latent"], *added.names]
+    held = validation_split(aligned.cells.codes, training.settings.validation_share, training.seed)
     if not trained_parameters(network):
         log.info("the reference knows all batches and no programs are added: nothing has to be trained")
         training = dataclasses.replace(training, settings=dataclasses.replace(training.settings, epochs=1, patience=0))
     data = TrainingData(
-        counts=aligned.counts,
+        counts=aligned.cells.counts,
         genes=bundle.features,
-        cells=aligned.data.cells,
-        codes=aligned.codes,
+        cells=aligned.cells.data.cells,
+        codes=aligned.cells.codes,
         conditions=aligned.conditions,
         held=held,
-        names=[*bundle.categories["latent"], *added.names],
-        size_before=[*before, *added.size_before],
+        names=names,
         means=bundle.feature_means,
-        source=aligned.data.source,
+        source=aligned.cells.data.source,
     )
 
     def more(folder: Path) -> None:
         write_json(folder / OVERLAP, aligned.report)
-        if added.names:
-            w_gk, mask_gk = network.decoder_weights().cpu().numpy(), network.membership().cpu().numpy()
-            rows = overlap_rows(w_gk, mask_gk, bundle.features, data.names, len(added.names))
-            write_table(folder / NEW_PROGRAMS, OVERLAP_COLUMNS, rows)
+        sizes = [*before, *added.size_before]
+        write_programs(folder, network, bundle.features, names, sizes, len(added.names))
 
     return training.fit(network, data, run, {"reference": bundle.config["digests"]}, more)

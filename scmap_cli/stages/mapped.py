@@ -1,8 +1,7 @@
-"""What ``scmap map-query`` writes: the query with labels and novelty, and reference and query together."""
+"""What ``scmap map-query`` writes: the query with labels and novelty, reference and query together, their picture."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,39 +12,15 @@ from scipy import sparse
 from sklearn.metrics import recall_score
 
 from scmap_cli import keys
-from scmap_cli.io.bundle import Bundle
 from scmap_cli.io.h5ad import new_adata
+from scmap_cli.metrics.graph import knn
 from scmap_cli.metrics.transfer import UNKNOWN_LABEL, Transfer
-from scmap_cli.stages.embed import model_conditions
-from scmap_cli.stages.inputs import RnaInput, aligned_counts, text_column
+from scmap_cli.plots.draw import embedding
+from scmap_cli.stages.inputs import text_column
+from scmap_cli.stages.query_inputs import Cells
+from scmap_cli.stages.views import umap_layout
 
-
-@dataclass
-class Cells:
-    """Cells of one file: what was read, counts in the model's gene order, conditions, labels, and the embedding."""
-
-    data: RnaInput
-    counts: sparse.csr_matrix
-    conditions: np.ndarray
-    codes: np.ndarray
-    mean_nz: np.ndarray
-    labels: np.ndarray | None = None
-
-
-def read_reference(bundle: Bundle, path: Path, label_key: str | None) -> Cells:
-    """The reference's cells, not embedded yet, with their labels as text (empty where missing).
-
-    Counts and gene names are looked for in the usual places, wherever the query has its own.
-
-    Raises
-    ------
-    InputError
-        The file has genes or conditions that are not those of the reference, or no column of labels.
-    """
-    data, counts, _ = aligned_counts(bundle, path, min_overlap=1.0)
-    conditions, codes = model_conditions(bundle, data, None, path, reference=True)
-    labels = text_column(data.adata.obs, label_key, path) if label_key is not None else None
-    return Cells(data, counts, conditions, codes, np.zeros((0, 0), np.float32), labels)
+_NEIGHBOURS = 15
 
 
 def query_file(cells: Cells, model: str, names: list[str]) -> AnnData:
@@ -102,6 +77,18 @@ def label_line(report: dict[str, Any]) -> str:
         line += f"; {report['accuracy']:.3f} of {cells} cells with a known true label agree"
         line += f" (mean over labels {report['macro_recall']:.3f})"
     return line
+
+
+def draw_map(query: Cells, reference: Cells | None, found: Transfer | None, seed: int, path: Path) -> None:
+    """A UMAP of the query, and of the reference where it was given, by origin, batch and label."""
+    parts = [query] if reference is None else [reference, query]
+    mean_nz = np.concatenate([cells.mean_nz for cells in parts])
+    columns = {"batch": np.concatenate([cells.conditions for cells in parts])}
+    if reference is not None:
+        columns["origin"] = np.repeat(["reference", "query"], [len(reference.codes), len(query.codes)])
+        if found is not None and reference.labels is not None:
+            columns["label"] = np.concatenate([reference.labels, found.labels])
+    embedding(umap_layout(mean_nz, *knn(mean_nz, _NEIGHBOURS, seed), seed), columns, path)
 
 
 def joined_file(

@@ -22,11 +22,11 @@ from typing import Any
 import numpy as np
 
 from scmap_cli.errors import DeviceError, InputError, StoppedError, UsageError
-from scmap_cli.io.atomic import write_text
+from scmap_cli.io.atomic import text_file, write_text
 from scmap_cli.io.text import open_text
 from scmap_cli.markers.base import run_selector
 from scmap_cli.metrics.markers import overall_scores
-from scmap_cli.plots.draw import publish
+from scmap_cli.plots.canvas import publish
 from scmap_cli.plots.markers import benchmark_curves
 from scmap_cli.registry import get_selector
 from scmap_cli.runtime import provenance
@@ -141,7 +141,7 @@ def marker_benchmark(
         log.info("would run %d jobs: %d methods on %d splits", len(jobs), len(listed), splits)
         return {"table": "", "summary": "", "seconds": {}}
     parameters = {**loading, "methods": names, "k_grid": list(grid), "splits": splits}
-    to_file = None if str(output) == "-" else output
+    to_file = text_file(output)
     reads = [input, methods]
     with provenance.run("select-markers", inputs=reads, output=to_file, parameters=parameters, seed=seed) as run:
         partial = None if to_file is None else to_file.with_name(f".{to_file.name}.partial.jsonl")

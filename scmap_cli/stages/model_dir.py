@@ -18,13 +18,11 @@ from scmap_cli.config import TrainConfig, as_dict
 from scmap_cli.data.batches import Store
 from scmap_cli.errors import InputError, OutputExistsError, UsageError
 from scmap_cli.io import bundle as files
-from scmap_cli.io.atomic import atomic_dir, check_output
+from scmap_cli.io.atomic import atomic_dir, check_output, write_json
 from scmap_cli.keys import embedding_key
-from scmap_cli.metrics.programs import PROGRAM_COLUMNS, program_rows
 from scmap_cli.models.base import ScmapModel
-from scmap_cli.models.expimap import ExpiMap
-from scmap_cli.models.markermap import MarkerMap
-from scmap_cli.plots.draw import loss_curves, safely
+from scmap_cli.plots.canvas import safely
+from scmap_cli.plots.draw import loss_curves
 from scmap_cli.runtime import provenance
 from scmap_cli.runtime.logs import log
 from scmap_cli.training.checkpoint import Checkpoint
@@ -45,8 +43,8 @@ class TrainingData:
         Condition code of each cell, and the names of all conditions of the model.
     held
         Cells held out for model selection, bool (n,).
-    names, size_before
-        Latent dimensions, and for programs the genes that each had in its source (None for unconstrained ones).
+    names
+        Latent dimensions.
     means
         (g,) mean counts that ``features.tsv`` keeps.
     source
@@ -69,7 +67,6 @@ class TrainingData:
     conditions: list[str]
     held: np.ndarray
     names: list[str]
-    size_before: list[int | None]
     means: np.ndarray
     source: str
     covariates: np.ndarray | None = None
@@ -96,8 +93,8 @@ class TrainingData:
 class Training:
     """How a run trains, and where its directory goes.
 
-    ``missing`` and ``history`` are what a mapping adds: what cells got for genes that the query lacks, and the records
-    of the reference.
+    ``metrics`` is where the scores are written too. ``missing`` and ``history`` are what a mapping adds: what cells got
+    for genes that the query lacks, and the records of the reference.
     """
 
     output: Path
@@ -109,6 +106,7 @@ class Training:
     ranks: Ranks
     resume: str
     force: bool
+    metrics: Path | None = None
     missing: str = "zero"
     history: tuple[Any, ...] = ()
 
@@ -188,6 +186,8 @@ class Training:
                 else ""
             )
             log.info("wrote %s%s", self.output, told)
+            if self.metrics is not None:
+                write_json(self.metrics, summary, self.force)
         return summary
 
     def _lasting(self) -> dict[str, Any]:
@@ -221,9 +221,8 @@ class Training:
             "train_config": as_dict(self.settings),
             "structure": network.structure,
             "history": [*self.history, run.record],
+            **network.described(data.genes),
         }
-        if isinstance(network, MarkerMap):
-            described["markers"] = data.genes[network.markers().cpu().numpy()].tolist()
         with atomic_dir(self.output, force=True) as folder:
             files.write_bundle(
                 folder,
@@ -236,11 +235,7 @@ class Training:
                 metrics=summary,
                 split=list(zip(data.cells.tolist(), held.tolist(), strict=True)),
             )
-            if isinstance(network, ExpiMap):
-                w_gk, mask_gk = network.decoder_weights().cpu().numpy(), network.membership().cpu().numpy()
-                rows = program_rows(w_gk, mask_gk, data.genes, data.names, data.size_before)
-                files.write_table(folder / files.PROGRAMS, PROGRAM_COLUMNS, rows)
-            (folder / files.CARD).write_text(_card(summary, described, data), encoding="utf-8")
+            (folder / files.CARD).write_text(_card(network.features, summary, described, data), encoding="utf-8")
             safely("the loss curve", loss_curves, result.history, folder / files.LOSS, best=result.best_epoch)
             if more is not None:
                 more(folder)
@@ -262,6 +257,12 @@ def _cells_digest(data: TrainingData) -> str:
         total.update(np.ascontiguousarray(np.zeros(0) if part is None else part).data)
     total.update("\n".join(data.cells.tolist()).encode())
     return f"sha256:{total.hexdigest()}"
+
+
+def check_resume(resume: str) -> None:
+    """Refuse what is no way to resume."""
+    if resume not in ("auto", "never"):
+        raise UsageError(f"--resume is {resume!r}", "choose auto or never")
 
 
 def check_target(output: Path, force: bool, resume: str) -> None:
@@ -308,12 +309,11 @@ def _metrics(network: ScmapModel, result: FitResult, data: TrainingData) -> dict
     }
 
 
-def _card(summary: dict[str, Any], described: dict[str, Any], data: TrainingData) -> str:
+def _card(word: str, summary: dict[str, Any], described: dict[str, Any], data: TrainingData) -> str:
     conditions = ", ".join(data.conditions[:8]) + (", ..." if len(data.conditions) > 8 else "")
     record = described["history"][-1]
     inputs = ", ".join(f"`{i['name']}` ({i['digest'][:19]})" for i in record["inputs"])
     score = f"{summary['valid_loss']:.4g}" if "valid_loss" in summary else "none"
-    word = "genes" if "genes" in summary else "peaks"
     programs = (
         f"- programs: {summary['programs']}, of which {summary['active_programs']} active (`programs.tsv`)\n"
         if "programs" in summary

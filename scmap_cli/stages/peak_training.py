@@ -11,19 +11,16 @@ import numpy as np
 import pandas as pd
 import torch
 
-from scmap_cli.config import TrainConfig, as_dict
+from scmap_cli.config import TrainConfig
 from scmap_cli.data.confounders import confounders
 from scmap_cli.data.matrices import binarised
-from scmap_cli.errors import InputError, UsageError
-from scmap_cli.io.atomic import check_output, write_json
+from scmap_cli.errors import InputError
 from scmap_cli.models.invariant import InvariantConfig, InvariantVae
 from scmap_cli.nn.noise import mixed_seed
-from scmap_cli.runtime import provenance
 from scmap_cli.runtime.logs import log
-from scmap_cli.stages.inputs import RnaInput, condition_codes, condition_labels, load_rna, plain_records, text_column
-from scmap_cli.stages.model_dir import Training, TrainingData, check_target, quiet_followers
-from scmap_cli.training.device import memory_errors, resolve_device
-from scmap_cli.training.distributed import ranks_from_environment
+from scmap_cli.stages.inputs import RnaInput, condition_codes, condition_labels, load_rna, text_column
+from scmap_cli.stages.model_dir import Training, TrainingData
+from scmap_cli.stages.training_run import training_run
 
 
 @dataclass
@@ -106,56 +103,29 @@ def train_on_peaks(
         With their exit codes 2, 2, 3, 5, 4, 75 and 6.
     """
     settings = options.settings
-    if options.resume not in ("auto", "never"):
-        raise UsageError(f"--resume is {options.resume!r}", "choose auto or never")
-    check_target(options.output, options.force, options.resume)
-    if options.metrics is not None:
-        check_output(options.metrics, options.force)
-    ranks = ranks_from_environment()
-    quiet_followers(ranks)
-    target = resolve_device(options.device, ranks.local_rank)
-    record = {
-        "model": kind.name,
-        "batch_key": options.batch_key,
-        **parameters,
-        "layer": options.layer,
-        "model_config": as_dict(config),
-        "train_config": as_dict(settings),
-    }
-    with (
-        provenance.run(
-            f"train {kind.name}",
-            inputs=[options.input],
-            output=options.output if ranks.first and not options.dry_run else None,
-            parameters=plain_records(record),
-            seed=options.seed,
-        ) as run,
-        memory_errors("--batch-size"),
-    ):
+    with training_run(
+        kind.name, options.output, config, settings, inputs=[options.input],
+        parameters={"batch_key": options.batch_key, **parameters, "layer": options.layer},
+        batch_key=options.batch_key, seed=options.seed, device=options.device, resume=options.resume,
+        metrics=options.metrics, force=options.force, dry_run=options.dry_run,
+    ) as (training, run):  # fmt: skip
         job = prepare(load_rna(options.input, options.layer))
         job.data.names = [f"z{i + 1}" for i in range(config.latent)]
-        plan = _plan(kind, job, config, settings, str(target), ranks.world)
+        plan = _plan(kind, job, training)
         log.info(
             "%d cells (%d for validation) x %d peaks, %.2f %% open, %d conditions, weight of open peaks %.3g, "
             "%d parameters, up to %d epochs on %s",
             plan["cells"], plan["validation_cells"], plan["peaks"], 100 * plan["open_share"],
-            len(job.data.conditions), plan["positive_weight"], plan["parameters"], settings.epochs, target,
+            len(job.data.conditions), plan["positive_weight"], plan["parameters"], settings.epochs, training.device,
         )  # fmt: skip
         if options.dry_run:
             return plan
         if search is not None:
-            search(job, target)
+            search(job, training.device)
         seed = mixed_seed(options.seed, "init")
         network = kind.create(config, job.share_p, seed=seed, **job.sizes)
-        training = Training(
-            options.output, config, settings, options.batch_key, options.seed, target, ranks, options.resume,
-            options.force,
-        )  # fmt: skip
         identity = {"covariates": job.data.described["covariates"]} | job.told
-        summary = training.fit(network, job.data, run, identity, job.more)
-        if ranks.first and options.metrics is not None:
-            write_json(options.metrics, summary, options.force)
-    return summary
+        return training.fit(network, job.data, run, identity, job.more)
 
 
 def prepare_peaks(
@@ -204,7 +174,6 @@ def prepare_peaks(
         conditions=conditions,
         held=held(codes),
         names=[],
-        size_before=[],
         means=np.asarray(opened.mean(0, dtype=np.float64)).ravel(),
         source=data.source,
         covariates=told.matrix,
@@ -229,14 +198,8 @@ def number_column(obs: pd.DataFrame, key: str, path: Path, flag: str) -> np.ndar
     return np.asarray(obs[key].to_numpy(dtype=np.float64, na_value=np.nan))
 
 
-def _plan(
-    kind: type[InvariantVae],
-    job: PeakJob,
-    config: InvariantConfig,
-    settings: TrainConfig,
-    device: str,
-    processes: int,
-) -> dict[str, Any]:
+def _plan(kind: type[InvariantVae], job: PeakJob, training: Training) -> dict[str, Any]:
+    config, settings = training.config, training.settings
     data = job.data
     n, p = data.counts.shape
     omega = config.omega(float(np.clip(job.share_p.mean(), 1e-9, 1 - 1e-9)))
@@ -253,8 +216,8 @@ def _plan(
         "parameters": sum(q.numel() for q in network.parameters()),
         "epochs": settings.epochs,
         "batch_size": settings.batch_size,
-        "device": device,
-        "processes": processes,
+        "device": str(training.device),
+        "processes": training.ranks.world,
         "counts_from": data.source,
         **job.told,
     }

@@ -18,13 +18,14 @@ from scmap_cli.data.counting import RULES, Rule
 from scmap_cli.data.profiles import Profiler
 from scmap_cli.data.qc_atac import cell_quality
 from scmap_cli.errors import InputError, UsageError
-from scmap_cli.io.atomic import check_output
+from scmap_cli.io.atomic import check_outputs
 from scmap_cli.io.bam import BamOptions, is_bam
-from scmap_cli.io.bed import read_barcodes, read_tss
+from scmap_cli.io.bed import read_barcodes
+from scmap_cli.io.genes import read_tss
 from scmap_cli.io.h5ad import write_h5ad
 from scmap_cli.keys import FRAGMENT_LENGTHS, TSS_PROFILE
-from scmap_cli.plots.draw import publish
-from scmap_cli.plots.qc import quality_columns, violins
+from scmap_cli.plots.canvas import publish
+from scmap_cli.plots.qc import cell_quality as draw_quality
 from scmap_cli.runtime import provenance
 from scmap_cli.runtime.logs import log
 from scmap_cli.stages.atac_inputs import Counts, HowToCount, cell_names, count_input, make_features, make_tables
@@ -187,9 +188,7 @@ def preprocess_atac(
     bam = BamOptions(barcode_from, barcode_regex, min_mapq, keep_duplicates, shift_start, shift_end)
     _check_bam(bam)
     names = sample_names(paths, sample, _ENDINGS)
-    for target in (output, plot):
-        if target is not None:
-            check_output(target, force)
+    check_outputs(output, plot, force=force)
     forms = ["bam" if is_bam(path) else "fragments" for path in paths]
     parameters = {
         "peaks": None if peaks is None else Path(peaks).name,
@@ -265,8 +264,7 @@ def preprocess_atac(
         write_h5ad(adata, output, force=force)
         summary |= {"cells": adata.n_obs, "features": adata.n_vars, "empty_cells": empty, "counts": int(adata.X.sum())}
         if plot is not None:
-            groups = adata.obs[batch_key].astype(str).to_numpy() if batch_key in adata.obs else None
-            publish(plot, force, "the quality of the cells", violins, quality_columns(adata.obs), groups)
+            publish(plot, force, "the quality of the cells", draw_quality, adata.obs, batch_key)
         log.info("%s: %d cells x %d features, %d counts", output, adata.n_obs, adata.n_vars, summary["counts"])
     return summary
 

@@ -25,7 +25,6 @@ from scmap_cli.data.hvg import highly_variable_genes
 from scmap_cli.data.matrices import cell_totals, find_counts
 from scmap_cli.data.merge import stack_by_column
 from scmap_cli.data.peak_sets import chosen_chroms
-from scmap_cli.data.peaks import chromosome_order
 from scmap_cli.errors import InputError, UsageError
 from scmap_cli.io.atomic import check_output
 from scmap_cli.io.h5ad import check_names, write_h5ad
@@ -206,16 +205,14 @@ def _stack(
 ) -> anndata.AnnData:
     """All cells x the peaks of all sets, sorted; ``obs`` has the columns of any set."""
     first = sets[0]
-    place = {name: i for i, name in enumerate(chromosome_order(first.places.chrom.tolist()))}
-    rank_p = np.array([place[name] for name in first.places.chrom.tolist()])
-    order = np.lexsort((first.places.end, first.places.start, rank_p))
+    order, chroms, _ = first.places.by_chromosome()
     if (np.diff(order) < 0).any():
         log.info("%s: peaks are sorted by chromosome and start", first.name)
     kept_p = chosen_chroms(pd.Series(first.places.chrom), keep_chrom, drop_chrom)
     if not kept_p.all():
         log.info("%d of %d peaks dropped by their chromosome", (~kept_p).sum(), len(kept_p))
     if not kept_p.any():
-        raise InputError("--keep-chrom and --drop-chrom leave no peak", f"chromosomes: {', '.join(list(place)[:8])}")
+        raise InputError("--keep-chrom and --drop-chrom leave no peak", f"chromosomes: {', '.join(chroms[:8])}")
     columns = common_peaks(sets, order[kept_p[order]].tolist())
     depth_n = np.concatenate([cell_totals(one.counts) for one in sets])
     targets = []

@@ -18,7 +18,7 @@ from scipy.sparse import csc_matrix
 
 from scmap_cli import keys
 from scmap_cli.errors import InputError, UsageError
-from scmap_cli.io.atomic import check_output
+from scmap_cli.io.atomic import check_outputs
 from scmap_cli.io.gmt import GeneSet, read_gene_sets, unique_sets
 from scmap_cli.io.h5ad import check_names, read_h5ad, write_h5ad
 from scmap_cli.io.programs import Programs, save_programs
@@ -133,11 +133,7 @@ def preprocess_programs(
         Options that cannot hold together.
     """
     _check_options(inputs, case, min_genes, max_genes, min_genes_before, max_genes_before)
-    check_output(output, force)
-    if varm_output is not None:
-        if Path(varm_output).absolute() == Path(output).absolute():
-            raise UsageError(f"{output} is given as both outputs", "choose two names")
-        check_output(varm_output, force)
+    check_outputs(output, varm_output, force=force)
     parameters = {
         "gene_column": gene_column,
         "form": form,

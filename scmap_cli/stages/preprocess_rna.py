@@ -20,14 +20,14 @@ from scmap_cli.data.matrices import find_counts, log1p_cp10k
 from scmap_cli.data.merge import Sample, batch_categories, merge_samples
 from scmap_cli.data.qc import cell_metrics, gene_metrics
 from scmap_cli.errors import InputError, UsageError
-from scmap_cli.io.atomic import check_output
+from scmap_cli.io.atomic import check_outputs
 from scmap_cli.io.h5ad import write_h5ad
 from scmap_cli.io.programs import Programs, load_programs
 from scmap_cli.io.rna import name_genes, read_rna, rna_form, unique_names
 from scmap_cli.io.text import read_names
 from scmap_cli.keys import HISTORY, LOG1P_LAYER
-from scmap_cli.plots.draw import publish
-from scmap_cli.plots.qc import quality_columns, violins
+from scmap_cli.plots.canvas import publish
+from scmap_cli.plots.qc import cell_quality as draw_quality
 from scmap_cli.runtime import provenance
 from scmap_cli.runtime.logs import log
 from scmap_cli.stages.gene_filter import LOG_BASES, check_gene_filter, filter_by_class
@@ -255,9 +255,7 @@ def preprocess_rna(
     _check_options(join, hvg, hvg_flavor, hvg_batch_key, batch_key, limits)
     check_gene_filter(gene_filter, label_key, housekeeping, train_cells, normalize, log_base)
     names = sample_names(paths, sample, r"(\.(h5ad|h5|hdf5|tsv|csv|txt|tab|mtx|gz))+$")
-    for target in (output, plot):
-        if target is not None:
-            check_output(target, force)
+    check_outputs(output, plot, force=force)
     forms = [rna_form(path) for path in paths]
     loaded_programs = None if programs is None else load_programs(programs)
     housekeeping_names = [] if housekeeping is None else read_names(housekeeping)
@@ -340,8 +338,7 @@ def preprocess_rna(
             summary["batches"] = {str(name): int(count) for name, count in counts.items()}
         write_h5ad(adata, output, force=force)
         if plot is not None:
-            groups = adata.obs[batch_key].astype(str).to_numpy() if batch_key in adata.obs else None
-            publish(plot, force, "the quality of the cells", violins, quality_columns(adata.obs), groups)
+            publish(plot, force, "the quality of the cells", draw_quality, adata.obs, batch_key)
         log.info("%s: %d cells x %d genes", output, adata.n_obs, adata.n_vars)
     return summary
 

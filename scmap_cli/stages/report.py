@@ -9,7 +9,7 @@ from typing import Any
 
 from scmap_cli import __version__
 from scmap_cli.errors import InputError, UsageError
-from scmap_cli.io.atomic import check_output, write_json, write_text
+from scmap_cli.io.atomic import check_outputs, write_json, write_text
 from scmap_cli.io.bundle import is_bundle
 from scmap_cli.io.text import read_json
 from scmap_cli.plots.page import Section, details, notes, page, table, text
@@ -72,8 +72,7 @@ def report(
     if output.suffix.lower() not in (".html", ".htm"):
         raise UsageError(f"the output {output.name} does not end in .html", "the report is an HTML page")
     beside = output.with_name(f"{output.stem}_mqc.json")
-    for target in (output, beside):
-        check_output(target, force)
+    check_outputs(output, beside, force=force)
     parameters = {"title": title, "color": list(color), "batch_key": batch_key}
     with provenance.run(
         "report", inputs=paths, output=None if dry_run else output, parameters=parameters, seed=seed

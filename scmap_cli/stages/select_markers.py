@@ -12,12 +12,12 @@ import pandas as pd
 
 from scmap_cli.config import load_toml
 from scmap_cli.errors import InputError, UsageError
-from scmap_cli.io.atomic import check_output, write_text
+from scmap_cli.io.atomic import check_outputs, text_file, write_text
 from scmap_cli.io.bundle import read_config
 from scmap_cli.io.h5ad import write_h5ad
 from scmap_cli.keys import MARKER, MARKER_CLASS, MARKER_RANK, MARKER_SCORE
 from scmap_cli.markers.base import Selection, run_selector
-from scmap_cli.plots.draw import publish
+from scmap_cli.plots.canvas import publish
 from scmap_cli.plots.markers import marker_panels
 from scmap_cli.registry import Selector, get_selector
 from scmap_cli.runtime import provenance
@@ -124,16 +124,15 @@ def select_markers(
     InputError
         The input is unfit for the method: too few genes, no labels, a class too small.
     """
-    outputs = [] if str(output) == "-" else [output]
-    outputs += [path for path in (h5ad_output, plot, summary) if path is not None]
+    to_file = text_file(output)
+    outputs = (to_file, h5ad_output, plot, summary)
     of_model = {"--model-out": model_out, "--model-config": model_config, "--prior": prior, "--costs": costs}
     if benchmark is not None:
         given = {"--method": method, "--train-cells": train_cells, "--h5ad-output": h5ad_output}
         _refuse({**given, "--as-published": as_published or None}, "with --benchmark; methods are named in its file")
         _refuse({"--force-in": force_in, "--force-out": force_out}, "with --benchmark")
         _refuse({"--mode": mode, "--model": model, **of_model}, "with --benchmark")
-        for path in outputs:
-            check_output(path, force)
+        check_outputs(*outputs, force=force)
         return marker_benchmark(
             input,
             output,
@@ -171,8 +170,7 @@ def select_markers(
         _refuse(given, "with --splits; every split has its own genes")
     if plot is not None and label_key is None:
         raise UsageError("--plot draws the markers by class", "name the classes' column with --label-key")
-    for path in outputs:
-        check_output(path, force)
+    check_outputs(*outputs, force=force)
     panel = load_panel(input, label_key=label_key, exclude_labels=exclude_labels, layer=layer, gene_column=gene_column)
     if splits is not None:
         check_classes(panel)
@@ -196,7 +194,6 @@ def select_markers(
     )
     files = (input, model, train_cells, force_in, force_out, model_config, prior, costs)
     read = [path for path in files if path is not None]
-    to_file = None if str(output) == "-" else output
     with provenance.run("select-markers", inputs=read, output=to_file, parameters=parameters, seed=seed) as run:
         folds = [None] if splits is None else [Fold(panel, number, seed) for number in range(splits)]
         if model is not None:

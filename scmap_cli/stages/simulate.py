@@ -11,7 +11,7 @@ import numpy as np
 from scmap_cli import keys
 from scmap_cli.data.simulation import PRESETS, TRUTH, simulate_rna_data
 from scmap_cli.errors import UsageError
-from scmap_cli.io.atomic import check_output, write_text
+from scmap_cli.io.atomic import check_outputs, write_text
 from scmap_cli.io.h5ad import write_h5ad
 from scmap_cli.io.programs import Programs, save_programs
 from scmap_cli.runtime import provenance
@@ -81,11 +81,7 @@ def simulate_rna(
         raise UsageError(f"unknown preset {preset!r}", f"known presets: {', '.join(PRESETS)}")
     given = {name: value for name, value in locals().items() if name in PRESETS[preset] and value is not None}
     parameters = PRESETS[preset] | given
-    outputs = [Path(path) for path in (output, programs_output, gmt_output) if path is not None]
-    if len({path.absolute() for path in outputs}) < len(outputs):
-        raise UsageError("two outputs have the same name", "choose different names")
-    for path in outputs:
-        check_output(path, force)
+    check_outputs(output, programs_output, gmt_output, force=force)
     summary: dict[str, Any] = {"preset": preset, "seed": seed, "parameters": parameters}
     if dry_run:
         log.info("would simulate %(n_cells)d cells x %(n_genes)d genes", parameters)

@@ -14,7 +14,7 @@ from scmap_cli.data.peaks import Peaks
 from scmap_cli.data.simulation_atac import PRESETS, simulate_atac_data
 from scmap_cli.data.simulation_fragments import check_fragment_peaks, fragment_lines, fragments_by_chromosome
 from scmap_cli.errors import InputError, UsageError, WriteError
-from scmap_cli.io.atomic import atomic_file, check_output
+from scmap_cli.io.atomic import atomic_file, check_outputs
 from scmap_cli.io.h5ad import write_h5ad
 from scmap_cli.io.text import read_text_matrix
 from scmap_cli.runtime import provenance
@@ -98,11 +98,7 @@ def simulate_atac(
     given = {name: value for name, value in locals().items() if name in PRESETS[preset] and value is not None}
     parameters = PRESETS[preset] | given
     _check_options(bulk, types, n_peaks, n_types, open_above, parameters)
-    outputs = [Path(path) for path in (output, fragments) if path is not None]
-    if len({path.absolute() for path in outputs}) < len(outputs):
-        raise UsageError("two outputs have the same name", "choose different names")
-    for path in outputs:
-        check_output(path, force)
+    check_outputs(output, fragments, force=force)
     record = {name: list(value) if isinstance(value, tuple | list) else value for name, value in parameters.items()}
     record |= {"bulk": None if bulk is None else Path(bulk).name, "types": list(types) if types else None}
     if bulk is None:

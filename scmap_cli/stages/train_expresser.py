@@ -10,22 +10,18 @@ import numpy as np
 import torch
 from scipy import sparse
 
-from scmap_cli.config import PretrainConfig, as_dict, build
+from scmap_cli.config import PretrainConfig, build
 from scmap_cli.data.corpus import CorpusRows
 from scmap_cli.data.splits import validation_split
 from scmap_cli.data.tokens import TokenStore
 from scmap_cli.errors import InputError, UsageError
-from scmap_cli.io.atomic import check_output, write_json
 from scmap_cli.io.bundle import features_digest, load_bundle
 from scmap_cli.io.shards import Corpus, open_corpus
 from scmap_cli.models.expresser import Expresser, ExpresserConfig
 from scmap_cli.nn.noise import mixed_seed
-from scmap_cli.runtime import provenance
 from scmap_cli.runtime.logs import log
-from scmap_cli.stages.inputs import plain_records
-from scmap_cli.stages.model_dir import Training, TrainingData, check_target, quiet_followers
-from scmap_cli.training.device import memory_errors, resolve_device
-from scmap_cli.training.distributed import ranks_from_environment
+from scmap_cli.stages.model_dir import TrainingData
+from scmap_cli.stages.training_run import training_run
 
 DEFAULTS: dict[str, Any] = {
     "epochs": 6,
@@ -76,7 +72,7 @@ def train_expresser(
         Fields of :class:`~scmap_cli.models.expresser.ExpresserConfig` and :class:`~scmap_cli.config.PretrainConfig`
         that differ from the defaults.
     seed, device, resume, metrics, force, dry_run
-        As :func:`scmap_cli.stages.train.train`.
+        As :func:`scmap_cli.stages.train_expimap.train_expimap`.
 
     Returns
     -------
@@ -91,32 +87,12 @@ def train_expresser(
     input, output = Path(input), Path(output)
     settings = build(PretrainConfig, DEFAULTS, train_options or {}, where="[train]")
     config = build(ExpresserConfig, model_options or {}, where="[model]")
-    if resume not in ("auto", "never"):
-        raise UsageError(f"--resume is {resume!r}", "choose auto or never")
-    check_target(output, force, resume)
-    if metrics is not None:
-        check_output(metrics, force)
-    ranks = ranks_from_environment()
-    quiet_followers(ranks)
-    target = resolve_device(device, ranks.local_rank)
-    parameters = {
-        "model": "expresser",
-        "exclude_studies": list(exclude_studies),
-        "start_from": start_from,
-        "model_config": as_dict(config),
-        "train_config": as_dict(settings),
-    }
     corpus = open_corpus(input)
-    with (
-        provenance.run(
-            "train expresser",
-            inputs=[input, *([start_from] if start_from is not None else [])],
-            output=output if ranks.first and not dry_run else None,
-            parameters=plain_records(parameters),
-            seed=seed,
-        ) as run,
-        memory_errors("--batch-size"),
-    ):
+    with training_run(
+        Expresser.name, output, config, settings, inputs=[input, start_from],
+        parameters={"exclude_studies": list(exclude_studies), "start_from": start_from},
+        batch_key=None, seed=seed, device=device, resume=resume, metrics=metrics, force=force, dry_run=dry_run,
+    ) as (training, run):  # fmt: skip
         corpus.verify()
         job, mean_genes, mean_value = _prepare(corpus, exclude_studies, config, settings, seed)
         network = Expresser.create(
@@ -132,22 +108,18 @@ def train_expresser(
             "studies": [study for study in corpus.studies if study not in exclude_studies],
             "parameters": network.report()["parameters"],
             "epochs": settings.epochs,
-            "cells_per_step": settings.batch_size * settings.accumulate * ranks.world,
-            "device": str(target),
-            "processes": ranks.world,
+            "cells_per_step": settings.batch_size * settings.accumulate * training.ranks.world,
+            "device": str(training.device),
+            "processes": training.ranks.world,
         }
         log.info(
             "%d cells (%d for validation) of %d studies, %d genes, %.0f of them a cell, %d parameters, %d epochs on %s",
             plan["cells"], plan["validation_cells"], len(plan["studies"]), plan["genes"], mean_genes,
-            plan["parameters"], settings.epochs, target,
+            plan["parameters"], settings.epochs, training.device,
         )  # fmt: skip
         if dry_run:
             return plan
-        training = Training(output, config, settings, None, seed, target, ranks, resume, force)
-        summary = training.fit(network, job, run, {"excluded": sorted(exclude_studies)})
-        if ranks.first and metrics is not None:
-            write_json(metrics, summary, force)
-    return summary
+        return training.fit(network, job, run, {"excluded": sorted(exclude_studies)})
 
 
 def _prepare(
@@ -183,7 +155,6 @@ def _prepare(
         conditions=corpus.studies,
         held=held,
         names=[f"d{i + 1}" for i in range(config.width)],
-        size_before=[],
         means=mean_g,
         source="corpus",
         described={"excluded_studies": sorted(excluded)},

@@ -8,23 +8,20 @@ from typing import Any
 
 import numpy as np
 
-from scmap_cli.config import TrainConfig, as_dict, build
+from scmap_cli.config import TrainConfig, build
 from scmap_cli.errors import UsageError
-from scmap_cli.io.atomic import check_output, write_json
 from scmap_cli.io.bundle import MARKERS, write_table
 from scmap_cli.io.text import read_numbers
 from scmap_cli.markers.base import MarkerData, check_data
-from scmap_cli.models.markermap import MarkerMapConfig
+from scmap_cli.models.markermap import MarkerMap, MarkerMapConfig
 from scmap_cli.registry import get_selector
-from scmap_cli.runtime import provenance
 from scmap_cli.runtime.logs import log
 from scmap_cli.stages.inputs import SINGLE, plain_records
 from scmap_cli.stages.marker_model import DEFAULTS, held_out, make_network, selection
 from scmap_cli.stages.marker_tables import COLUMNS
-from scmap_cli.stages.model_dir import Training, TrainingData, check_target
+from scmap_cli.stages.model_dir import Training, TrainingData
 from scmap_cli.stages.panel import Panel, check_forced, load_panel, training_cells
-from scmap_cli.training.device import memory_errors, resolve_device
-from scmap_cli.training.distributed import ranks_from_environment
+from scmap_cli.stages.training_run import training_run
 
 
 def train_markermap(
@@ -74,7 +71,7 @@ def train_markermap(
         Fields of :class:`~scmap_cli.models.markermap.MarkerMapConfig` and :class:`~scmap_cli.config.TrainConfig` that
         differ from the defaults.
     seed, device, resume, metrics, force, dry_run
-        As :func:`scmap_cli.stages.train.train`.
+        As :func:`scmap_cli.stages.train_expimap.train_expimap`.
 
     Returns
     -------
@@ -89,38 +86,21 @@ def train_markermap(
     input, output = Path(input), Path(output)
     settings = build(TrainConfig, DEFAULTS, train_options or {}, where="[train]")
     config = build(MarkerMapConfig, model_options or {}, where="[model]")
-    if resume not in ("auto", "never"):
-        raise UsageError(f"--resume is {resume!r}", "choose auto or never")
     if config.mode != "unsupervised" and label_key is None:
         raise UsageError(f"the {config.mode} mode needs labels", "name their column by --label-key")
-    check_target(output, force, resume)
-    if metrics is not None:
-        check_output(metrics, force)
-    ranks = ranks_from_environment()
-    if ranks.world > 1:
-        raise UsageError("markermap trains in one process", "run it without torchrun or srun")
-    target = resolve_device(device, ranks.local_rank)
     files = {"prior": prior, "costs": costs, "force_in": force_in, "force_out": force_out, "train_cells": train_cells}
     parameters = {
-        "model": "markermap",
         "label_key": label_key,
         "exclude_labels": list(exclude_labels or ()),
         **files,
         "layer": layer,
         "gene_column": gene_column,
-        "model_config": as_dict(config),
-        "train_config": as_dict(settings),
     }
-    with (
-        provenance.run(
-            "train markermap",
-            inputs=[input, *(path for path in files.values() if path is not None)],
-            output=None if dry_run else output,
-            parameters=plain_records(parameters),
-            seed=seed,
-        ) as run,
-        memory_errors("--batch-size"),
-    ):
+    with training_run(
+        MarkerMap.name, output, config, settings, inputs=[input, *files.values()], parameters=parameters,
+        batch_key=None, seed=seed, device=device, resume=resume, metrics=metrics, force=force, dry_run=dry_run,
+        one_process=True,
+    ) as (training, run):  # fmt: skip
         panel = load_panel(
             input, label_key=label_key, exclude_labels=exclude_labels or (), layer=layer, gene_column=gene_column
         )
@@ -134,11 +114,11 @@ def train_markermap(
         spec = get_selector("markermap-unsupervised" if config.mode == "unsupervised" else "markermap")
         check_data(spec, data, config.k, data.n_genes - len(forced["forced_out"]))
         held = held_out(data, settings.validation_share, seed)
-        plan = _plan(data, held, config, settings.epochs, settings.batch_size, str(target))
+        plan = _plan(data, held, training)
         log.info(
             "%d cells (%d for validation) x %d genes, %d labels, %d %s markers, up to %d epochs on %s",
             plan["cells"], plan["validation_cells"], plan["genes"], len(plan["labels"]), config.k, config.mode,
-            settings.epochs, target,
+            settings.epochs, training.device,
         )  # fmt: skip
         if dry_run:
             return plan
@@ -159,7 +139,6 @@ def train_markermap(
             conditions=list(data.classes) or [SINGLE],
             held=held,
             names=[f"z{i + 1}" for i in range(config.latent)],
-            size_before=[],
             means=np.asarray(data.counts.mean(0, dtype=np.float64)).ravel(),
             source=panel.source.source,
             described={"label_key": label_key},
@@ -171,11 +150,7 @@ def train_markermap(
             lines = [(rank, gene, f"{score:.6g}", name) for rank, (gene, score, name) in enumerate(rows, 1)]
             write_table(folder / MARKERS, COLUMNS, lines)
 
-        training = Training(output, config, settings, None, seed, target, ranks, resume, force)
-        identity = {name: None if path is None else plain_records(parameters)[name] for name, path in files.items()}
-        summary = training.fit(network, job, run, identity, markers_too)
-        if metrics is not None:
-            write_json(metrics, summary, force)
+        summary = training.fit(network, job, run, plain_records(files), markers_too)
     return summary | {"genes_chosen": panel.genes[selection(network, data).genes].tolist()}
 
 
@@ -196,17 +171,15 @@ def _prior(panel: Panel, path: Path) -> np.ndarray:
     return scaled.astype(np.float32)
 
 
-def _plan(
-    data: MarkerData, held: np.ndarray, config: MarkerMapConfig, epochs: int, batch_size: int, device: str
-) -> dict[str, Any]:
+def _plan(data: MarkerData, held: np.ndarray, training: Training) -> dict[str, Any]:
     return {
         "cells": len(held),
         "genes": data.n_genes,
         "labels": list(data.classes),
-        "markers": config.k,
-        "mode": config.mode,
+        "markers": training.config.k,
+        "mode": training.config.mode,
         "validation_cells": int(held.sum()),
-        "epochs": epochs,
-        "batch_size": batch_size,
-        "device": device,
+        "epochs": training.settings.epochs,
+        "batch_size": training.settings.batch_size,
+        "device": str(training.device),
     }

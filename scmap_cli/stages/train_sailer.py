@@ -62,7 +62,7 @@ def train_sailer(
         Fields of :class:`~scmap_cli.models.sailer.SailerConfig` and :class:`~scmap_cli.config.TrainConfig` that differ
         from the defaults.
     seed, device, resume, metrics, force, dry_run
-        As :func:`scmap_cli.stages.train.train`.
+        As :func:`scmap_cli.stages.train_expimap.train_expimap`.
 
     Returns
     -------

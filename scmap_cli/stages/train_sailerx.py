@@ -12,13 +12,14 @@ import torch
 
 from scmap_cli.config import TrainConfig, build
 from scmap_cli.data.alignment import depth_weights
-from scmap_cli.data.peaks import chromosome_order, peak_positions
+from scmap_cli.data.peaks import peak_positions
 from scmap_cli.data.splits import validation_split
 from scmap_cli.errors import InputError
 from scmap_cli.io.bundle import write_table
 from scmap_cli.keys import ATAC_DEPTH, REFERENCE, RNA_DEPTH
 from scmap_cli.models.sailerx import SailerX, SailerXConfig
-from scmap_cli.plots.draw import elbow_curve, safely
+from scmap_cli.plots.canvas import safely
+from scmap_cli.plots.draw import elbow_curve
 from scmap_cli.runtime.logs import log
 from scmap_cli.stages.alignment_search import Trace, trace_alignment
 from scmap_cli.stages.inputs import RnaInput
@@ -80,7 +81,7 @@ def train_sailerx(
         Fields of :class:`~scmap_cli.models.sailerx.SailerXConfig` and :class:`~scmap_cli.config.TrainConfig` that
         differ from the defaults.
     seed, device, resume, metrics, force, dry_run
-        As :func:`scmap_cli.stages.train.train`.
+        As :func:`scmap_cli.stages.train_expimap.train_expimap`.
 
     Returns
     -------
@@ -148,17 +149,13 @@ def train_sailerx(
 def by_chromosome(data: RnaInput, path: Path) -> tuple[RnaInput, list[int]]:
     """The same with peaks sorted by chromosome and start, and the number of peaks of each chromosome."""
     var = data.adata.var if len(data.adata.var) == len(data.genes) else pd.DataFrame(index=data.genes)
-    places = peak_positions(var.set_axis(pd.Index(data.genes), axis=0))
-    names = chromosome_order(places.chrom.tolist())
-    rank = {name: i for i, name in enumerate(names)}
-    rank_p = np.array([rank[name] for name in places.chrom.tolist()])
-    order = np.lexsort((places.end, places.start, rank_p))
+    order, names, peaks_c = peak_positions(var.set_axis(pd.Index(data.genes), axis=0)).by_chromosome()
     if (np.diff(order) < 0).any():
         log.info("the peaks of %s are not sorted: the model's are, by chromosome and start", path)
         data = RnaInput(data.counts[:, order].sorted_indices(), data.genes[order], data.cells, data.source, data.adata)
     if len(names) == 1:
         log.warning("all peaks lie on one chromosome, %s: the network is one block", names[0])
-    return data, np.bincount(rank_p, minlength=len(names)).tolist()
+    return data, peaks_c.tolist()
 
 
 def _depths(data: RnaInput, has_n: np.ndarray, config: SailerXConfig, path: Path) -> tuple[np.ndarray, np.ndarray]:

@@ -26,7 +26,7 @@ STAGES = {
     "preprocess corpus": "scmap_cli.stages.preprocess_corpus:preprocess_corpus",
     "simulate rna": "scmap_cli.stages.simulate:simulate_rna",
     "simulate atac": "scmap_cli.stages.simulate_atac:simulate_atac",
-    "train expimap": "scmap_cli.stages.train:train",
+    "train expimap": "scmap_cli.stages.train_expimap:train_expimap",
     "train sailer": "scmap_cli.stages.train_sailer:train_sailer",
     "train sailerx": "scmap_cli.stages.train_sailerx:train_sailerx",
     "train expresser": "scmap_cli.stages.train_expresser:train_expresser",
@@ -36,7 +36,7 @@ STAGES = {
     "map-query": "scmap_cli.stages.map_query:map_query",
     "gp-test": "scmap_cli.stages.gp_test:gp_test",
     "select-markers": "scmap_cli.stages.select_markers:select_markers",
-    "evaluate clustering": "scmap_cli.stages.evaluate:evaluate_clustering",
+    "evaluate clustering": "scmap_cli.stages.evaluate_clustering:evaluate_clustering",
     "evaluate integration": "scmap_cli.stages.evaluate_integration:evaluate_integration",
     "evaluate invariance": "scmap_cli.stages.evaluate_invariance:evaluate_invariance",
     "evaluate imputation": "scmap_cli.stages.evaluate_imputation:evaluate_imputation",
@@ -138,7 +138,7 @@ def test_parameters_are_those_of_the_stage(verb):
     names = set(ours) - PROCESS - CHOOSES.get(verb, set())
     if verb in (*TRAIN, "map-query"):
         own = {n for n, p in ours.items() if getattr(p, "rich_help_panel", None) in (options.MODEL, options.TRAINING)}
-        names = (names - own) | {"model_options", "train_options"} | ({"model"} if verb == "train expimap" else set())
+        names = (names - own) | {"model_options", "train_options"}
     assert names == set(stage)
     for name in names & set(ours):
         default = stage[name].default

@@ -21,7 +21,7 @@ from scmap_cli.data.matrices import log1p_cp10k
 from scmap_cli.data.scaling import fit_scaling
 from scmap_cli.data.simulation import simulate_rna_data
 from scmap_cli.data.splits import validation_split
-from scmap_cli.errors import InputError, StoppedError
+from scmap_cli.errors import InputError, StoppedError, UsageError
 from scmap_cli.io.bundle import SCHEMA_VERSION
 from scmap_cli.keys import PROGRAMS_VARM
 from scmap_cli.models.base import ScmapModel
@@ -30,7 +30,7 @@ from scmap_cli.models.expresser import Expresser, ExpresserConfig
 from scmap_cli.models.markermap import MarkerMap, MarkerMapConfig
 from scmap_cli.models.sailer import Sailer, SailerConfig
 from scmap_cli.models.sailerx import SailerX, SailerXConfig
-from scmap_cli.registry import MODELS
+from scmap_cli.registry import MODELS, get_model
 from scmap_cli.training.checkpoint import Checkpoint
 from scmap_cli.training.infer import embed_cells, restore_model
 from scmap_cli.training.loop import Trainer
@@ -155,6 +155,8 @@ MAKERS: dict[str, Callable[[], Made]] = {
 
 def test_every_registered_model_is_here() -> None:
     assert {name.split()[0] for name in MAKERS} == set(MODELS)
+    with pytest.raises(UsageError, match="unknown model 'expimapp'"):
+        get_model("expimapp")
 
 
 @pytest.fixture(params=MAKERS)

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from scmap_cli.errors import OutputExistsError, WriteError
+from scmap_cli.errors import OutputExistsError, UsageError, WriteError
 from scmap_cli.io import atomic
-from scmap_cli.io.atomic import atomic_dir, atomic_file, check_output, write_json, write_text
+from scmap_cli.io.atomic import atomic_dir, atomic_file, check_output, check_outputs, text_file, write_json, write_text
 
 OLD, NEW = b"old content\n", b"new content, longer than the old one\n"
 STEPS = ("open", "write", "fsync", "rename", "replace", "mkdir", "unlink", "rmdir")
@@ -437,3 +437,15 @@ def test_folders_are_flushed_where_they_can_be(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(atomic, "_sync", refuse)
     write_file(tmp_path / "file")
     assert (tmp_path / "file").read_bytes() == NEW
+
+
+def test_outputs_of_a_run_are_checked_together(tmp_path: Path) -> None:
+    (tmp_path / "there").touch()
+    check_outputs(None, tmp_path / "a", str(tmp_path / "b"))
+    check_outputs(tmp_path / "there", None, force=True)
+    with pytest.raises(OutputExistsError, match="there already exists"):
+        check_outputs(tmp_path / "a", tmp_path / "there")
+    with pytest.raises(UsageError, match="two outputs have the same name"):
+        check_outputs(tmp_path / "a", None, str(tmp_path / "a"), force=True)
+    assert text_file("-") is None
+    assert text_file("a.json") == Path("a.json")

@@ -1,4 +1,4 @@
-"""Regions, sizes, start sites and barcodes as text."""
+"""Regions, sizes and barcodes as text."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from scmap_cli.errors import InputError
-from scmap_cli.io.bed import read_barcodes, read_bed, read_sizes, read_tss, write_bed
+from scmap_cli.io.bed import read_barcodes, read_bed, read_sizes, write_bed
 
 
 def write(path: Path, text: str) -> Path:
@@ -73,28 +73,6 @@ def test_sizes(tmp_path: Path) -> None:
         read_sizes(write(tmp_path / "s", "chr1\tx\n"))
     with pytest.raises(InputError, match="a chromosome and its length"):
         read_sizes(write(tmp_path / "s", "chr1\n"))
-
-
-def sites(path: Path) -> list[list]:
-    return read_tss(path).to_numpy().tolist()
-
-
-def test_start_sites_of_bed_depend_on_the_strand(tmp_path: Path) -> None:
-    six = "chr1\t10\t20\tA\t0\t+\nchr1\t10\t20\tB\t0\t-\nchr1\t10\t30\tC\t0\t+\n"
-    assert sites(write(tmp_path / "a.bed", six)) == [["chr1", 10], ["chr1", 19]]
-    assert sites(write(tmp_path / "a.bed", "chr1\t10\t20\tA\t-\n")) == [["chr1", 19]]
-    assert sites(write(tmp_path / "a.bed", "chr1\t10\t11\n")) == [["chr1", 10]]
-    with pytest.raises(InputError, match="10 bases without a strand"):
-        read_tss(write(tmp_path / "a.bed", "chr1\t10\t20\n"))
-
-
-def test_start_sites_of_gtf_are_those_of_transcripts_else_genes(tmp_path: Path) -> None:
-    gene = 'chr1\tsrc\tgene\t11\t20\t.\t-\t.\tgene_id "a";\n'
-    transcript = 'chr1\tsrc\ttranscript\t13\t20\t.\t+\t.\tgene_id "a";\n'
-    assert sites(write(tmp_path / "a.gtf", gene)) == [["chr1", 19]]
-    assert sites(write(tmp_path / "a.gtf", gene + transcript)) == [["chr1", 12]]
-    with pytest.raises(InputError, match="holds no genes"):
-        read_tss(write(tmp_path / "a.gtf", gene.replace("gene\t", "exon\t")))
 
 
 def test_barcodes(tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from scmap_cli.plots import qc, scores
-from scmap_cli.plots.draw import _palette, embedding, loss_curves, publish, safely
+from scmap_cli.plots.canvas import palette, publish, safely
+from scmap_cli.plots.draw import embedding, loss_curves
 
 RNG = np.random.default_rng(0)
 XY = RNG.normal(size=(300, 2))
@@ -60,6 +61,14 @@ DRAWN = {
             }
         ],
     ),
+    "reconstruction": (
+        scores.reconstruction_panels,
+        [
+            {"name": "hvg", "overall": {"mse": {"mean": 0.4, "sd": None}, "mae": {"mean": 0.3, "sd": 0.01}}},
+            {"name": "a.h5ad", "overall": {"mse": 0.5, "mae": 0.2}},
+        ],
+        {"a.h5ad": (np.arange(5.0), np.zeros(5)), "hvg": (np.zeros(5), np.zeros(5))},
+    ),
     "programs": (scores.ranked_bars, np.array([4.0, -3.0]), ["P" * 60, "Q"], np.array([True, False])),
 }
 
@@ -87,7 +96,7 @@ def test_many_cells_stay_a_picture_within_an_svg(tmp_path):
 def test_up_to_23_categories_have_colours_of_their_own():
     for count in (2, 8, 9, 21, 23, 60):
         assert len(
-            {tuple(np.round(colour, 3)) if not isinstance(colour, str) else colour for colour in _palette(count)}
+            {tuple(np.round(colour, 3)) if not isinstance(colour, str) else colour for colour in palette(count)}
         ) == (count)
 
 
@@ -97,7 +106,7 @@ def test_colours_stay_apart_without_red_or_green():
     # Machado et al. 2009, severity 1: how a person without green or red cones sees a colour (linear light).
     deutan = np.array([[0.367, 0.861, -0.228], [0.280, 0.673, 0.047], [-0.012, 0.043, 0.969]])
     protan = np.array([[0.152, 1.053, -0.205], [0.115, 0.786, 0.099], [-0.004, -0.048, 1.052]])
-    rgb = np.array([to_rgb(colour) for colour in _palette(8)]) ** 2.2
+    rgb = np.array([to_rgb(colour) for colour in palette(8)]) ** 2.2
     for sight in (np.eye(3), deutan, protan):
         seen = np.clip(rgb @ sight.T, 0, 1) ** (1 / 2.2)
         apart = np.sqrt(((seen[:, None] - seen[None]) ** 2).sum(axis=2))

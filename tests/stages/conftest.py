@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from scmap_cli.stages.simulate import simulate_rna
-from scmap_cli.stages.train import train
+from scmap_cli.stages.train_expimap import train_expimap
 
 
 @dataclass(frozen=True)
@@ -24,8 +24,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     made = Trained(folder / "sim.h5ad", folder / "programs.npz", folder / "model")
     simulate_rna(made.data, preset="tiny", programs_output=made.programs)
     options = {"epochs": 30, "batch_size": 32}
-    train(
-        "expimap",
+    train_expimap(
         made.data,
         made.model,
         programs=made.programs,

@@ -13,8 +13,8 @@ from scipy import sparse
 from scmap_cli.errors import InputError, OutputExistsError, UsageError
 from scmap_cli.io.npz import write_npz
 from scmap_cli.keys import BULK, BULK_OPEN
-from scmap_cli.stages.evaluate import render
 from scmap_cli.stages.evaluate_imputation import evaluate_imputation
+from scmap_cli.stages.scores import render
 from scmap_cli.stages.simulate_atac import simulate_atac
 
 

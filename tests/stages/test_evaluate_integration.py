@@ -14,8 +14,8 @@ from scmap_cli.errors import InputError, OutputExistsError, UsageError
 from scmap_cli.io.npz import write_npz
 from scmap_cli.metrics.integration import SCORES
 from scmap_cli.stages.compare import compare, render_table
-from scmap_cli.stages.evaluate import render
 from scmap_cli.stages.evaluate_integration import evaluate_integration
+from scmap_cli.stages.scores import render
 
 KEYS = {"label_key": "cell_type", "batch_key": "batch"}
 

@@ -15,8 +15,8 @@ import pytest
 from scipy import sparse
 
 from scmap_cli.errors import InputError, OutputExistsError, UsageError
-from scmap_cli.stages.evaluate import render
 from scmap_cli.stages.evaluate_invariance import evaluate_invariance
+from scmap_cli.stages.scores import render
 
 
 def make(path, n=300, key="X_expimap", **columns):

@@ -22,7 +22,7 @@ from scmap_cli.stages.embed import embed
 from scmap_cli.stages.gp_test import gp_test
 from scmap_cli.stages.map_query import map_query
 from scmap_cli.stages.simulate import simulate_rna
-from scmap_cli.stages.train import train
+from scmap_cli.stages.train_expimap import train_expimap
 
 SHORT: dict[str, Any] = {"epochs": 3, "batch_size": 64}
 
@@ -52,8 +52,11 @@ def test_files_slots_and_the_reference_to_the_bit(trained: Any, query: Path, tmp
         reference=trained.data,
         label_key="cell_type",
         join=tmp_path / "j.h5ad",
+        plot=tmp_path / "m.svg",
         new_programs=1,
     )
+    drawn = (tmp_path / "m.svg").read_text()
+    assert all(f"<!-- {title} -->" in drawn for title in ("batch", "origin", "label"))
     mapped, joined = anndata.read_h5ad(tmp_path / "m.h5ad"), anndata.read_h5ad(tmp_path / "j.h5ad")
     assert mapped.obsm["X_expimap"].shape == (120, 13)
     assert mapped.uns["expimap_names"][-1] == "new_1"
@@ -98,8 +101,9 @@ def test_without_any_batch_column(trained: Any, query: Path, tmp_path: Path) -> 
     data = anndata.read_h5ad(query)
     del data.obs["batch"]
     write_h5ad(data, tmp_path / "q.h5ad")
-    summary = run(trained, tmp_path / "q.h5ad", tmp_path, one_batch=None)
+    summary = run(trained, tmp_path / "q.h5ad", tmp_path, one_batch=None, plot=tmp_path / "m.png")
     assert list(summary["conditions"]) == ["query"]
+    assert (tmp_path / "m.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_same_seed_same_bytes(trained: Any, query: Path, tmp_path: Path) -> None:
@@ -262,8 +266,8 @@ def test_a_file_whose_batch_cannot_be_told_is_refused(query: Path, tmp_path: Pat
     data = anndata.read_h5ad(trained.data)
     del data.obs["batch"]
     write_h5ad(data, tmp_path / "plain.h5ad")
-    train(
-        "expimap", tmp_path / "plain.h5ad", tmp_path / "ref", programs=trained.programs,
+    train_expimap(
+        tmp_path / "plain.h5ad", tmp_path / "ref", programs=trained.programs,
         train_options={"epochs": 2}, model_options={"hidden": [8]},
     )  # fmt: skip
     map_query(

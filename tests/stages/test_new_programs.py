@@ -17,7 +17,7 @@ from scmap_cli.io.h5ad import write_h5ad
 from scmap_cli.io.programs import Programs, save_programs
 from scmap_cli.stages.map_query import map_query
 from scmap_cli.stages.simulate import simulate_rna
-from scmap_cli.stages.train import train
+from scmap_cli.stages.train_expimap import train_expimap
 
 # New programs need the default number of epochs.
 pytestmark = pytest.mark.slow
@@ -52,8 +52,8 @@ def mapped(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, anndata.AnnD
     plain = (data.obs["condition"] == "ctrl").to_numpy() & (data.obs["cell_type"] != LACKING).to_numpy()
     write_h5ad(data[first & plain].copy(), folder / "reference.h5ad")
     write_h5ad(data[~first].copy(), folder / "query.h5ad")
-    train(
-        "expimap", folder / "reference.h5ad", folder / "model", programs=folder / "known.npz",
+    train_expimap(
+        folder / "reference.h5ad", folder / "model", programs=folder / "known.npz",
         train_options={"epochs": 60}, model_options={"hidden": [64, 64]}, device="cpu",
     )  # fmt: skip
     # With some seeds, 0 among them, two new programs share the stimulus and neither tells it alone.

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 
 from scmap_cli.errors import OutputExistsError
-from scmap_cli.stages.evaluate import evaluate_clustering
+from scmap_cli.stages.evaluate_clustering import evaluate_clustering
 from scmap_cli.stages.evaluate_imputation import evaluate_imputation
 from scmap_cli.stages.evaluate_invariance import evaluate_invariance
+from scmap_cli.stages.evaluate_reconstruction import evaluate_reconstruction
 from scmap_cli.stages.preprocess_rna import preprocess_rna
 from scmap_cli.stages.simulate_atac import simulate_atac
 
@@ -33,11 +34,15 @@ def imputation(data, atac, folder, plot):
     evaluate_imputation([atac], folder / "out.json", raw=atac, label_key="cell_type", plot=plot)
 
 
+def reconstruction(data, atac, folder, plot):
+    evaluate_reconstruction(data, folder / "out.json", method=["random"], k=5, splits=2, plot=plot)
+
+
 def quality(data, atac, folder, plot):
     preprocess_rna([data], folder / "out.h5ad", plot=plot)
 
 
-@pytest.mark.parametrize("stage", [clustering, invariance, imputation, quality])
+@pytest.mark.parametrize("stage", [clustering, invariance, imputation, reconstruction, quality])
 def test_a_stage_draws_beside_its_output(stage, trained, atac, tmp_path):
     plot = tmp_path / "out.svg"
     stage(trained.data, atac, tmp_path, plot)

@@ -17,10 +17,11 @@ from scmap_cli.errors import DeviceError, InputError, OutputExistsError, Stopped
 from scmap_cli.io.h5ad import read_h5ad
 from scmap_cli.keys import HISTORY, MARKER, MARKER_CLASS, MARKER_RANK, MARKER_SCORE
 from scmap_cli.stages import marker_benchmark as bench
-from scmap_cli.stages.evaluate_markers import EVERYWHERE, SELECTION, evaluate_markers, render
+from scmap_cli.stages.evaluate_markers import EVERYWHERE, SELECTION, evaluate_markers
 from scmap_cli.stages.evaluate_reconstruction import evaluate_reconstruction
 from scmap_cli.stages.marker_tables import read_markers
 from scmap_cli.stages.panel import Fold, load_panel
+from scmap_cli.stages.scores import render
 from scmap_cli.stages.select_markers import select_markers
 
 KEY = {"label_key": "cell_type"}

@@ -1,4 +1,4 @@
-"""``scmap train``: read counts and programs, train a model, publish its directory."""
+"""``scmap train expimap``: read counts and programs, train the model, publish its directory."""
 
 from __future__ import annotations
 
@@ -11,25 +11,21 @@ import numpy as np
 import torch
 from scipy import sparse
 
-from scmap_cli.config import TrainConfig, as_dict, build
+from scmap_cli.config import TrainConfig, build
 from scmap_cli.data.splits import validation_split
-from scmap_cli.errors import InputError, UsageError
-from scmap_cli.io.atomic import check_output, write_json
+from scmap_cli.errors import InputError
 from scmap_cli.io.programs import Programs, load_programs
 from scmap_cli.keys import PROGRAM_NAMES, PROGRAMS_VARM
 from scmap_cli.models.expimap import ExpiMap, ExpiMapConfig, block_sizes
 from scmap_cli.nn.noise import mixed_seed
-from scmap_cli.registry import get_model
-from scmap_cli.runtime import provenance
 from scmap_cli.runtime.logs import log
-from scmap_cli.stages.inputs import RnaInput, condition_codes, condition_labels, load_rna, plain_records, programs_over
-from scmap_cli.stages.model_dir import Training, TrainingData, check_target, quiet_followers
-from scmap_cli.training.device import memory_errors, resolve_device
-from scmap_cli.training.distributed import ranks_from_environment
+from scmap_cli.stages.inputs import RnaInput, condition_codes, condition_labels, load_rna, programs_over
+from scmap_cli.stages.model_dir import Training, TrainingData
+from scmap_cli.stages.program_tables import write_programs
+from scmap_cli.stages.training_run import training_run
 
 
-def train(
-    model: str,
+def train_expimap(
     input: Path,
     output: Path,
     *,
@@ -47,12 +43,10 @@ def train(
     force: bool = False,
     dry_run: bool = False,
 ) -> dict[str, Any]:
-    """Train a model and write its directory.
+    """Train an expiMap model and write its directory.
 
     Parameters
     ----------
-    model
-        Name in the registry; ``expimap`` so far.
     input
         Raw counts: h5ad, 10x h5, 10x mtx folder or a text table.
     output
@@ -91,46 +85,26 @@ def train(
         With their exit codes 2, 2, 3, 5, 4, 75 and 6.
     """
     input, output = Path(input), Path(output)
-    get_model(model)
     settings = build(TrainConfig, train_options or {}, where="[train]")
     config = build(ExpiMapConfig, model_options or {}, where="[model]")
-    if resume not in ("auto", "never"):
-        raise UsageError(f"--resume is {resume!r}", "choose auto or never")
-    check_target(output, force, resume)
-    if metrics is not None:
-        check_output(metrics, force)
-    ranks = ranks_from_environment()
-    quiet_followers(ranks)
-    target = resolve_device(device, ranks.local_rank)
-
     parameters = {
-        "model": model,
         "programs": programs,
         "program_weights": program_weights,
         "batch_key": batch_key,
         "layer": layer,
         "gene_column": gene_column,
-        "model_config": as_dict(config),
-        "train_config": as_dict(settings),
     }
-    inputs = [path for path in (input, programs, program_weights) if path is not None]
-    with (
-        provenance.run(
-            f"train {model}",
-            inputs=inputs,
-            output=output if ranks.first and not dry_run else None,
-            parameters=plain_records(parameters),
-            seed=seed,
-        ) as run,
-        memory_errors("--batch-size"),
-    ):
+    with training_run(
+        ExpiMap.name, output, config, settings, inputs=[input, programs, program_weights], parameters=parameters,
+        batch_key=batch_key, seed=seed, device=device, resume=resume, metrics=metrics, force=force, dry_run=dry_run,
+    ) as (training, run):  # fmt: skip
         data = load_rna(input, layer, gene_column, as_is=config.input_scale == "as-is")
         table = load_programs(programs) if programs else _programs_of(data, input)
         made = _prepare(data, table, program_weights, batch_key, config, settings, input, seed)
         job = made.data
         if config.input_scale == "as-is":
             log.info("values of %s are taken as they are", data.source)
-        plan = _plan(made, config, settings, str(target), ranks.world)
+        plan = _plan(made, training)
         log.info("%s", _headline(plan))
         if dry_run:
             return plan
@@ -143,11 +117,11 @@ def train(
             made.omega_k,
             _decoder_means(job, config),
         )
-        training = Training(output, config, settings, batch_key, seed, target, ranks, resume, force)
-        summary = training.fit(network, job, run, {})
-        if ranks.first and metrics is not None:
-            write_json(metrics, summary, force)
-    return summary
+
+        def programs_too(folder: Path) -> None:
+            write_programs(folder, network, job.genes, job.names, made.size_before)
+
+        return training.fit(network, job, run, {}, programs_too)
 
 
 def _programs_of(data: RnaInput, path: Path) -> Programs:
@@ -166,11 +140,12 @@ def _programs_of(data: RnaInput, path: Path) -> Programs:
 
 @dataclass(frozen=True)
 class _Made:
-    """The data of a run, its program matrix (genes x programs), and the programs' group lasso weights."""
+    """The data of a run, its program matrix (genes x programs), the programs' group lasso weights and first sizes."""
 
     data: TrainingData
     mask_gk: sparse.csc_matrix
     omega_k: np.ndarray | None
+    size_before: list[int | None]
 
 
 def _prepare(
@@ -213,11 +188,11 @@ def _prepare(
         conditions=conditions,
         held=held,
         names=names + free,
-        size_before=[int(s) for s in table.size_before[kept_k]] + [None] * len(free),
         means=np.asarray(data.counts.mean(0, dtype=np.float64)).ravel(),
         source=data.source,
     )
-    return _Made(job, mask_gk, _read_weights(weights, names) if weights else None)
+    size_before = [*table.size_before[kept_k].tolist(), *[None] * len(free)]
+    return _Made(job, mask_gk, _read_weights(weights, names) if weights else None, size_before)
 
 
 def _read_weights(path: Path, names: list[str]) -> np.ndarray:
@@ -262,8 +237,8 @@ def _decoder_means(job: TrainingData, config: ExpiMapConfig) -> np.ndarray:
     return np.asarray(scaled.mean(0)).ravel()
 
 
-def _plan(made: _Made, config: ExpiMapConfig, settings: TrainConfig, device: str, processes: int) -> dict[str, Any]:
-    job = made.data
+def _plan(made: _Made, training: Training) -> dict[str, Any]:
+    job, config = made.data, training.config
     n, g = job.counts.shape
     with torch.device("meta"):
         block, _ = block_sizes(made.mask_gk, config.unconstrained, config.membership == "soft")
@@ -276,10 +251,10 @@ def _plan(made: _Made, config: ExpiMapConfig, settings: TrainConfig, device: str
         "conditions": job.conditions,
         "validation_cells": int(job.held.sum()),
         "parameters": sum(p.numel() for p in network.parameters()),
-        "epochs": settings.epochs,
-        "batch_size": settings.batch_size,
-        "device": device,
-        "processes": processes,
+        "epochs": training.settings.epochs,
+        "batch_size": training.settings.batch_size,
+        "device": str(training.device),
+        "processes": training.ranks.world,
         "counts_from": job.source,
     }
 

@@ -12,7 +12,7 @@ from scmap_cli.errors import InputError, OutputExistsError, UsageError
 from scmap_cli.io.bundle import load_bundle, read_history
 from scmap_cli.io.h5ad import write_h5ad
 from scmap_cli.io.programs import load_programs
-from scmap_cli.stages.train import train
+from scmap_cli.stages.train_expimap import train_expimap
 
 SHORT = {"epochs": 3, "batch_size": 64}
 SMALL = {"hidden": [8]}
@@ -25,7 +25,7 @@ def run(trained, output: Path, **options):  # type: ignore[no-untyped-def]
         "train_options": SHORT,
         "model_options": SMALL,
     } | options
-    return train("expimap", settings.pop("input", trained.data), output, **settings)
+    return train_expimap(settings.pop("input", trained.data), output, **settings)
 
 
 def test_the_directory_is_complete(trained) -> None:
@@ -105,8 +105,6 @@ def test_dry_run_and_refusals_write_nothing(trained, tmp_path: Path) -> None:
         run(trained, tmp_path / "m", batch_key="donor")
     with pytest.raises(UsageError, match="group_laso"):
         run(trained, tmp_path / "m", model_options={"group_laso": 1})
-    with pytest.raises(UsageError, match="unknown model"):
-        train("expimapp", trained.data, tmp_path / "m")
     with pytest.raises(UsageError, match="resume"):
         run(trained, tmp_path / "m", resume="maybe")
     assert list(tmp_path.iterdir()) == []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,17 +10,16 @@ from typing import Any
 import numpy as np
 
 from scmap_cli.errors import InputError, UsageError
-from scmap_cli.io.atomic import check_output, write_text
+from scmap_cli.io.atomic import check_outputs, text_file, write_text
 from scmap_cli.metrics import clustering
-from scmap_cli.metrics.graph import BACKENDS, EXACT_CELLS, METHODS, knn
+from scmap_cli.metrics.graph import EXACT_CELLS, knn
 from scmap_cli.metrics.mixing import NEIGHBOURS, batch_entropy
-from scmap_cli.plots.draw import publish
+from scmap_cli.plots.canvas import publish
 from scmap_cli.plots.scores import clustering_panels
 from scmap_cli.runtime import provenance
 from scmap_cli.runtime.logs import log
 from scmap_cli.stages.embeddings import read_embeddings
-
-NO_LABEL = ("nan", "None", "<NA>", "")
+from scmap_cli.stages.scores import NO_LABEL, check_clusterings, finite_cells, render, sampled
 
 
 @dataclass(frozen=True)
@@ -60,7 +58,8 @@ def evaluate_clustering(
     inputs
         h5ad files (``obsm`` and ``obs``), or npz files (all keys are arrays in it).
     output
-        JSON file; ``-`` writes none, and the caller prints :func:`render` of the result.
+        JSON file; ``-`` writes none, and the caller prints
+        :func:`~scmap_cli.stages.scores.render` of the result.
     label_key
         Labels; cells without one (missing, empty) are left out and counted.
     embedding
@@ -100,10 +99,8 @@ def evaluate_clustering(
     k = tuple(int(number) for number in k)
     exclude_labels = list(exclude_labels or ())
     _check_options(inputs, k, grid, cluster_method, leiden_backend, max_cells)
-    to_stdout = str(output) == "-"
-    for target in (None if to_stdout else output, plot):
-        if target is not None:
-            check_output(target, force)
+    to_file = text_file(output)
+    check_outputs(to_file, plot, force=force)
     wanted = [embedding] if isinstance(embedding, str) else list(embedding or ())
     settings: dict[str, Any] = {
         "label_key": label_key,
@@ -133,7 +130,7 @@ def evaluate_clustering(
     with provenance.run(
         "evaluate clustering",
         inputs=inputs,
-        output=None if to_stdout else output,
+        output=to_file,
         parameters={"embedding": wanted, **settings},
         seed=seed,
     ) as run:
@@ -142,8 +139,8 @@ def evaluate_clustering(
             log.info("%s", _line(entry))
             result["results"].append(entry)
         result["history"] = [run.record]
-        if not to_stdout:
-            write_text(output, render(result), force)
+        if to_file is not None:
+            write_text(to_file, render(result), force)
         if plot is not None:
             publish(plot, force, "the partitions", clustering_panels, result["results"])
     return result
@@ -178,11 +175,6 @@ def _score(
     return entry
 
 
-def render(result: dict[str, Any]) -> str:
-    """The result as the JSON text that the output file holds."""
-    return json.dumps(result, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
-
-
 def _check_options(
     inputs: Sequence[Path | str],
     k: Sequence[int],
@@ -191,16 +183,9 @@ def _check_options(
     backend: str,
     max_cells: int | None,
 ) -> None:
-    if not inputs:
-        raise UsageError("no input was given")
+    check_clusterings(inputs, grid, method, backend)
     if not k or min(k) < 2:
         raise UsageError(f"k must be numbers of at least 2, not {list(k)}")
-    if not grid or not all(0 < resolution < np.inf for resolution in grid):
-        raise UsageError(f"resolutions must be above 0, not {list(grid)}")
-    if method not in METHODS:
-        raise UsageError(f"unknown cluster method {method!r}", f"known ones: {', '.join(METHODS)}")
-    if backend not in BACKENDS:
-        raise UsageError(f"unknown Leiden backend {backend!r}", f"known ones: {', '.join(BACKENDS)}")
     if max_cells is not None and max_cells < 2:
         raise UsageError(f"--max-cells must be at least 2, not {max_cells}")
 
@@ -216,13 +201,8 @@ def _load(path: Path, wanted: Sequence[str], label_key: str, batch_key: str | No
 def _kept_cells(table: _Table, exclude_labels: Sequence[str], max_cells: int | None, seed: int) -> np.ndarray:
     """(n,) bool: cells with a finite embedding and a wanted label, sampled where asked."""
     path, labels = table.path, table.labels
-    finite: np.ndarray = np.isfinite(table.emb_nz).all(axis=1)
-    if not finite.all():
-        log.warning("%s: %d cells have no finite %s and are left out", path, int((~finite).sum()), table.key)
-    keep: np.ndarray = finite & ~np.isin(labels, [*NO_LABEL, *exclude_labels])
-    if max_cells is not None and keep.sum() > max_cells:
-        chosen = np.random.default_rng(seed).choice(np.flatnonzero(keep), max_cells, replace=False)
-        keep = np.isin(np.arange(len(keep)), chosen)
+    finite = finite_cells(path, table.key, table.emb_nz)
+    keep = sampled(finite & ~np.isin(labels, [*NO_LABEL, *exclude_labels]), max_cells, seed)
     if len(np.unique(labels[keep])) < 2 or keep.sum() < 3:
         raise InputError(
             f"{path}: {int(keep.sum())} cells with {len(np.unique(labels[keep]))} labels are left to score",

@@ -11,7 +11,8 @@ import pytest
 
 from scmap_cli.errors import InputError, OutputExistsError, UsageError
 from scmap_cli.io.npz import write_npz
-from scmap_cli.stages.evaluate import evaluate_clustering, render
+from scmap_cli.stages.evaluate_clustering import evaluate_clustering
+from scmap_cli.stages.scores import render
 
 FAST = {"k": (15,), "resolutions": (0.3, 1.0)}
 

@@ -1,0 +1,56 @@
+"""What the stages of ``scmap evaluate`` share: which cells are scored, clusterings, a result as JSON text."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from scmap_cli.errors import UsageError
+from scmap_cli.metrics.graph import BACKENDS, METHODS
+from scmap_cli.runtime.logs import log
+
+NO_LABEL = ("nan", "None", "<NA>", "")
+"""Text of a label or batch that a cell does not have."""
+
+
+def render(result: dict[str, Any]) -> str:
+    """The result as the JSON text that the output file holds."""
+    return json.dumps(result, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+
+
+def check_clusterings(inputs: Sequence[Path | str], grid: Sequence[float], method: str, backend: str) -> None:
+    """Refuse a run without inputs, and clusterings that cannot be made.
+
+    Raises
+    ------
+    UsageError
+        There is no input, a resolution is not above 0, or a method or backend is not known.
+    """
+    if not inputs:
+        raise UsageError("no input was given")
+    if not grid or not all(0 < resolution < np.inf for resolution in grid):
+        raise UsageError(f"resolutions must be above 0, not {list(grid)}")
+    if method not in METHODS:
+        raise UsageError(f"unknown cluster method {method!r}", f"known ones: {', '.join(METHODS)}")
+    if backend not in BACKENDS:
+        raise UsageError(f"unknown Leiden backend {backend!r}", f"known ones: {', '.join(BACKENDS)}")
+
+
+def finite_cells(path: Path, key: str, emb_nz: np.ndarray) -> np.ndarray:
+    """(n,) bool: cells whose embedding is finite; a warning counts the others."""
+    finite: np.ndarray = np.isfinite(emb_nz).all(axis=1)
+    if not finite.all():
+        log.warning("%s: %d cells have no finite %s and are left out", path, int((~finite).sum()), key)
+    return finite
+
+
+def sampled(keep: np.ndarray, most: int | None, seed: int) -> np.ndarray:
+    """``keep``, (n,) bool, or a seeded sample of ``most`` of its cells where there are more."""
+    if most is None or keep.sum() <= most:
+        return keep
+    chosen = np.random.default_rng(seed).choice(np.flatnonzero(keep), most, replace=False)
+    return np.isin(np.arange(len(keep)), chosen)
