@@ -3,8 +3,8 @@
     python examples/benchmarks/missing_genes.py model --reference rna.h5ad --query query.h5ad --label-key cell_type \
         --work-dir missing -o missing.json
 
-From the query a seeded random share of the model's genes is dropped, then ``scmap map-query`` maps it as one batch with
-``--missing zero`` and with ``--missing reference-mean``. Accuracy is the share of right labels, ``unknown`` being wrong,
+A seeded random share of the model's genes is dropped from the query, and ``scmap map-query`` maps it as one batch by
+``--missing zero`` and by ``--missing reference-mean``. Accuracy is the share of right labels, ``unknown`` being wrong,
 over the query's cells whose true label the reference has; mixing is the entropy of reference and query among 50
 neighbours, corrected for their sizes: 0 apart, 1 mixed. True labels are used for scores only.
 """

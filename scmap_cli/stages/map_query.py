@@ -248,7 +248,7 @@ def map_query(
             if not w_gk.any():
                 raise InputError(f"no program of {model_dir} is active, so cells cannot be told apart")
             shift_free = config.likelihood == "nb" and config.mean == "softmax"
-            reference_nz, query_nz = known_cells.mean_nz, mean_nz
+            reference_nz, query_nz = known_cells.mean_nz, mapped.mean_nz
             if space == "decoder":
                 reference_nz, query_nz = (decoder_space(z, w_gk, shift_free) for z in (reference_nz, query_nz))
             if components:
