@@ -36,14 +36,16 @@ class PeakJob:
         Cells x peaks.
     sizes
         Keywords of the network beside ``n_peaks`` and ``omega``.
+    told
+        What the model's ``config.json`` and the plan of a dry run say beside what both models do.
     more
-        Writes further files into the model's folder.
+        Write further files into the model's folder.
     """
 
     data: TrainingData
     sizes: dict[str, Any]
-    more: Callable[[Path], None] | None = None
     told: dict[str, Any] = field(default_factory=dict)
+    more: list[Callable[[Path], None]] = field(default_factory=list)
 
     @property
     def share_p(self) -> np.ndarray:
@@ -152,7 +154,12 @@ def train_on_peaks(
             options.force,
         )  # fmt: skip
         identity = {"covariates": job.data.described["covariates"]} | job.told
-        summary = training.fit(network, job.data, run, identity, job.more)
+
+        def write_more(folder: Path) -> None:
+            for write in job.more:
+                write(folder)
+
+        summary = training.fit(network, job.data, run, identity, write_more)
         if ranks.first and options.metrics is not None:
             write_json(options.metrics, summary, options.force)
     return summary
