@@ -10,6 +10,8 @@ WEIGHTS = ("robust", "released", "none")
 """How the depths of RNA and ATAC become weights of cells, see :func:`depth_weights`."""
 
 _TAIL = 0.05
+# Differences of a sketch: rounding to half precision stays below it, another space is some hundred times above.
+_SAME = 2e-3
 
 
 def unit_rows(reference: np.ndarray, has_n: np.ndarray, cells: np.ndarray, name: str) -> np.ndarray:
@@ -43,13 +45,33 @@ def unit_rows(reference: np.ndarray, has_n: np.ndarray, cells: np.ndarray, name:
     return (values / np.where(has_n[:, None], length_n, 1.0)).astype(np.float32)
 
 
+def sketch(unit_nr: np.ndarray) -> np.ndarray:
+    """Four numbers that tell a reference row from one of another space, float32 (n, 4).
+
+    Fixed mixtures of all dimensions, so that a flip or a turn of any of them shows, and rounding does not.
+
+    Parameters
+    ----------
+    unit_nr
+        Rows of length one.
+    """
+    steps_4 = np.sqrt(np.array([2.0, 3.0, 5.0, 7.0]))
+    mix_r4 = np.cos(np.outer(np.arange(1, unit_nr.shape[1] + 1), steps_4))
+    return np.asarray(unit_nr.astype(np.float64) @ mix_r4, dtype=np.float32)
+
+
+def same_rows(one_n4: np.ndarray, other_n4: np.ndarray) -> np.ndarray:
+    """Whether rows of two sketches are of the same reference row, bool (n,)."""
+    return np.asarray((np.abs(one_n4 - other_n4) < _SAME).all(1))
+
+
 def depth_weights(rna_n: np.ndarray, atac_n: np.ndarray, has_n: np.ndarray, how: str = "robust") -> np.ndarray:
     """Weights of cells from the log ratio of RNA to ATAC depth, (n,) float64, with mean 1 over cells with RNA.
 
     Parameters
     ----------
     rna_n, atac_n
-        Depths, at least 0.
+        Depths, at least 0; those of cells without RNA may be anything.
     has_n
         Whether each cell has RNA; the others weigh 0.
     how
@@ -60,11 +82,19 @@ def depth_weights(rna_n: np.ndarray, atac_n: np.ndarray, has_n: np.ndarray, how:
     Raises
     ------
     InputError
-        A depth is 0 and ``how`` is ``released``.
+        A cell with RNA has a depth that is NaN, infinite or negative, or 0 where ``how`` is ``released``.
     """
     weight_n = has_n.astype(np.float64)
     if how == "none" or not has_n.any():
         return weight_n
+    for name, depth_n in (("RNA", rna_n), ("ATAC", atac_n)):
+        wrong_n = has_n & ~(np.isfinite(depth_n) & (depth_n >= 0))
+        if wrong_n.any():
+            raise InputError(
+                f"{int(wrong_n.sum())} cells with RNA have an {name} depth that is missing, infinite or negative, "
+                f"first cell {int(np.argmax(wrong_n)) + 1}",
+                "mend the column of depths, or take --depth-weights none",
+            )
     zero_n = has_n & ~((rna_n > 0) & (atac_n > 0))
     if how == "released" and zero_n.any():
         raise InputError(
@@ -74,6 +104,7 @@ def depth_weights(rna_n: np.ndarray, atac_n: np.ndarray, has_n: np.ndarray, how:
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio = np.log(rna_n[has_n]) - np.log(atac_n[has_n])
     known = np.isfinite(ratio)
+    # No depth of either kind says nothing for the RNA.
     ratio[np.isnan(ratio)] = -np.inf
     if not known.any():
         return weight_n

@@ -12,6 +12,7 @@
       split.tsv           cell, train or valid
       programs.tsv        expiMap: one row a program
       markers.tsv         MarkerMap: rank, gene, score, class
+      reference.npz       SAILERX: cells with RNA, and by what the reference of each is known again
       loss.png README.md
 
 ``config.json`` is what makes a directory a model: a folder that holds only ``checkpoints/`` is a run that has not

@@ -25,6 +25,12 @@ Where the released code differs, and what is done here:
 * Batch norm and PReLU are layer norm and leaky ReLU, batches are one-hot, standard deviations are the same in sampling
   and divergences, all as in :mod:`.sailer`.
 
+What is ours alone, beside the mixed batch and the weights between percentiles: open peaks are hidden from the encoder
+at random (``thinning``), a step looks at the likelihood of a share of the peaks, scaled up to all (``peak_share``), and
+open peaks weigh more in it (``positive_weight``; in the released code such a number scales all peaks alike once its
+warm-up is over). Validation hides the reference of as many cells as training does, so that the best epoch is good for
+cells without RNA too.
+
 What the encoder is given. The thesis's encoder sees peaks alone, with or without RNA: what the RNA says of a cell is
 kept only as far as the weights memorise the cell, and is lost for cells held out. Here the reference of a paired cell
 is one more block beside its chromosomes, and is hidden from the encoder for a random share of the cells in each step

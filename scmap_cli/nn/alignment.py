@@ -11,6 +11,7 @@ batches is the value of all cells, whatever the size of a batch; the released co
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
@@ -37,6 +38,8 @@ def alignment_gap(mean_nz: Tensor, unit_nr: Tensor, weight_n: Tensor) -> Tensor:
     weight_n = weight_n * has_n
     # Cells without a reference weigh nothing, and so need not be taken out, which would wait for a GPU.
     cosine_nz = normalize(mean_nz, dim=1)
-    gap_nn = (unit_nr @ unit_nr.T - cosine_nz @ cosine_nz.T).square().fill_diagonal_(0.0)
-    total: Tensor = weight_n @ gap_nn @ weight_n
-    return total / (count * (count - 1)).clamp_min(1)
+    # Two cosines near one another differ by less than bfloat16 resolves.
+    with torch.autocast(mean_nz.device.type, enabled=False):
+        gap_nn = (unit_nr @ unit_nr.T - cosine_nz @ cosine_nz.T).square().fill_diagonal_(0.0)
+        total: Tensor = weight_n @ gap_nn @ weight_n
+        return total / (count * (count - 1)).clamp_min(1)

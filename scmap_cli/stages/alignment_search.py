@@ -38,8 +38,8 @@ class Trace:
     chosen: float
 
 
-def elbow(weights: Sequence[float], gaps: Sequence[float]) -> float:
-    """The smallest weight that brings nine tenths of what the best one does.
+def elbow(weights: Sequence[float], gaps: Sequence[float]) -> float | None:
+    """The smallest weight above the first that brings nine tenths of what the best one does.
 
     "After certain point, further increase of this scaling factor will no longer reduce the final L_local" (thesis,
     section 3.2.2): that point, allowing for the noise of short trials.
@@ -50,16 +50,25 @@ def elbow(weights: Sequence[float], gaps: Sequence[float]) -> float:
         In rising order; the first stands for hardly any alignment.
     gaps
         Final value at each.
+
+    Returns
+    -------
+    float or None
+        None where no weight brings the alignment below its value at the first.
     """
     values = np.asarray(gaps, dtype=np.float64)
-    wanted = values[0] - ELBOW * (values[0] - values.min())
-    return float(weights[int(np.argmax(values <= wanted))])
+    fall = values[0] - values.min()
+    if not fall > 0:
+        return None
+    return float(weights[int(np.argmax(values <= values[0] - ELBOW * fall))])
 
 
 def trace_alignment(
     config: SailerXConfig, job: PeakJob, settings: TrainConfig, seed: int, device: torch.device
 ) -> Trace:
     """Train a fresh network for a few epochs with each weight, on a sample of the training cells.
+
+    Where no weight has an effect the default is chosen, never 0, which would be no alignment at all.
 
     Parameters
     ----------
@@ -80,7 +89,11 @@ def trace_alignment(
         gaps.append(float(history[-1]["alignment"]))
         log.info("alignment weight %g: final alignment %.5g", weight, gaps[-1])
     chosen = elbow(GRID, gaps)
-    log.info("alignment weight %g is at the elbow", chosen)
+    if chosen is None:
+        chosen = SailerXConfig().gamma()
+        log.warning("no alignment weight lowers the alignment in the trials: the default, %g, is taken", chosen)
+    else:
+        log.info("alignment weight %g is at the elbow", chosen)
     return Trace(GRID, tuple(gaps), chosen)
 
 

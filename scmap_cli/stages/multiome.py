@@ -9,12 +9,16 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from scmap_cli.data.alignment import unit_rows
+from scmap_cli.data.alignment import same_rows, sketch, unit_rows
 from scmap_cli.errors import InputError
 from scmap_cli.io.bundle import Bundle
 from scmap_cli.io.h5ad import is_sparse
+from scmap_cli.io.npz import read_npz, write_npz
 from scmap_cli.keys import HAS_RNA, REFERENCE_ID
 from scmap_cli.runtime.logs import log
+
+KEPT = "reference.npz"
+"""File in a model directory: cells with RNA, and a sketch of the reference of each."""
 
 
 def embedding(adata: AnnData, key: str, path: Path) -> np.ndarray:
@@ -64,12 +68,20 @@ def reference_id(adata: AnnData) -> str | None:
     return None if found is None else str(found)
 
 
-def encoder_reference(bundle: Bundle, adata: AnnData, path: Path, key: str | None, ignore: bool) -> np.ndarray | None:
-    """The reference that cells are encoded with, as :func:`reference_rows`; None for a model that takes none.
+def keep_reference(folder: Path, cells: np.ndarray, unit_nr: np.ndarray, has_n: np.ndarray) -> None:
+    """Write into a model's folder by what the reference of each of its cells is known again."""
+    arrays = {"cells": cells[has_n].astype(str), "sketch": sketch(unit_nr[has_n])}
+    write_npz(folder / KEPT, arrays, {"kind": "reference"})
 
-    A model knows the reference that it was trained with, if `preprocess multiome` made the file. Cells of a file with
-    another one are then encoded by their peaks alone, with a warning, unless ``key`` names an embedding of the same
-    space; a model trained on a file of another origin takes an embedding of the same name, with a warning.
+
+def encoder_reference(bundle: Bundle, adata: AnnData, path: Path, key: str | None, ignore: bool) -> np.ndarray | None:
+    """The reference that cells are encoded with, as :func:`reference_rows`; None for an encoder that takes none.
+
+    An embedding serves if it is of the space of the one that the model was trained with. Cells of the training that
+    are among those given tell it: their rows must be the same. Where there are none of them, the digest that
+    `preprocess multiome` wrote into both files tells it, or the user, who names the embedding by ``key``; of files of
+    another origin it is assumed, with a warning. Cells with an embedding of another space are encoded by their peaks
+    alone, with a warning.
 
     Parameters
     ----------
@@ -83,38 +95,70 @@ def encoder_reference(bundle: Bundle, adata: AnnData, path: Path, key: str | Non
     Raises
     ------
     InputError
-        As :func:`reference_rows`; or the embedding has another number of dimensions than the model's.
+        As :func:`reference_rows`; or the embedding named by ``key`` has other rows for cells of the training, or it
+        has another number of dimensions than the model's.
     """
     known = bundle.config.get("reference")
-    if known is None:
+    if known is None or bundle.config["model_config"]["reference_dropout"] >= 1:
         return None
     empty = np.zeros((adata.n_obs, int(known["dimensions"])), dtype=np.float32)
     if ignore:
         return empty
-    if key is None:
-        if known["key"] not in adata.obsm:
-            log.info("%s has no obsm key %r: all cells are encoded by their peaks alone", path, known["key"])
-            return empty
-        if reference_id(adata) != known["id"]:
-            log.warning(
-                "obsm %r of %s is not the embedding that the model was trained with: all cells are encoded by their "
-                "peaks alone (--reference-key takes it nevertheless, if it is of the same space)",
-                known["key"],
-                path,
+    if key is None and known["key"] not in adata.obsm:
+        log.info("%s has no obsm key %r: all cells are encoded by their peaks alone", path, known["key"])
+        return empty
+    name = known["key"] if key is None else key
+    rows, has_n = reference_rows(adata, name, path)
+    fits = rows.shape[1] == empty.shape[1]
+    same, other = _known_again(bundle, adata.obs_names.to_numpy().astype(str)[has_n], rows[has_n]) if fits else (0, 0)
+    if other > same:
+        what = (
+            f"obsm {name!r} of {path} is not the embedding that the model was trained with: {other} of "
+            f"{same + other} cells of the training have other rows in it"
+        )
+        if key is not None:
+            raise InputError(
+                what,
+                "give the embedding of the training, or --ignore-rna; if these are other cells, give them other names",
             )
-            return empty
-        if known["id"] is None:
-            log.warning(
-                "nothing tells whether obsm %r of %s is of the space that the model was trained with; it is taken to "
-                "be (--ignore-rna leaves it out)",
-                known["key"],
-                path,
-            )
-    rows, has_n = reference_rows(adata, key or known["key"], path)
-    if rows.shape[1] != empty.shape[1]:
+        log.warning("%s; all cells are encoded by their peaks alone", what)
+        return empty
+    if other:
+        log.warning(
+            "%d cells have the name of a cell of the training, and another row in obsm %r: taken to be other cells",
+            other,
+            name,
+        )
+    if not same and key is None and reference_id(adata) != known["id"]:
+        log.warning(
+            "obsm %r of %s is not the embedding that the model was trained with: all cells are encoded by their "
+            "peaks alone (--reference-key takes it nevertheless, if it is of the same space)",
+            name,
+            path,
+        )
+        return empty
+    if not same and key is None and known["id"] is None:
+        log.warning(
+            "nothing tells whether obsm %r of %s is of the space that the model was trained with; it is taken to "
+            "be (--ignore-rna leaves it out)",
+            name,
+            path,
+        )
+    if not fits:
         raise InputError(
             f"the reference of {path} has {rows.shape[1]} dimensions, the model's {empty.shape[1]}",
             "give an embedding of the same space, or encode by the peaks alone with --ignore-rna",
         )
     log.info("%d cells are encoded with their RNA, %d by their peaks alone", has_n.sum(), (~has_n).sum())
     return rows
+
+
+def _known_again(bundle: Bundle, cells: np.ndarray, unit_nr: np.ndarray) -> tuple[int, int]:
+    """How many cells of the training have the row that they had then, and how many another one."""
+    if not (bundle.path / KEPT).is_file():
+        return 0, 0
+    _, kept = read_npz(bundle.path / KEPT, "reference")
+    place = pd.Index(kept["cells"]).get_indexer(pd.Index(cells))
+    shared = place >= 0
+    same = int(same_rows(kept["sketch"][place[shared]], sketch(unit_nr[shared])).sum())
+    return same, int(shared.sum()) - same

@@ -33,14 +33,16 @@ class PeakJob:
         Cells x peaks.
     sizes
         Keywords of the network beside ``n_peaks`` and ``omega``.
+    told
+        What the model's ``config.json`` and the plan of a dry run say beside what both models do.
     more
-        Writes further files into the model's folder.
+        Write further files into the model's folder.
     """
 
     data: TrainingData
     sizes: dict[str, Any]
-    more: Callable[[Path], None] | None = None
     told: dict[str, Any] = field(default_factory=dict)
+    more: list[Callable[[Path], None]] = field(default_factory=list)
 
     @property
     def share_p(self) -> np.ndarray:
@@ -125,7 +127,12 @@ def train_on_peaks(
         seed = mixed_seed(options.seed, "init")
         network = kind.create(config, job.share_p, seed=seed, **job.sizes)
         identity = {"covariates": job.data.described["covariates"]} | job.told
-        return training.fit(network, job.data, run, identity, job.more)
+
+        def write_more(folder: Path) -> None:
+            for write in job.more:
+                write(folder)
+
+        return training.fit(network, job.data, run, identity, write_more)
 
 
 def prepare_peaks(

@@ -23,7 +23,7 @@ from scmap_cli.plots.draw import elbow_curve
 from scmap_cli.runtime.logs import log
 from scmap_cli.stages.alignment_search import Trace, trace_alignment
 from scmap_cli.stages.inputs import RnaInput
-from scmap_cli.stages.multiome import reference_id, reference_rows
+from scmap_cli.stages.multiome import keep_reference, reference_id, reference_rows
 from scmap_cli.stages.peak_training import (
     PeakJob,
     PeakOptions,
@@ -130,14 +130,14 @@ def train_sailerx(
             "gamma": 0.0 if config.alignment_weight == "auto" else config.gamma(),
         }
         log.info("%d cells with RNA, %d without; %d chromosomes", has_n.sum(), (~has_n).sum(), len(peaks_c))
-        return PeakJob(job, sizes, told=told)
+        return PeakJob(job, sizes, told, [lambda folder: keep_reference(folder, data.cells, reference, has_n)])
 
     def search(job: PeakJob, target: torch.device) -> None:
         if config.alignment_weight != "auto":
             return
         trace = trace_alignment(config, job, settings, seed, target)
         job.sizes["gamma"] = trace.chosen
-        job.more = lambda folder: _write_trace(folder, trace)
+        job.more.append(lambda folder: _write_trace(folder, trace))
 
     options = PeakOptions(
         input, Path(output), batch_key, layer, settings, seed, device, resume, metrics, force, dry_run
@@ -168,9 +168,9 @@ def _depths(data: RnaInput, has_n: np.ndarray, config: SailerXConfig, path: Path
             f"{path} has no obs column {RNA_DEPTH!r}, and so cells have no weights by depth",
             "add the RNA counts of each cell under this name, or give --depth-weights none",
         )
-    rna_n = np.nan_to_num(number_column(data.adata.obs, RNA_DEPTH, path, RNA_DEPTH))
+    rna_n = number_column(data.adata.obs, RNA_DEPTH, path, RNA_DEPTH)
     if ATAC_DEPTH in data.adata.obs:
-        atac_n = np.nan_to_num(number_column(data.adata.obs, ATAC_DEPTH, path, ATAC_DEPTH))
+        atac_n = number_column(data.adata.obs, ATAC_DEPTH, path, ATAC_DEPTH)
     return rna_n, atac_n
 
 

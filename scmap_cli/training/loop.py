@@ -95,7 +95,9 @@ class Trainer:
     ) -> None:
         self.model, self.store, self.seed = model, store, seed
         self.config = config if isinstance(config, PretrainConfig) else PretrainConfig(**asdict(config))
-        self.train_rows, self.valid_rows = train_rows, valid_rows
+        self.train_rows = train_rows
+        # A loss that looks across the cells of a batch needs a mix of them, and files are often sorted by sample.
+        self.valid_rows = store.order(valid_rows, mixed_seed(seed, "valid"), "shuffle")
         self.ranks = ranks or Ranks()
         self.checkpoint = checkpoint
         self.device = next(model.parameters()).device
@@ -351,7 +353,11 @@ class Trainer:
 
 
 class _SampleOnly(Noise):
-    """Noise that samples the latent variables but drops no units and hides no input: validation sees all there is."""
+    """Noise that samples the latent variables but drops no units and hides no counts: validation sees all there are.
+
+    Rows are chosen as in training, the same ones every epoch: a model of several modalities is judged with and without
+    the one that it may lack.
+    """
 
     hides = False
 
@@ -360,9 +366,6 @@ class _SampleOnly(Noise):
 
     def kept(self, row_m: Tensor, most: float) -> Tensor:
         return torch.ones_like(row_m, dtype=torch.bool)
-
-    def chosen(self, share: float, like: Tensor) -> Tensor:
-        return torch.zeros(len(like), dtype=torch.bool, device=like.device)
 
     def sample(self, total: int, share: float, device: torch.device) -> None:
         return None

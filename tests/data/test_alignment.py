@@ -57,6 +57,22 @@ def test_depths_of_zero() -> None:
         depth_weights(rna, atac, has, "released")
 
 
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -1.0])
+@pytest.mark.parametrize("how", ["robust", "released"])
+def test_a_depth_that_is_no_depth_is_refused_and_not_weighed(bad: float, how: str) -> None:
+    rna, atac = depths()
+    has = np.arange(200) != 7
+    for name, column in (("RNA", rna), ("ATAC", atac)):
+        kept = column[[5, 7]]
+        column[7] = bad
+        assert np.isfinite(depth_weights(rna, atac, has, how)).all()
+        column[5] = bad
+        with pytest.raises(InputError, match=f"1 cells with RNA have an {name} depth .* first cell 6"):
+            depth_weights(rna, atac, has, how)
+        np.testing.assert_array_equal(depth_weights(rna, atac, has, "none"), has)
+        column[[5, 7]] = kept
+
+
 def test_equal_ratios_and_no_weighting_give_ones() -> None:
     rna, _ = depths()
     has = np.arange(200) < 150

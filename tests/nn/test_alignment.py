@@ -80,3 +80,13 @@ def test_lengths_do_not_matter_and_equal_structure_has_no_gap() -> None:
 def test_a_model_without_reference_has_none() -> None:
     mean, unit, weight = made(4)
     assert alignment_gap(mean, unit[:, :0], weight).item() == 0
+
+
+def test_mixed_precision_leaves_the_products_exact() -> None:
+    mean, unit, weight = (part.float() for part in made(40))
+    plain = alignment_gap(mean, unit, weight)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert (mean @ mean.T).dtype == torch.bfloat16
+        mixed = alignment_gap(mean, unit, weight)
+    assert mixed.dtype == torch.float32
+    assert mixed.item() == plain.item()

@@ -92,20 +92,81 @@ def test_types_are_found_with_and_without_rna(made: Made, tmp_path: Path) -> Non
     assert np.abs(bare[has] - z[has]).max() > 0.01
 
 
-def test_a_reference_made_anew_is_not_taken_unasked(
+def changed(made: Made, path: Path, change) -> Made:  # type: ignore[no-untyped-def]
+    """The data after ``change``, beside the model."""
+    data = anndata.read_h5ad(made.data)
+    change(data)
+    write_h5ad(data, path)
+    return Made(path, made.model)
+
+
+def turned(data: anndata.AnnData) -> None:
+    """The reference of another space: the first dimension changes its sign."""
+    data.obsm["X_rna"] = data.obsm["X_rna"] * np.where(np.arange(data.obsm["X_rna"].shape[1]) == 0, -1, 1)
+
+
+def test_cells_of_the_training_tell_whether_a_reference_is_of_its_space(
     made: Made, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    data = anndata.read_h5ad(made.data)
-    data.uns["scmap_reference"] = "sha256:other"
-    write_h5ad(data, tmp_path / "other.h5ad")
-    other = Made(tmp_path / "other.h5ad", made.model)
-    np.testing.assert_array_equal(embedded(other, tmp_path), embedded(made, tmp_path, ignore_rna=True))
+    whole, bare = embedded(made, tmp_path), embedded(made, tmp_path, ignore_rna=True)
+
+    def rounded(data: anndata.AnnData) -> None:
+        data.uns["scmap_reference"] = "sha256:other"
+        data.obsm["X_rna"] = 3 * data.obsm["X_rna"].astype(np.float16).astype(np.float64)
+
+    # The same rows but for rounding and length, whatever the digest of the file says.
+    np.testing.assert_allclose(embedded(changed(made, tmp_path / "r.h5ad", rounded), tmp_path), whole, atol=0.02)
+    assert "not the embedding" not in caplog.text
+    # The digest in the file is that of the training, and its rows are not.
+    other = changed(made, tmp_path / "turned.h5ad", turned)
+    np.testing.assert_array_equal(embedded(other, tmp_path), bare)
+    assert "144 of 144 cells of the training have other rows" in caplog.text
+    with pytest.raises(InputError, match="144 of 144 cells of the training have other rows"):
+        embedded(other, tmp_path, reference_key="X_rna")
+
+    def few(data: anndata.AnnData) -> None:
+        data.obsm["X_rna"][np.flatnonzero(data.obs["has_rna"])[:3]] *= -1
+
+    embedded(changed(made, tmp_path / "few.h5ad", few), tmp_path)
+    assert "3 cells have the name of a cell of the training" in caplog.text
+
+
+def test_of_other_cells_the_digest_or_the_user_tells_it(
+    made: Made, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    whole, bare = embedded(made, tmp_path), embedded(made, tmp_path, ignore_rna=True)
+
+    def renamed(data: anndata.AnnData) -> None:
+        data.obs_names = "new-" + data.obs_names
+
+    def anew(data: anndata.AnnData) -> None:
+        renamed(data)
+        data.uns["scmap_reference"] = "sha256:other"
+
+    np.testing.assert_array_equal(embedded(changed(made, tmp_path / "n.h5ad", renamed), tmp_path), whole)
+    other = changed(made, tmp_path / "a.h5ad", anew)
+    assert "not the embedding" not in caplog.text
+    np.testing.assert_array_equal(embedded(other, tmp_path), bare)
     assert "is not the embedding that the model was trained with" in caplog.text
-    np.testing.assert_array_equal(embedded(other, tmp_path, reference_key="X_rna"), embedded(made, tmp_path))
-    del data.obsm["X_rna"]
-    write_h5ad(data, tmp_path / "none.h5ad")
-    bare = embedded(Made(tmp_path / "none.h5ad", made.model), tmp_path)
-    np.testing.assert_array_equal(bare, embedded(made, tmp_path, ignore_rna=True))
+    np.testing.assert_array_equal(embedded(other, tmp_path, reference_key="X_rna"), whole)
+    none = changed(made, tmp_path / "none.h5ad", lambda data: data.obsm.pop("X_rna"))
+    np.testing.assert_array_equal(embedded(none, tmp_path), bare)
+
+
+def test_a_file_of_another_origin_is_known_by_its_cells_alone(
+    tmp_path: Path, made: Made, caplog: pytest.LogCaptureFixture
+) -> None:
+    own = changed(made, tmp_path / "own.h5ad", lambda data: data.uns.pop("scmap_reference"))
+    train_sailerx(own.data, tmp_path / "model", model_options=SMALL, train_options=SHORT | {"epochs": 1})
+    own = Made(own.data, tmp_path / "model")
+    whole = embedded(own, tmp_path)
+    assert "nothing tells whether" not in caplog.text
+    np.testing.assert_array_equal(
+        embedded(changed(own, tmp_path / "t.h5ad", turned), tmp_path), embedded(own, tmp_path, ignore_rna=True)
+    )
+    (own.model / "reference.npz").unlink()
+    np.testing.assert_array_equal(embedded(own, tmp_path), whole)
+    assert "nothing tells whether" in caplog.text
 
 
 def test_imputing_takes_the_rna_too(made: Made, tmp_path: Path) -> None:
@@ -135,7 +196,26 @@ def test_the_encoder_of_the_thesis_takes_no_reference(tmp_path: Path) -> None:
     train_sailerx(data, tmp_path / "model", model_options=options, train_options=SHORT | {"epochs": 2})
     one = Made(data, tmp_path / "model")
     assert not [name for name in load_bundle(one.model).tensors if name.startswith("reference.")]
-    np.testing.assert_array_equal(embedded(one, tmp_path), embedded(one, tmp_path, ignore_rna=True))
+    whole = embedded(one, tmp_path)
+    np.testing.assert_array_equal(whole, embedded(one, tmp_path, ignore_rna=True))
+    # It is not even looked at: one that nothing could be made of does no harm.
+    spoilt = changed(
+        one, tmp_path / "s.h5ad", lambda adata: adata.obsm.__setitem__("X_rna", np.full((CELLS, 3), np.inf))
+    )
+    np.testing.assert_array_equal(embedded(spoilt, tmp_path), whole)
+
+
+def test_a_missing_depth_is_refused(made: Made, tmp_path: Path) -> None:
+    for key, what in (("atac_depth", "ATAC"), ("rna_depth", "RNA")):
+
+        def gap(adata: anndata.AnnData, key: str = key) -> None:
+            column = adata.obs[key].to_numpy(dtype=np.float64, copy=True)
+            column[np.flatnonzero(adata.obs["has_rna"])[:2]] = np.nan
+            adata.obs[key] = column
+
+        bad = changed(made, tmp_path / f"{key}.h5ad", gap)
+        with pytest.raises(InputError, match=f"2 cells with RNA have an {what} depth that is missing"):
+            train_sailerx(bad.data, tmp_path / "m", model_options=SMALL)
 
 
 def test_the_same_run_gives_the_same_bytes_and_unsorted_peaks_the_same_model(made: Made, tmp_path: Path) -> None:
@@ -165,10 +245,28 @@ def test_the_elbow_is_found_and_drawn(tmp_path: Path, monkeypatch: pytest.Monkey
 
 @pytest.mark.parametrize(
     ("gaps", "expected"),
-    [([1.0, 0.5, 0.09, 0.05, 0.0], 2.0), ([1.0, 0.0, 0.02, 0.0, 0.01], 1.0), ([0.3, 0.3, 0.3, 0.3, 0.3], 0.0)],
+    [
+        ([1.0, 0.5, 0.09, 0.05, 0.0], 2.0),
+        ([1.0, 0.0, 0.02, 0.0, 0.01], 1.0),
+        ([0.3, 0.3, 0.3, 0.3, 0.3], None),
+        ([0.3, 0.4, 0.3, 0.5, 0.6], None),
+    ],
 )
-def test_the_elbow_of_known_curves(gaps: list[float], expected: float) -> None:
+def test_the_elbow_of_known_curves_is_never_the_weight_0(gaps: list[float], expected: float | None) -> None:
     assert alignment_search.elbow([0.0, 1.0, 2.0, 3.0, 4.0], gaps) == expected
+
+
+def test_trials_without_an_effect_leave_the_default(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(alignment_search, "EPOCHS", 1)
+    monkeypatch.setattr(alignment_search, "GRID", (0.0, 0.0))
+    options = SMALL | {"alignment_weight": "auto"}
+    train_sailerx(
+        write(tmp_path / "m.h5ad"), tmp_path / "m", model_options=options, train_options=SHORT | {"epochs": 1}
+    )
+    assert load_bundle(tmp_path / "m").config["structure"]["gamma"] == 60000
+    assert "no alignment weight lowers the alignment" in caplog.text
 
 
 def test_bad_inputs(made: Made, tmp_path: Path) -> None:

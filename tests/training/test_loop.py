@@ -12,7 +12,7 @@ from scmap_cli.errors import DivergedError, InputError, StoppedError, UsageError
 from scmap_cli.models.expimap import ExpiMapConfig
 from scmap_cli.training.checkpoint import Checkpoint
 from scmap_cli.training.distributed import Ranks
-from scmap_cli.training.loop import Trainer
+from scmap_cli.training.loop import Trainer, _SampleOnly
 
 
 def stop_after(trainer: Trainer, steps: int, number: int = signal.SIGTERM) -> None:
@@ -188,6 +188,22 @@ def test_training_without_validation_keeps_the_last_weights(case) -> None:
     result = trainer.fit()
     assert result.best_epoch == 2
     assert "valid_loss" not in result.history[0]
+
+
+def test_validation_batches_are_a_mix_that_stays(case) -> None:
+    a, b = case.trainer(), case.trainer()
+    assert sorted(a.valid_rows) != list(a.valid_rows)
+    assert list(a.valid_rows) == list(b.valid_rows)
+    a.model.most_cells = 7
+    assert a.validate() == a.validate()
+
+
+def test_validation_hides_a_modality_and_no_counts() -> None:
+    x = torch.zeros(400, 3)
+    chosen = [_SampleOnly(5, 400, 0, x.device).chosen(0.3, x) for _ in range(2)]
+    assert torch.equal(*chosen)
+    assert 0.2 < chosen[0].float().mean() < 0.4
+    assert _SampleOnly(5, 400, 0, x.device).kept(torch.arange(400), 0.9).all()
 
 
 def test_no_epoch_of_the_annealing_is_the_best(case) -> None:
