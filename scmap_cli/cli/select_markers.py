@@ -68,7 +68,13 @@ def verb(
     k: Annotated[int, typer.Option("-k", metavar="N", help="Number of genes.", rich_help_panel="Choice")] = 50,
     method: Annotated[
         str | None,
-        typer.Option("--method", metavar="NAME", help="How to choose; see Methods below.", rich_help_panel="Choice"),
+        typer.Option(
+            "--method",
+            metavar="NAME",
+            show_default="markermap",
+            help="How to choose; see Methods below.",
+            rich_help_panel="Choice",
+        ),
     ] = None,
     as_published: o.AsPublished = False,
     splits: Annotated[

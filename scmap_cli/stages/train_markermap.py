@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from scmap_cli.config import TrainConfig, as_dict, build
+from scmap_cli.data.splits import validation_split
 from scmap_cli.errors import UsageError
 from scmap_cli.io.atomic import check_output, write_json
 from scmap_cli.io.bundle import MARKERS, write_table
@@ -19,7 +20,7 @@ from scmap_cli.registry import get_selector
 from scmap_cli.runtime import provenance
 from scmap_cli.runtime.logs import log
 from scmap_cli.stages.inputs import SINGLE, plain_records
-from scmap_cli.stages.marker_model import DEFAULTS, held_out, make_network, selection
+from scmap_cli.stages.marker_model import DEFAULTS, make_network, selection
 from scmap_cli.stages.marker_tables import COLUMNS
 from scmap_cli.stages.model_dir import Training, TrainingData, check_target
 from scmap_cli.stages.panel import Panel, check_forced, load_panel, training_cells
@@ -133,7 +134,7 @@ def train_markermap(
         check_forced(panel, config.k, **forced)
         spec = get_selector("markermap-unsupervised" if config.mode == "unsupervised" else "markermap")
         check_data(spec, data, config.k, data.n_genes - len(forced["forced_out"]))
-        held = held_out(data, settings.validation_share, seed)
+        held = validation_split(data.strata, settings.validation_share, seed)
         plan = _plan(data, held, config, settings.epochs, settings.batch_size, str(target))
         log.info(
             "%d cells (%d for validation) x %d genes, %d labels, %d %s markers, up to %d epochs on %s",
@@ -155,7 +156,7 @@ def train_markermap(
             counts=data.counts,
             genes=panel.genes,
             cells=panel.source.cells[panel.kept][cells],
-            codes=np.zeros(len(held), dtype=np.int64) if data.codes is None else data.codes,
+            codes=data.strata,
             conditions=list(data.classes) or [SINGLE],
             held=held,
             names=[f"z{i + 1}" for i in range(config.latent)],
