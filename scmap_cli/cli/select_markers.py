@@ -66,7 +66,13 @@ def verb(
     k: m.K = 50,
     method: Annotated[
         str | None,
-        typer.Option("--method", metavar="NAME", help="How to choose; see Methods below.", rich_help_panel=m.GENES),
+        typer.Option(
+            "--method",
+            metavar="NAME",
+            show_default="markermap",
+            help="How to choose; see Methods below.",
+            rich_help_panel=m.GENES,
+        ),
     ] = None,
     as_published: m.AsPublished = False,
     splits: Annotated[

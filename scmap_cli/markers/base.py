@@ -58,6 +58,11 @@ class MarkerData:
             raise InputError("this method needs labels", "name their column with --label-key")
         return self.codes
 
+    @property
+    def strata(self) -> np.ndarray:
+        """(n,) int64 class of each cell, one class for all without labels."""
+        return np.zeros(self.counts.shape[0], dtype=np.int64) if self.codes is None else self.codes
+
     @cached_property
     def scaled(self) -> np.ndarray:
         """(n, g) float32, ``log1p`` scaled over these cells and clipped at 10; dense, made on first use."""

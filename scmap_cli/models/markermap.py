@@ -63,8 +63,9 @@ MODES = ("supervised", "unsupervised", "joint")
 _MIN_VARIANCE = 1e-4
 # Natural logarithms between which the variance of a scaled gene is taken to lie.
 _LOG_VARIANCE = 6.0
-# Genes with less of the relaxed mask than this are left out of a step: their values are as good as zeros.
-_LEAST = 1e-4
+# A gene with less of the relaxed mask than this share of an even one, k / g, is left out of a step: together such genes
+# hold less than this share of the mask, whatever k and g are.
+_LEAST = 0.01
 
 
 @dataclass(frozen=True)
@@ -286,14 +287,17 @@ class MarkerMap(ScmapModel):
     def _class_loss(self, x_na: Tensor, mask_a: Tensor | None, mean_nz: Tensor, batch: Batch) -> dict[str, Tensor]:
         parts = {"class": nnf.cross_entropy(self.classifier(mean_nz).to(self.dtype), batch.condition_n)}
         if self.config.direct_share > 0:
-            parts["neighbours"] = neighbour_loss(x_na, mask_a, self.log_reach, batch.condition_n)
+            # Distances of like cells are small differences of large numbers: bf16 has no digits for them.
+            with torch.autocast(x_na.device.type, enabled=False):
+                parts["neighbours"] = neighbour_loss(x_na, mask_a, self.log_reach, batch.condition_n)
         return parts
 
     def _reconstruction(
         self, x_ng: Tensor, x_na: Tensor, mask_a: Tensor | None, posterior: Posterior, batch: Batch
     ) -> dict[str, Tensor]:
         config, z_nz, genes_s = self.config, posterior.mean_nz, None
-        if batch.noise is not None:
+        # Validation, whose progress is infinite, is as inference: the mean of the latent variables, and all genes.
+        if batch.noise is not None and math.isfinite(batch.progress):
             z_nz = z_nz + posterior.var_nz.sqrt() * batch.noise.normal(z_nz)
             if mask_a is not None:
                 genes_s = batch.noise.sample(batch.g, config.gene_share, z_nz.device)
@@ -303,7 +307,8 @@ class MarkerMap(ScmapModel):
         kl = gaussian_kl(posterior.mean_nz, posterior.var_nz).mean() * (whole / batch.g)
         parts = {"kl": kl}
         if config.direct_share > 0:
-            parts["ridge"] = whole * ridge_loss(x_na, mask_a, self.log_ridge, target_ns)
+            with torch.autocast(x_na.device.type, enabled=False):
+                parts["ridge"] = whole * ridge_loss(x_na, mask_a, self.log_ridge, target_ns)
         if config.rebuild_by == "gaussian":
             return parts | {"recon": whole * self._nll(error_ns, z_nz, genes_s).mean()}
         parts["recon"] = 0.5 * whole * error_ns.square().mean()
@@ -338,7 +343,7 @@ class MarkerMap(ScmapModel):
         x_ng = self._values(batch) if alpha > 0 or (soft and config.logits == "network") else None
         if noise is not None:
             mask_g = self.choice(x_ng, noise, config.k, self.temperature(batch.progress))
-            genes_a = (mask_g.detach() > _LEAST).nonzero()[:, 0]
+            genes_a = (mask_g.detach() > _LEAST * config.k / batch.g).nonzero()[:, 0]
             mask_a, cost = mask_g[genes_a], (mask_g * self.cost_g).sum() / config.k
         else:
             genes_a = self.markers()

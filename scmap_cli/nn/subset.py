@@ -141,7 +141,8 @@ def masked_product(x_na: Tensor, mask_a: Tensor, weight_ah: Tensor) -> Tensor:
     """``(x * mask) @ weight``, (n, h).
 
     The gradients in mask and weight come from one product, ``x.T @ grad``, so that choosing among the columns costs
-    no more than a layer whose input is given.
+    no more than a layer whose input is given. Under autocast both products are of its type, and the gradients of the
+    types of mask and weight.
     """
     result: Tensor = _MaskedProduct.apply(x_na, mask_a, weight_ah)
     return result
@@ -156,5 +157,5 @@ class _MaskedProduct(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad_nh: Tensor) -> tuple[None, Tensor, Tensor]:
         x_na, mask_a, weight_ah = ctx.saved_tensors
-        grad_ah = x_na.T @ grad_nh
+        grad_ah = (x_na.to(grad_nh.dtype).T @ grad_nh).to(weight_ah.dtype)
         return None, (weight_ah * grad_ah).sum(1), mask_a[:, None] * grad_ah

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,6 @@ import numpy as np
 from scmap_cli.config import TrainConfig, build
 from scmap_cli.data.batches import CsrStore
 from scmap_cli.data.scaling import fit_scaling
-from scmap_cli.data.splits import validation_split
 from scmap_cli.errors import UsageError
 from scmap_cli.io.bundle import MARKERS, load_bundle, read_table
 from scmap_cli.markers.base import MarkerData, Selection, best_for_classes
@@ -35,14 +35,6 @@ DEFAULTS = {
 
 PUBLISHED: dict[str, Any] = {"direct_share": 0.0, "rebuild_by": "gaussian", "loss_scale": "sum", "width": 256}
 """The paper's loss and width."""
-
-
-def held_out(data: MarkerData, share: float, seed: int) -> np.ndarray:
-    """(n,) bool cells for validation: those that the data name, else a stratified share."""
-    if data.held.any():
-        return data.held
-    codes = np.zeros(len(data.held), dtype=np.int64) if data.codes is None else data.codes
-    return validation_split(codes, share, seed)
 
 
 def make_network(
@@ -113,15 +105,20 @@ def read_selection(folder: Path, panel: Panel) -> Selection:
 
 
 def _select(mode: str, data: MarkerData, k: int, seed: int, as_published: bool) -> Selection:
+    """Train until the genes are fixed, which is all that is asked for here.
+
+    Validation cells would only say when the networks, which by then see the chosen genes alone, are trained enough. So
+    all cells take part in the choice, as with the other selectors: it is that of ``train markermap
+    --validation-share 0``.
+    """
     options: Mapping[str, Any] = {"k": k, "mode": mode} | (PUBLISHED if as_published else {})
     config = build(MarkerMapConfig, options, where="[model]")
-    settings = build(TrainConfig, DEFAULTS, where="[train]")
-    held = held_out(data, settings.validation_share, seed)
-    network = make_network(data, held, config, seed)
-    codes = np.zeros(len(held), dtype=np.int64) if data.codes is None else data.codes
-    store = CsrStore(data.counts, codes)
-    rows = np.flatnonzero(~held), np.flatnonzero(held)
-    Trainer(network, store, *rows, replace(settings, checkpoint_minutes=1e9), seed=seed).fit()
+    settings = build(TrainConfig, DEFAULTS, {"checkpoint_minutes": 1e9}, where="[train]")
+    network = make_network(data, np.zeros(len(data.held), dtype=bool), config, seed)
+    rows = np.arange(len(data.strata)), np.zeros(0, dtype=np.int64)
+    trainer = Trainer(network, CsrStore(data.counts, data.strata), *rows, settings, seed=seed)
+    trainer.config = replace(trainer.config, epochs=math.ceil(network.anneal_epochs))
+    trainer.fit()
     return selection(network, data)
 
 

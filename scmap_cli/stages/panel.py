@@ -209,12 +209,12 @@ class Fold:
 
     def confusions(self, genes: np.ndarray, train_codes: np.ndarray | None = None) -> dict[str, np.ndarray]:
         """Confusion matrix on the test cells by classifier, trained with other class codes where given."""
-        train, test = self.scaled
+        train, test = (self.scaling.apply(self.panel.log1p[cells], genes) for cells in (self.train, self.test))
         own = self.panel.strata
         codes = own[self.train] if train_codes is None else train_codes
         found = {}
         for classifier in scores.CLASSIFIERS:
-            predicted = scores.predict(train[:, genes], codes, test[:, genes], classifier, self.seed)
+            predicted = scores.predict(train, codes, test, classifier, self.seed)
             found[classifier] = scores.confusion(own[self.test], predicted, len(self.panel.classes))
         return found
 

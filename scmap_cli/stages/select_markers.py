@@ -80,7 +80,7 @@ def select_markers(
     k
         Number of genes.
     method
-        Name in :data:`scmap_cli.registry.SELECTORS`.
+        Name in :data:`scmap_cli.registry.SELECTORS`, ``markermap`` by default.
     label_key, exclude_labels
         ``obs`` column of the classes, and classes whose cells are left out.
     mode
@@ -155,8 +155,7 @@ def select_markers(
         given = {"--method": method, "--mode": mode, "--force-in": force_in, "--force-out": force_out, **of_model}
         _refuse({**given, "--splits": splits, "--train-cells": train_cells}, "with --model, which has its markers")
         method, k = "markermap", int(read_config(model)["model_config"].get("k", 0))
-    if method is None:
-        raise UsageError("no method is named", "name one with --method, or several with --benchmark")
+    method = "markermap" if method is None else method
     if mode is not None:
         method = _of_mode(method, mode)
     spec = get_selector(method)

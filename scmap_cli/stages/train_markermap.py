@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from scmap_cli.config import TrainConfig, build
+from scmap_cli.data.splits import validation_split
 from scmap_cli.errors import UsageError
 from scmap_cli.io.bundle import MARKERS, write_table
 from scmap_cli.io.text import read_numbers
@@ -17,7 +18,7 @@ from scmap_cli.models.markermap import MarkerMap, MarkerMapConfig
 from scmap_cli.registry import get_selector
 from scmap_cli.runtime.logs import log
 from scmap_cli.stages.inputs import SINGLE, plain_records
-from scmap_cli.stages.marker_model import DEFAULTS, held_out, make_network, selection
+from scmap_cli.stages.marker_model import DEFAULTS, make_network, selection
 from scmap_cli.stages.marker_tables import COLUMNS
 from scmap_cli.stages.model_dir import Training, TrainingData
 from scmap_cli.stages.panel import Panel, check_forced, load_panel, training_cells
@@ -113,7 +114,7 @@ def train_markermap(
         check_forced(panel, config.k, **forced)
         spec = get_selector("markermap-unsupervised" if config.mode == "unsupervised" else "markermap")
         check_data(spec, data, config.k, data.n_genes - len(forced["forced_out"]))
-        held = held_out(data, settings.validation_share, seed)
+        held = validation_split(data.strata, settings.validation_share, seed)
         plan = _plan(data, held, training)
         log.info(
             "%d cells (%d for validation) x %d genes, %d labels, %d %s markers, up to %d epochs on %s",
@@ -135,7 +136,7 @@ def train_markermap(
             counts=data.counts,
             genes=panel.genes,
             cells=panel.source.cells[panel.kept][cells],
-            codes=np.zeros(len(held), dtype=np.int64) if data.codes is None else data.codes,
+            codes=data.strata,
             conditions=list(data.classes) or [SINGLE],
             held=held,
             names=[f"z{i + 1}" for i in range(config.latent)],

@@ -15,8 +15,12 @@ from scmap_cli.data.simulation import simulate_rna_data
 from scmap_cli.errors import InputError, OutputExistsError, UsageError
 from scmap_cli.io.h5ad import write_h5ad
 from scmap_cli.io.npz import read_npz
+from scmap_cli.markers.base import run_selector
+from scmap_cli.registry import get_selector
+from scmap_cli.stages import marker_model
 from scmap_cli.stages.embed import embed
 from scmap_cli.stages.impute import impute
+from scmap_cli.stages.panel import load_panel
 from scmap_cli.stages.select_markers import select_markers
 from scmap_cli.stages.train_markermap import train_markermap
 
@@ -129,6 +133,17 @@ def test_select_markers_trains_the_same_model(counts, tmp_path):
     assert (tmp_path / "two" / "model.safetensors").read_bytes() == (
         tmp_path / "one" / "model.safetensors"
     ).read_bytes()
+
+
+def test_the_selector_gives_the_genes_of_the_whole_training(counts, tmp_path, monkeypatch):
+    whole = train_markermap(
+        counts, tmp_path / "model", label_key="cell_type", model_options={"k": 10}, device="cpu",
+        train_options={**QUICK, "validation_share": 0.0},
+    )  # fmt: skip
+    monkeypatch.setattr(marker_model, "DEFAULTS", marker_model.DEFAULTS | QUICK)
+    panel = load_panel(counts, label_key="cell_type")
+    found = run_selector(get_selector("markermap"), panel.data(np.ones(400, dtype=bool)), 10, seed=0)
+    assert panel.genes[found.genes].tolist() == whole["genes_chosen"]
 
 
 def test_forced_genes(counts, tmp_path):

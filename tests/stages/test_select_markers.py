@@ -135,7 +135,7 @@ def test_cells_without_a_label_and_excluded_ones(tmp_path):
 
 
 BAD = [
-    ({"method": None}, UsageError, "no method is named"),
+    ({"method": None, "label_key": None}, UsageError, "the supervised mode needs labels"),
     ({"method": "t-tset"}, UsageError, "unknown method"),
     ({"k": 0}, UsageError, "-k must be at least 1"),
     ({"k": 61}, InputError, "61 genes are wanted of 60"),
