@@ -178,7 +178,7 @@ class Expresser(ScmapModel):
         n_genes
             Size of the vocabulary.
         mean_genes
-            Mean number of expressed genes of a training cell, at most ``max_genes``.
+            Mean number of genes of a training cell in a step: of each at most ``max_genes``.
         mean_value
             Mean of the expressed values (log1p CP10k), at which predictions start.
         seed
