@@ -12,6 +12,10 @@ MAGIC_LAYER = "magic"
 WITHHELD_LAYER = "scmap_withheld"
 """Layer written by ``evaluate imputation --withhold``: 1 where an expressed entry was hidden."""
 
+WITHHELD_RECORD = "scmap_withheld"
+"""``uns`` of that file and of what is imputed from it: one JSON string with the share, the seed and the digest of the
+entries."""
+
 PROGRAMS_VARM = "scmap_programs"
 """``varm``: genes x programs membership, CSC of 0/1."""
 

@@ -167,7 +167,9 @@ def verb(
     compile: Annotated[
         bool,
         typer.Option(
-            "--compile", help="Let torch compile the layers (needs a C++ compiler).", rich_help_panel=o.TRAINING
+            "--compile",
+            help="Compile the feed-forward half of each layer, attention is fused anyway (needs a C++ compiler).",
+            rich_help_panel=o.TRAINING,
         ),
     ] = False,
     checkpoint_minutes: t.CheckpointMinutes = 7.0,

@@ -254,6 +254,12 @@ def log1p_cp10k(matrix: sp.csr_matrix, target_sum: float = 1e4, totals: np.ndarr
     return result
 
 
+def by_total(values: np.ndarray, own: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """log1p CP10k by the total ``own`` as it is by ``wanted``: log1p(expm1(value) own / wanted); 0 where ``own`` is."""
+    found: np.ndarray = np.log1p(np.expm1(values) * (own / np.maximum(wanted, 1.0)))
+    return found
+
+
 def binarised(counts: sp.csr_matrix) -> sp.csr_matrix:
     """1 wherever a count is above 0, int16, without stored zeros."""
     opened = sp.csr_matrix((counts.data > 0, counts.indices, counts.indptr), shape=counts.shape, dtype=np.int16)

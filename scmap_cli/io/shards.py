@@ -141,8 +141,7 @@ class Corpus:
         if not fits:
             raise InputError(f"{self.path / part.name} does not fit the manifest of its corpus", _AGAIN)
         cell = arrays.pop("cell", None)
-        told = None if cell is None else cell.tobytes().decode("utf-8").split("\n")[: part.cells]
-        return Cells(**arrays, names=told)
+        return Cells(**arrays, names=None if cell is None else names_of(cell, part.cells))
 
     def columns(self, number: int, *names: str) -> dict[str, np.ndarray]:
         """Some arrays of a part by name, not checked against each other.
@@ -175,6 +174,11 @@ class Corpus:
         """SHA-256 of genes, studies and the parts' own digests: equal for corpora of equal content."""
         text = json.dumps([self.genes.tolist(), self.studies, [asdict(part) for part in self.parts]])
         return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
+
+
+def names_of(cell: np.ndarray, cells: int) -> list[str]:
+    """The names in the array ``cell`` of a part."""
+    return cell.tobytes().decode("utf-8").split("\n")[:cells]
 
 
 def building(path: Path) -> Path:

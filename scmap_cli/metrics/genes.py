@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from scmap_cli.metrics.withheld import correlation
+
 SPLITS = ("random", "gene-disjoint")
 _TEST_SHARE = 0.2
 _FOLDS, _REPEATS = 5, 5
@@ -114,15 +116,8 @@ def regress(table_gd: np.ndarray, score_g: np.ndarray, seed: int) -> dict[str, A
     folds = []
     for train, test in KFold(_FOLDS, shuffle=True, random_state=seed).split(table_gd):
         predicted[test] = LinearRegression().fit(table_gd[train], score_g[train]).predict(table_gd[test])
-        folds.append(pearson(predicted[test], score_g[test]))
-    return {"pearson": pearson(predicted, score_g), "folds": folds, "genes": len(score_g)}
-
-
-def pearson(a: np.ndarray, b: np.ndarray) -> float:
-    """Pearson's correlation; 0 where one of the two is constant."""
-    a, b = a - a.mean(), b - b.mean()
-    size = float(np.sqrt((a**2).sum() * (b**2).sum()))
-    return float((a * b).sum() / size) if size > 1e-12 else 0.0
+        folds.append(correlation(predicted[test], score_g[test]))
+    return {"pearson": correlation(predicted, score_g), "folds": folds, "genes": len(score_g)}
 
 
 def classify(table_gd: np.ndarray, listed_g: np.ndarray, seed: int) -> dict[str, Any]:

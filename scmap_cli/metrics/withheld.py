@@ -6,6 +6,7 @@ sees, its normalisation included: truth and predictions are log1p of counts per 
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,6 +31,8 @@ class Withheld:
         float64 log1p of counts per 10,000 observed counts, withheld or not.
     cell_m, gene_m
         Where they are.
+    total_n
+        (n,) observed counts of each cell.
     shape
         Cells and genes.
     """
@@ -38,28 +41,65 @@ class Withheld:
     value_m: np.ndarray
     cell_m: np.ndarray
     gene_m: np.ndarray
+    total_n: np.ndarray
     shape: tuple[int, int]
 
 
-def withhold(counts: sparse.csr_matrix, share: float, seed: int) -> Withheld:
+def withhold(counts: sparse.csr_matrix, share: float, seed: int, cells: np.ndarray, genes: np.ndarray) -> Withheld:
     """Hide each expressed entry with probability ``share``; every cell keeps at least one.
+
+    Whether an entry is hidden depends on the seed and the names of its cell and gene (and, for the one that is kept, on
+    what else the cell expresses), not on where it is in the file or on other cells.
 
     Parameters
     ----------
     counts
         (n, g) CSR of counts, sorted indices.
     share, seed
-        Share and seed; the same matrix and seed hide the same entries.
+        Share and seed.
+    cells, genes
+        (n,) and (g,) names.
     """
-    rng = np.random.default_rng(seed)
-    drawn_m = rng.random(counts.nnz)
     cell_m = np.repeat(np.arange(counts.shape[0]), np.diff(counts.indptr))
+    gene_m = counts.indices.astype(np.int64)
+    drawn_m = _uniform(_codes(cells, seed)[cell_m] + _codes(genes, seed)[gene_m])
     highest_n = np.full(counts.shape[0], -1.0)
     np.maximum.at(highest_n, cell_m, drawn_m)
     hidden_m = (drawn_m < share) & (drawn_m != highest_n[cell_m])
     total_n = np.bincount(cell_m, weights=counts.data * ~hidden_m, minlength=counts.shape[0])
     value_m = np.log1p(counts.data.astype(np.float64) * 1e4 / np.maximum(total_n, 1.0)[cell_m])
-    return Withheld(hidden_m, value_m, cell_m, counts.indices.astype(np.int64), (counts.shape[0], counts.shape[1]))
+    return Withheld(hidden_m, value_m, cell_m, gene_m, total_n, (counts.shape[0], counts.shape[1]))
+
+
+def _codes(names: np.ndarray, seed: int) -> np.ndarray:
+    """(n,) uint64: a hash of each name and the seed."""
+    key = str(seed).encode()
+    found = (hashlib.blake2b(name.encode(), digest_size=8, key=key).digest() for name in names.tolist())
+    return np.frombuffer(b"".join(found), dtype="<u8")
+
+
+def _uniform(state_m: np.ndarray) -> np.ndarray:
+    """Numbers in [0, 1) from sums of hashes, by the last steps of splitmix64."""
+    state_m = (state_m ^ (state_m >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    state_m = (state_m ^ (state_m >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    found: np.ndarray = ((state_m ^ (state_m >> np.uint64(31))) >> np.uint64(11)) * 2.0**-53
+    return found
+
+
+def digest(counts: sparse.csr_matrix, split: Withheld, cells: np.ndarray, genes: np.ndarray) -> str:
+    """SHA-256 of the withheld entries, their counts and the observed totals, whatever the order of cells and genes."""
+    hidden_m = split.hidden_m
+    by_cell, by_gene = np.argsort(cells), np.argsort(genes)
+    cell_q, gene_q = np.argsort(by_cell)[split.cell_m[hidden_m]], np.argsort(by_gene)[split.gene_m[hidden_m]]
+    order = np.lexsort((gene_q, cell_q))
+    total = hashlib.sha256()
+    for names in (cells[by_cell], genes[by_gene]):
+        total.update("\n".join([*names.tolist(), ""]).encode())
+    for values in (cell_q[order], gene_q[order]):
+        total.update(values.astype("<i8").tobytes())
+    for numbers in (counts.data[hidden_m][order], split.total_n[by_cell]):
+        total.update(numbers.astype("<f8").tobytes())
+    return f"sha256:{total.hexdigest()}"
 
 
 def gene_means(value_m: np.ndarray, gene_m: np.ndarray, genes: int) -> np.ndarray:

@@ -56,10 +56,11 @@ from scipy import sparse
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
+from scmap_cli.data.masks import BINNINGS, Draw, bins_of, draw_masks, observe
 from scmap_cli.data.tokens import MemoryRows, TokenBatch, TokenStore
 from scmap_cli.errors import UsageError
 from scmap_cli.models.base import LossOutput, Posterior, ScmapModel
-from scmap_cli.nn.attention import Block, edges_of, packed_attention
+from scmap_cli.nn.attention import Block, packed_attention
 from scmap_cli.nn.noise import Noise
 
 PRESETS: dict[str, dict[str, int]] = {
@@ -67,8 +68,6 @@ PRESETS: dict[str, dict[str, int]] = {
     "thesis": {"width": 200, "layers": 12, "heads": 4},
     "wide": {"width": 256, "layers": 12, "heads": 4},
 }
-BINNINGS = ("width", "quantile")
-_TARGET = 1e4
 
 
 @dataclass(frozen=True)
@@ -130,23 +129,6 @@ class ExpresserConfig:
             raise UsageError(f"max_genes {self.max_genes} must be at least 2: one to observe and one to mask")
 
 
-@dataclass(frozen=True)
-class _Draw:
-    """Masks of s draws over the t tokens of n cells, and what the observed genes tell.
-
-    ``masked_q`` and ``observed_o`` are positions in the (s, t) table, by draw and cell, with the edges of their s n
-    sequences; ``value_st`` is log1p CP10k, ``largest_sn`` the largest observed value.
-    """
-
-    masked_q: Tensor
-    observed_o: Tensor
-    masked_edges: Tensor
-    observed_edges: Tensor
-    value_st: Tensor
-    largest_sn: Tensor
-    mask_st: Tensor
-
-
 class Expresser(ScmapModel):
     """The Expression Transformer; see the module for the equations.
 
@@ -196,7 +178,7 @@ class Expresser(ScmapModel):
         n_genes
             Size of the vocabulary.
         mean_genes
-            Mean number of expressed genes of a training cell, at most ``max_genes``.
+            Mean number of genes of a training cell in a step: of each at most ``max_genes``.
         mean_value
             Mean of the expressed values (log1p CP10k), at which predictions start.
         seed
@@ -228,7 +210,7 @@ class Expresser(ScmapModel):
         return TokenStore(MemoryRows(counts), condition_n, dtype)
 
     def compile_parts(self, backend: str = "inductor") -> None:
-        """Norms and linear layers of the blocks are compiled; lengths differ by batch."""
+        """The second half of every layer is compiled; attention stays the fused kernel that it is."""
         for module in self.modules():
             if isinstance(module, Block):
                 module.feed.compile(backend=backend, dynamic=True)
@@ -236,13 +218,23 @@ class Expresser(ScmapModel):
     def flops(self, lengths: np.ndarray) -> float:
         """Floating-point operations of a training step on cells with so many genes.
 
-        6 N a token for the N weights of the encoder's and decoder's matrices, and 12 p^2 d a layer for the attention
-        among the p genes of a cell; the gene table, norms, head and the decoder's own attention are not counted.
+        6 for each weight of a matrix and token that goes through it, and 12 d for each pair of tokens in an attention:
+        of the encoder, of the decoder or the layer in its place (in every draw), and of the head. Of masked genes the
+        expected number is taken. Tables, norms and the k values of the decoder are not counted.
         """
-        d, layers = self.config.width, self.config.layers
-        weights = 12 * d * d * layers + (4 if self.config.decoder else 12) * d * d
+        config, d, draws = self.config, self.config.width, self.config.draws
+        low, high = config.mask_low, config.mask_high
+        masked = (low + high) / 2
+        masked_pairs = masked - (low * low + low * high + high * high) / 3
+        layer, head = 12 * d * d, d * (d + 1) + d
+        if config.decoder:
+            weights = config.layers * layer + 2 * d * d + draws * masked * (d * d + head)
+            pairs = config.layers + draws * masked_pairs
+        else:
+            weights = (config.layers + draws) * layer + draws * masked * head
+            pairs = config.layers + draws
         p_n = lengths.astype(np.float64)
-        return float(6 * weights * p_n.sum() + 12 * layers * d * (p_n**2).sum())
+        return float(6 * weights * p_n.sum() + 12 * d * pairs * (p_n**2).sum())
 
     def encode(self, batch: TokenBatch) -> Tensor:
         """Contextual vectors of the tokens, (t, d)."""
@@ -252,85 +244,48 @@ class Expresser(ScmapModel):
         normed: Tensor = self.norm(x_td)
         return normed
 
-    def _masks(self, batch: TokenBatch, noise: Noise) -> Tensor:
-        """(s, t) bool: masked genes of each draw; at least one masked and one observed in every cell of two or more."""
-        config, cell_t = self.config, batch.cell_t
-        cell_n = torch.arange(batch.n, device=cell_t.device)
-        masks = []
-        for s in range(config.draws):
-            share_n = noise.hashed(cell_n, torch.full_like(cell_n, -1), s)
-            share_n = config.mask_low + (config.mask_high - config.mask_low) * share_n
-            drawn_t = noise.hashed(cell_t, batch.gene_t, s)
-            low_n = drawn_t.new_full((batch.n,), 2.0).scatter_reduce(0, cell_t, drawn_t, "amin")
-            high_n = drawn_t.new_full((batch.n,), -1.0).scatter_reduce(0, cell_t, drawn_t, "amax")
-            masked_t = (drawn_t < share_n[cell_t]) | (drawn_t == low_n[cell_t])
-            masks.append(masked_t & (drawn_t != high_n[cell_t]))
-        return torch.stack(masks)
-
-    def _draw(self, batch: TokenBatch, mask_st: Tensor) -> _Draw:
-        """What the observed genes of each draw tell of scale, bins and values."""
-        s, n, cell_t = len(mask_st), batch.n, batch.cell_t
-        at_s = torch.arange(s, device=cell_t.device)[:, None] * n
-        cell_st = cell_t[None] + at_s
-        told_st = torch.ones_like(mask_st) if self.config.leaky and batch.asked_t is None else ~mask_st
-        count_st = batch.count_t[None] * told_st
-        flat = cell_st.flatten()
-        total_sn = batch.rest_total_n.repeat(s).index_add(0, flat, count_st.flatten()).view(s, n)
-        most_sn = batch.rest_max_n.repeat(s).scatter_reduce(0, flat, count_st.flatten(), "amax").view(s, n)
-        scale_sn = _TARGET / total_sn.clamp_min(1.0)
-        value_st = torch.log1p(batch.count_t[None] * scale_sn[:, cell_t])
-        masked_q, observed_o = (found.flatten().nonzero()[:, 0] for found in (mask_st, ~mask_st))
-        masked_edges, observed_edges = (
-            edges_of(torch.bincount(flat[where], minlength=s * n)) for where in (masked_q, observed_o)
-        )
-        largest_sn = torch.log1p(most_sn * scale_sn)
-        return _Draw(masked_q, observed_o, masked_edges, observed_edges, value_st, largest_sn, mask_st)
-
-    def _bins(self, batch: TokenBatch, draw: _Draw) -> Tensor:
-        """(o,) bin of each observed gene, from 0."""
-        k = self.config.bins
-        value_o = draw.value_st.flatten()[draw.observed_o]
-        if self.config.binning == "width":
-            largest_o = draw.largest_sn.flatten().repeat_interleave(draw.observed_edges.diff())
-            share_o = value_o / largest_o.clamp_min(1e-12)
-        else:
-            count_c = draw.observed_edges.diff()
-            cell_o = torch.repeat_interleave(count_c)
-            # Values are far below 1,000, so that the sum sorts by cell first.
-            key_o = cell_o.to(torch.float64) * 1000.0 + value_o.to(torch.float64)
-            rank_o = torch.searchsorted(key_o.sort().values, key_o, right=True) - draw.observed_edges[cell_o]
-            share_o = rank_o.to(value_o.dtype) / count_c[cell_o].to(value_o.dtype)
-        return (share_o * k).ceil().long().clamp(1, k) - 1
-
-    def _predict(self, batch: TokenBatch, encoded_td: Tensor, draw: _Draw) -> Tensor:
+    def _predict(self, batch: TokenBatch, encoded_td: Tensor, draw: Draw) -> Tensor:
         """(q,) predicted values of the masked genes, log1p CP10k."""
         s, t = draw.mask_st.shape
-        bin_o = self._bins(batch, draw)
         gene_q = draw.masked_q.remainder(t)
+        bin_o = bins_of(draw, self.config.bins, self.config.binning)
         if self.config.decoder:
-            shape = (-1, self.config.heads, self.config.width // self.config.heads)
-            query_qd = self.query(encoded_td).index_select(0, gene_q)
-            key_od = self.key(encoded_td).index_select(0, draw.observed_o.remainder(t))
-            value_od = self.value(self.bin_kd).index_select(0, bin_o)
-            mixed_qhe = packed_attention(
-                query_qd.view(shape), key_od.view(shape), value_od.view(shape), draw.masked_edges, draw.observed_edges
+            found_qd = self._decode(
+                self.query(encoded_td).index_select(0, gene_q),
+                self.key(encoded_td).index_select(0, draw.observed_o.remainder(t)),
+                bin_o,
+                (draw.masked_edges, draw.observed_edges),
+                encoded_td.index_select(0, gene_q),
             )
-            found_qd = self.out(mixed_qhe.flatten(1))
-            if self.config.residual:
-                found_qd = found_qd + encoded_td.index_select(0, gene_q)
         else:
             told_sd = self.mask_d.to(encoded_td.dtype).expand(s * t, -1)
             told_sd = told_sd.index_copy(0, draw.observed_o, self.bin_kd.to(encoded_td.dtype).index_select(0, bin_o))
             edges = torch.cat([batch.edges[:-1] + i * t for i in range(s)] + [batch.edges.new_tensor([s * t])])
             found_qd = self.last(encoded_td.repeat(s, 1) + told_sd, edges).index_select(0, draw.masked_q)
-        largest_q = draw.largest_sn.flatten().repeat_interleave(draw.masked_edges.diff())
+        return self._value(found_qd, draw.largest_sn.flatten().repeat_interleave(draw.masked_edges.diff()))
+
+    def _decode(
+        self, query_qd: Tensor, key_od: Tensor, bin_o: Tensor, edges: tuple[Tensor, Tensor], own_qd: Tensor
+    ) -> Tensor:
+        """(q, d): what masked genes find among the values of the observed ones."""
+        shape = (-1, self.config.heads, self.config.width // self.config.heads)
+        value_od = self.value(self.bin_kd).index_select(0, bin_o)
+        mixed_qhe = packed_attention(query_qd.view(shape), key_od.view(shape), value_od.view(shape), *edges)
+        found_qd: Tensor = self.out(mixed_qhe.flatten(1))
+        return found_qd + own_qd if self.config.residual else found_qd
+
+    def _value(self, found_qd: Tensor, largest_q: Tensor) -> Tensor:
+        """Equation 4.4, in the type of the weights: bf16 has two or three digits, of a value as of its error."""
         told_qd = torch.cat([found_qd.to(self.dtype), largest_q[:, None]], dim=1)
-        return softplus(self.head(told_qd)[:, 0].to(self.dtype))
+        with torch.autocast(told_qd.device.type, enabled=False):
+            return softplus(self.head(told_qd)[:, 0])
 
     def loss(self, batch: TokenBatch) -> LossOutput:  # type: ignore[override]
         """Equation 4.5 over the masked genes of all draws; parts ``mse`` and ``mae``."""
         noise = batch.noise or Noise(0, batch.n, 0, batch.cell_t.device)
-        draw = self._draw(batch, self._masks(batch, noise))
+        config = self.config
+        mask_st = draw_masks(batch, noise, config.draws, config.mask_low, config.mask_high)
+        draw = observe(batch, mask_st, config.leaky)
         predicted_q = self._predict(batch, self.encode(batch), draw)
         error_q = predicted_q - draw.value_st.flatten()[draw.masked_q]
         constant = batch.n * len(draw.mask_st) * self.structure["masked_genes"]
@@ -364,7 +319,39 @@ class Expresser(ScmapModel):
         """
         if batch.asked_t is None:
             raise ValueError("the batch does not say which genes are asked for")
-        return self._predict(batch, self.encode(batch), self._draw(batch, batch.asked_t[None]))
+        return self._predict(batch, self.encode(batch), observe(batch, batch.asked_t[None]))
+
+    @torch.no_grad()
+    def impute_each(self, batch: TokenBatch, gene_g: Tensor) -> Tensor:
+        """Values of candidate genes in every cell, each given that it is expressed, whatever others are asked for.
+
+        A candidate looks at the cell's expressed genes and at itself; they do not look at it.
+
+        Parameters
+        ----------
+        batch
+            Cells; all their genes are observed.
+        gene_g
+            (g,) int64 candidates.
+
+        Returns
+        -------
+        Tensor
+            (n, g) log1p of counts per 10,000.
+        """
+        edges = torch.arange(batch.n + 1, device=gene_g.device) * len(gene_g)
+        x_td, y_qd = self.gene_gd.index_select(0, batch.gene_t), self.gene_gd.index_select(0, gene_g).repeat(batch.n, 1)
+        for block in self.encoder:
+            x_td, y_qd = block.beside(x_td, batch.edges, y_qd, edges)  # type: ignore[operator]
+        x_td, y_qd = self.norm(x_td), self.norm(y_qd)
+        draw = observe(batch, torch.zeros_like(batch.gene_t, dtype=torch.bool)[None])
+        bin_t = bins_of(draw, self.config.bins, self.config.binning)
+        if self.config.decoder:
+            found_qd = self._decode(self.query(y_qd), self.key(x_td), bin_t, (edges, batch.edges), y_qd)
+        else:
+            told_td = x_td + self.bin_kd.index_select(0, bin_t)
+            _, found_qd = self.last.beside(told_td, batch.edges, y_qd + self.mask_d, edges)
+        return self._value(found_qd, draw.largest_sn[0].repeat_interleave(len(gene_g))).view(batch.n, -1)
 
     def gene_embedding(self) -> np.ndarray:
         """The static gene embeddings T_g (equation 4.1), (g, d) float32."""

@@ -14,6 +14,8 @@ from torch.nn.functional import pad, scaled_dot_product_attention
 
 # Fused kernels take head dimensions that are multiples of this.
 _STRIDE = 8
+# Queries of :func:`beside_attention` at once: of 1,000 keys and 4 heads 16 MB of weights.
+_QUERIES = 1024
 
 
 def edges_of(length_n: Tensor) -> Tensor:
@@ -63,6 +65,40 @@ def _jagged(q_the: Tensor, k_uhe: Tensor, v_uhe: Tensor, q_edges: Tensor, k_edge
     return found[..., :width]
 
 
+def beside_attention(
+    q_the: Tensor,
+    own_k_the: Tensor,
+    own_v_the: Tensor,
+    k_uhe: Tensor,
+    v_uhe: Tensor,
+    q_edges: Tensor,
+    k_edges: Tensor,
+) -> Tensor:
+    """As :func:`packed_attention`, but each query also attends to itself, and to no other query.
+
+    Parameters
+    ----------
+    q_the, own_k_the, own_v_the
+        (t, h, e) queries with their own keys and values.
+    k_uhe, v_uhe, q_edges, k_edges
+        As :func:`packed_attention`; a sequence may have no keys.
+    """
+    parts = []
+    scale = q_the.shape[-1] ** -0.5
+    q_lengths, k_lengths = q_edges.diff().tolist(), k_edges.diff().tolist()
+    own_t = zip(own_k_the.split(q_lengths), own_v_the.split(q_lengths), strict=True)
+    seen_u = zip(k_uhe.split(k_lengths), v_uhe.split(k_lengths), strict=True)
+    for q, (own_k, own_v), (k, v) in zip(q_the.split(q_lengths), own_t, seen_u, strict=True):
+        for at in range(0, len(q), _QUERIES):
+            some = slice(at, at + _QUERIES)
+            score_htu = torch.einsum("the,uhe->htu", q[some], k)
+            own_ht = (q[some] * own_k[some]).sum(-1).T
+            weight_htu = (torch.cat([score_htu, own_ht[..., None]], dim=-1) * scale).softmax(-1)
+            mixed_the = torch.einsum("htu,uhe->the", weight_htu[..., :-1], v)
+            parts.append(mixed_the + weight_htu[..., -1].T[..., None] * own_v[some])
+    return torch.cat(parts) if parts else q_the
+
+
 class _Feed(nn.Sequential):
     """Modules one after the other; torch compiles no container of its own, but this one."""
 
@@ -95,9 +131,21 @@ class Block(nn.Module):
 
     def forward(self, x_td: Tensor, edges: Tensor) -> Tensor:
         """(t, d) tokens of sequences with the given edges, through the layer."""
-        q_the, k_the, v_the = (
-            self.qkv(self.norm(x_td)).view(len(x_td), 3, self.heads, x_td.shape[1] // self.heads).unbind(1)
-        )
-        mixed = packed_attention(q_the, k_the, v_the, edges, edges).flatten(1)
-        x_td = x_td + self.out(mixed)
+        q_the, k_the, v_the = self._heads(x_td)
+        return self._after(x_td, packed_attention(q_the, k_the, v_the, edges, edges))
+
+    def beside(self, x_td: Tensor, edges: Tensor, y_ud: Tensor, y_edges: Tensor) -> tuple[Tensor, Tensor]:
+        """The same, and (u, d) more tokens of the sequences, which look at these and at themselves and are not seen."""
+        q_the, k_the, v_the = self._heads(x_td)
+        seen = packed_attention(q_the, k_the, v_the, edges, edges)
+        beside = beside_attention(*self._heads(y_ud), k_the, v_the, y_edges, edges)
+        return self._after(x_td, seen), self._after(y_ud, beside)
+
+    def _heads(self, x_td: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values, (t, h, e) each."""
+        q, k, v = self.qkv(self.norm(x_td)).view(len(x_td), 3, self.heads, x_td.shape[1] // self.heads).unbind(1)
+        return q, k, v
+
+    def _after(self, x_td: Tensor, mixed_the: Tensor) -> Tensor:
+        x_td = x_td + self.out(mixed_the.flatten(1))
         return x_td + self.feed(x_td)

@@ -120,7 +120,7 @@ def score_bars(
     shown = list(rows[:_MOST_ROWS])
     scores = [key for key in columns if key not in _COUNTS and any(_number(row, key) for row in shown)]
     scores = [key for key in scores if not key.endswith(".sd")][:12]
-    texts = [" ".join(str(row[key]) for key in ("run", "embedding", "name", "k") if row.get(key)) for row in shown]
+    texts = [" ".join(str(row[key]) for key in _NAMING if row.get(key)) for row in shown]
     wide = min(len(scores), 4)
     lines = -(-len(scores) // wide)
     from matplotlib.figure import Figure
@@ -143,6 +143,7 @@ def score_bars(
     save(figure, path)
 
 
+_NAMING = ("run", "embedding", "method", "name", "k")
 _COUNTS = ("cells", "cells_left_out", "dimensions", "batches", "labels", "n_labels", "k", "seed")
 
 

@@ -13,7 +13,7 @@ import platform
 import resource
 import sys
 import time
-from collections.abc import Iterator, MutableMapping, Sequence
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from typing import Any
 from scmap_cli import __version__
 from scmap_cli.errors import InputError
 from scmap_cli.io.atomic import write_json
-from scmap_cli.keys import HISTORY
+from scmap_cli.keys import HISTORY, WITHHELD_RECORD
 
 
 def file_digest(path: Path | str) -> str:
@@ -61,6 +61,15 @@ def read_history(uns: MutableMapping[str, Any]) -> list[dict[str, Any]]:
     except (ValueError, RecursionError):
         return []
     return records if isinstance(records, list) else []
+
+
+def read_withheld(uns: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What ``uns["scmap_withheld"]`` says of the entries that were hidden from a file; None where it says nothing."""
+    try:
+        found = json.loads(str(uns.get(WITHHELD_RECORD, "null")))
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
 
 
 class Run:

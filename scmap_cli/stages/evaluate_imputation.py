@@ -33,12 +33,16 @@ _BLOCK = 1 << 22
 
 @dataclass(frozen=True)
 class Imputed:
-    """Values of a file that are read a block of cells at a time, with its cells and features."""
+    """Values of a file that are read a block of cells at a time, with its cells and features.
+
+    ``withheld`` is what it says of the entries that were hidden from it, None if it says nothing.
+    """
 
     path: Path
     cells: np.ndarray
     features: np.ndarray
     array: str | None
+    withheld: dict[str, Any] | None = None
 
     def blocks(self) -> Iterator[np.ndarray]:
         """(rows, P) numbers."""
@@ -210,14 +214,15 @@ def open_imputed(path: Path, known_cells: pd.Index, known_features: pd.Index, wh
     InputError
         It has no table, its names do not fit it, or some are not in the raw data or are repeated.
     """
-    array = None
+    array, record = None, None
     if path.suffix == ".npz":
         shapes = array_shapes(path)
         tables = [name for name, shape in shapes.items() if len(shape) == 2]
         array = "imputed" if "imputed" in tables else tables[0] if len(tables) == 1 else None
         if array is None:
             raise InputError(f"{path} has no array 'imputed'", f"tables in it: {', '.join(tables) or 'none'}")
-        _, others = read_npz(path, foreign=True, leave=array)
+        header, others = read_npz(path, foreign=True, leave=array)
+        record = header.get("withheld")
         cells = others.get("cells", known_cells.to_numpy()).astype(str)
         features = others.get("features", known_features.to_numpy()).astype(str)
         if shapes[array] != (len(cells), len(features)):
@@ -227,7 +232,7 @@ def open_imputed(path: Path, known_cells: pd.Index, known_features: pd.Index, wh
     else:
         adata = read_h5ad(path, backed=True, unique=False)
         cells, features = adata.obs_names.to_numpy().astype(str), adata.var_names.to_numpy().astype(str)
-        empty = adata.X is None
+        empty, record = adata.X is None, provenance.read_withheld(adata.uns)
         adata.file.close()
         if empty:
             raise InputError(f"{path} has no X")
@@ -240,7 +245,7 @@ def open_imputed(path: Path, known_cells: pd.Index, known_features: pd.Index, wh
             )
         if len(np.unique(names)) < len(names):
             raise InputError(f"{path} names {kind} more than once")
-    return Imputed(path, cells, features, array)
+    return Imputed(path, cells, features, array, record if isinstance(record, dict) else None)
 
 
 def _score(one: Imputed, known: _Truth, thresholds: Sequence[float]) -> dict[str, Any]:

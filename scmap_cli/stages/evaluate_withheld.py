@@ -2,75 +2,33 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from anndata import AnnData
-from scipy import sparse
 
-from scmap_cli.data.decomposition import pca
 from scmap_cli.data.features import align, apply
-from scmap_cli.data.gene_scores import diffuse
-from scmap_cli.data.matrices import log1p_cp10k
 from scmap_cli.errors import InputError, UsageError
 from scmap_cli.io.atomic import atomic_file, check_outputs, text_file, write_text
 from scmap_cli.io.bundle import is_bundle, load_bundle, read_features
 from scmap_cli.io.h5ad import write_h5ad
 from scmap_cli.io.text import read_names
-from scmap_cli.keys import WITHHELD_LAYER
-from scmap_cli.metrics.graph import knn
-from scmap_cli.metrics.withheld import (
-    Withheld,
-    additive_fit,
-    by_gene,
-    cell_effects,
-    gene_means,
-    scores,
-    withhold,
-)
+from scmap_cli.keys import WITHHELD_LAYER, WITHHELD_RECORD
+from scmap_cli.metrics.withheld import by_gene, digest, scores, withhold
 from scmap_cli.registry import get_model
 from scmap_cli.runtime import provenance
 from scmap_cli.runtime.logs import log
 from scmap_cli.stages.evaluate_imputation import open_imputed
-from scmap_cli.stages.inputs import load_rna
+from scmap_cli.stages.inputs import RnaInput, load_rna
 from scmap_cli.stages.scores import render
-from scmap_cli.training.asked import impute_entries
+from scmap_cli.stages.withheld_baselines import BASELINES, USUAL, Hidden, baseline
+from scmap_cli.training.asked import check_told, impute_entries
 from scmap_cli.training.device import memory_errors, resolve_device
 from scmap_cli.training.infer import restore_model
-
-BASELINES = ("gene-mean", "additive", "magic")
-USUAL = BASELINES[:2]
-_NEIGHBOURS, _COMPONENTS = 15, 50
-
-
-@dataclass(frozen=True)
-class _Hidden:
-    """The test data: counts (n, g) over the genes that are scored, their names, and what is hidden of them."""
-
-    counts: sparse.csr_matrix
-    cells: pd.Index
-    genes: pd.Index
-    split: Withheld
-
-    @property
-    def observed(self) -> sparse.csr_matrix:
-        """The counts that are left."""
-        keep_m = ~self.split.hidden_m
-        edges = np.concatenate([[0], np.cumsum(keep_m)])[self.counts.indptr]
-        return sparse.csr_matrix(
-            (self.counts.data[keep_m], self.counts.indices[keep_m], edges), shape=self.counts.shape
-        )
-
-    def withheld(self, data: np.ndarray | None = None) -> sparse.csr_matrix:
-        """A stored entry for each hidden one: its number among all, from 1, or ``data`` of them all."""
-        hidden_m = self.split.hidden_m
-        values = np.arange(1, self.counts.nnz + 1) if data is None else data
-        edges = np.concatenate([[0], np.cumsum(hidden_m)])[self.counts.indptr]
-        return sparse.csr_matrix((values[hidden_m], self.counts.indices[hidden_m], edges), shape=self.counts.shape)
 
 
 def evaluate_withheld(
@@ -93,11 +51,14 @@ def evaluate_withheld(
 ) -> dict[str, Any]:
     """Hide a share of the expressed entries and score how well they are predicted, see :mod:`..metrics.withheld`.
 
+    Every method is given all that is left of a cell, whichever genes are scored. Files are scored if what they say of
+    the entries that were hidden from them agrees; of files that say nothing a warning tells.
+
     Parameters
     ----------
     inputs
         Model directories, which are run here on what is left; or h5ad or npz files of values (log1p CP10k) that a
-        method has made of ``observed_output`` of the same call.
+        method has made of ``observed_output`` of a call with the same raw data, share and seed.
     output
         JSON file; ``-`` writes none.
     raw
@@ -108,8 +69,8 @@ def evaluate_withheld(
         Genes that are scored: names, one a line, or a model directory. By default those that the raw data and all model
         directories have.
     fit_on
-        Counts of other cells, by which the baselines learn their gene effects (zero-shot); by default they learn from
-        what is left of the test cells themselves.
+        Counts of other cells, by which the baselines learn their gene effects (zero-shot), from as much of these cells
+        as is left of the test cells; by default they learn from what is left of the test cells themselves.
     baselines
         Of :data:`BASELINES`; by default the gene's mean and the additive model.
     observed_output
@@ -122,7 +83,8 @@ def evaluate_withheld(
     Returns
     -------
     dict
-        ``settings`` and one entry a method in ``results``.
+        ``settings`` and one entry a method in ``results``; ``entries_checked`` of a file tells whether it named the
+        entries.
 
     Raises
     ------
@@ -161,22 +123,36 @@ def evaluate_withheld(
         ) as run,
         memory_errors("--batch-size"),
     ):
-        test = _hide(raw, paths, features, fit_on, layer, withhold_share, seed)
-        hidden_m = test.split.hidden_m
-        settings |= {"cells": len(test.cells), "genes": len(test.genes), "entries": int(hidden_m.sum())}
-        log.info("%d of %d entries withheld, %d cells x %d genes", hidden_m.sum(), len(hidden_m), *test.counts.shape)
+        other = None if fit_on is None else load_rna(fit_on, layer)
+        test = _hide(raw, paths, features, other, layer, withhold_share, seed)
+        hidden, scored = int(test.split.hidden_m.sum()), int(test.scored_m.sum())
+        record = {
+            "share": withhold_share,
+            "seed": seed,
+            "entries": digest(test.counts, test.split, test.cells.to_numpy(), test.genes.to_numpy()),
+        }
+        settings |= {
+            "cells": len(test.cells),
+            "genes": int(test.known_g.sum()),
+            "entries": scored,
+            "entries_digest": record["entries"],
+        }
+        log.info(
+            "%d of %d entries withheld, %d cells x %d genes; %d of them in the %d genes that are scored",
+            hidden, test.counts.nnz, *test.counts.shape, scored, settings["genes"],
+        )  # fmt: skip
         result: dict[str, Any] = {"what": "imputation", "settings": settings, "results": []}
         if dry_run:
             return result
-        truth_q, gene_q = test.split.value_m[hidden_m], test.split.gene_m[hidden_m]
+        truth_q, gene_q = test.split.value_m[test.scored_m], test.split.gene_m[test.scored_m]
         tables: dict[str, np.ndarray] = {}
-        methods: list[tuple[str, Callable[[], np.ndarray]]] = [
-            *((name, lambda name=name: _baseline(name, test, fit_on, layer, seed)) for name in baselines),
-            *((path.name, lambda path=path: _of_input(path, test, device, batch_size)) for path in paths),
+        methods: list[tuple[str, Callable[[], tuple[np.ndarray, dict[str, Any]]]]] = [
+            *((name, lambda name=name: (baseline(name, test, other, withhold_share, seed), {})) for name in baselines),
+            *((path.name, lambda path=path: _of_input(path, test, record, device, batch_size)) for path in paths),
         ]
         for name, predict in methods:
-            predicted_q = predict()
-            entry = {"method": name, **scores(predicted_q, truth_q, gene_q)}
+            predicted_q, told = predict()
+            entry = {"method": name, **scores(predicted_q, truth_q, gene_q), **told}
             log.info(
                 "%s: MAE %.4f, Pearson %.4f, within genes %.4f",
                 name, entry["mae"], entry["pearson"], entry["within_gene_pearson"],
@@ -185,7 +161,7 @@ def evaluate_withheld(
             tables[name] = predicted_q
         result["history"] = [run.record]
         if observed_output is not None:
-            _write_observed(test, observed_output, run, force)
+            _write_observed(test, record, observed_output, run, force)
         if genes_output is not None:
             _write_genes(test, tables, truth_q, gene_q, genes_output, force)
         if to_file is not None:
@@ -197,111 +173,87 @@ def _hide(
     raw: Path,
     paths: Sequence[Path],
     features: Path | None,
-    fit_on: Path | None,
+    other: RnaInput | None,
     layer: str | None,
     share: float,
     seed: int,
-) -> _Hidden:
+) -> Hidden:
     data = load_rna(raw, layer)
     lists = [read_features(path)[0] for path in paths if is_bundle(path)]
     if features is not None:
         lists.append(read_features(features)[0] if features.is_dir() else np.array(read_names(features), dtype=str))
-    if fit_on is not None:
-        lists.append(load_rna(fit_on, layer).genes)
-    common = np.ones(len(data.genes), dtype=bool)
+    if other is not None:
+        lists.append(other.genes)
+    known_g = np.ones(len(data.genes), dtype=bool)
     for names in lists:
-        index = align(names, data.genes).index
-        common &= index >= 0
-    if common.sum() < 2:
-        raise InputError(f"{raw} and the inputs have {int(common.sum())} genes in common", "name genes alike")
-    counts = data.counts[:, np.flatnonzero(common)].tocsr()
-    counts.sort_indices()
-    split = withhold(counts, share, seed)
-    if not split.hidden_m.any():
+        known_g &= align(names, data.genes).index >= 0
+    if known_g.sum() < 2:
+        raise InputError(f"{raw} and the inputs have {int(known_g.sum())} genes in common", "name genes alike")
+    split = withhold(data.counts, share, seed, data.cells, data.genes)
+    made = Hidden(data.counts, pd.Index(data.cells), pd.Index(data.genes), known_g, split)
+    if not made.scored_m.any():
         raise InputError(f"no entry of {raw} could be withheld", "give more cells, or a larger --withhold")
-    return _Hidden(counts, pd.Index(data.cells), pd.Index(data.genes[common]), split)
+    return made
 
 
-def _baseline(name: str, test: _Hidden, fit_on: Path | None, layer: str | None, seed: int) -> np.ndarray:
-    split, hidden_m = test.split, test.split.hidden_m
-    known_m = ~hidden_m
-    value_m, cell_m, gene_m = split.value_m[known_m], split.cell_m[known_m], split.gene_m[known_m]
-    cell_q, gene_q = split.cell_m[hidden_m], split.gene_m[hidden_m]
-    n, g = split.shape
-    if name == "magic":
-        return _magic(test, cell_q, gene_q, seed)
-    if fit_on is not None:
-        other = load_rna(fit_on, layer)
-        counts = apply(other.counts, align(other.genes, test.genes.to_numpy().astype(str)))
-        fit_value_m = log1p_cp10k(counts).data.astype(np.float64)
-        fit_cell_m = np.repeat(np.arange(counts.shape[0]), np.diff(counts.indptr))
-        fitted = (fit_value_m, fit_cell_m, counts.indices.astype(np.int64), (counts.shape[0], g))
-    else:
-        fitted = (value_m, cell_m, gene_m, (n, g))
-    if name == "gene-mean":
-        return np.asarray(gene_means(fitted[0], fitted[2], g)[gene_q])
-    _, gene_g = additive_fit(*fitted)
-    cell_n = cell_effects(value_m, cell_m, gene_m, gene_g, n)
-    return np.asarray(cell_n[cell_q] + gene_g[gene_q])
-
-
-def _magic(test: _Hidden, cell_q: np.ndarray, gene_q: np.ndarray, seed: int) -> np.ndarray:
-    """Smoothed log1p CP10k; zeros count as values, which is how the method is meant."""
-    observed = test.observed
-    components = min(_COMPONENTS, min(observed.shape) - 1)
-    indices, distances = knn(pca(observed, components, seed=seed), _NEIGHBOURS, seed)
-    found_q = np.zeros(len(cell_q))
-    for columns, block in diffuse(log1p_cp10k(observed), indices, distances):
-        inside = (gene_q >= columns.start) & (gene_q < columns.stop)
-        found_q[inside] = block[cell_q[inside], gene_q[inside] - columns.start]
-    return found_q
-
-
-def _of_input(path: Path, test: _Hidden, device: str, batch_size: int) -> np.ndarray:
-    """(q,) predictions for the withheld entries, in their order."""
-    wanted = test.withheld()
+def _of_input(
+    path: Path, test: Hidden, record: dict[str, Any], device: str, batch_size: int
+) -> tuple[np.ndarray, dict[str, Any]]:
+    """(q,) predictions for the entries that are scored, in their order, and what else to say of the input."""
     if is_bundle(path):
-        bundle = load_bundle(path)
-        kind = get_model(bundle.config["model"])
-        if bundle.config["model"] != "expresser":
-            raise UsageError(f"{path} holds a model of type {bundle.config['model']}, which gives no withheld values")
-        where = resolve_device(device)
-        model = restore_model(kind.load(), bundle.config, bundle.tensors, where)
-        alignment = align(test.genes.to_numpy().astype(str), bundle.features)
-        asked = apply(wanted, alignment)
-        predicted = impute_entries(model, apply(test.observed, alignment), asked, where, batch_size)
-        found_m = np.zeros(test.counts.nnz)
-        found_m[asked.data - 1] = predicted.data
-        return found_m[test.split.hidden_m]
+        return _of_model(path, test, device, batch_size), {}
     one = open_imputed(path, test.cells, test.genes, "genes")
+    if one.withheld is None:
+        log.warning("%s does not say which entries were hidden from it; it is scored as if they were these", path)
+    elif one.withheld.get("entries") != record["entries"]:
+        raise InputError(
+            f"{path} was made of counts without other entries (share {one.withheld.get('share')}, seed "
+            f"{one.withheld.get('seed')}) than those withheld here (share {record['share']}, seed {record['seed']})",
+            "give the --raw, --withhold and --seed of the call that wrote the observed counts",
+        )
     cell_n, gene_g = pd.Index(one.cells).get_indexer(test.cells), pd.Index(one.features).get_indexer(test.genes)
-    if (cell_n < 0).any() or (gene_g < 0).any():
-        missing = int((cell_n < 0).sum()), int((gene_g < 0).sum())
+    missing = int((cell_n < 0).sum()), int((gene_g[test.known_g] < 0).sum())
+    if any(missing):
         raise InputError(f"{path} lacks {missing[0]} cells and {missing[1]} genes that are scored", "see --features")
-    hidden_m = test.split.hidden_m
-    row_q, column_q = cell_n[test.split.cell_m[hidden_m]], gene_g[test.split.gene_m[hidden_m]]
+    row_q, column_q = cell_n[test.split.cell_m[test.scored_m]], gene_g[test.split.gene_m[test.scored_m]]
     found_q, start = np.zeros(len(row_q)), 0
     for block in one.blocks():
         inside = (row_q >= start) & (row_q < start + len(block))
         found_q[inside] = block[row_q[inside] - start, column_q[inside]]
         start += len(block)
-    return found_q
+    return found_q, {"entries_checked": one.withheld is not None}
 
 
-def _write_observed(test: _Hidden, path: Path, run: provenance.Run, force: bool) -> None:
+def _of_model(path: Path, test: Hidden, device: str, batch_size: int) -> np.ndarray:
+    bundle = load_bundle(path)
+    if bundle.config["model"] != "expresser":
+        raise UsageError(f"{path} holds a model of type {bundle.config['model']}, which gives no withheld values")
+    where = resolve_device(device)
+    model = restore_model(get_model(bundle.config["model"]).load(), bundle.config, bundle.tensors, where)
+    alignment = align(test.genes.to_numpy(), bundle.features)
+    counts, asked = apply(test.observed, alignment), apply(test.withheld(), alignment)
+    check_told(counts)
+    predicted = impute_entries(model, counts, asked, test.split.total_n, where, batch_size)
+    found_m = np.zeros(test.counts.nnz)
+    found_m[asked.data - 1] = predicted.data
+    return found_m[test.scored_m]
+
+
+def _write_observed(test: Hidden, record: dict[str, Any], path: Path, run: provenance.Run, force: bool) -> None:
     marked = test.withheld(np.ones(test.counts.nnz, dtype=np.int8))
     frame = AnnData(
         test.observed,
         obs=pd.DataFrame(index=test.cells.astype(object)),
         var=pd.DataFrame(index=test.genes.astype(object)),
         layers={WITHHELD_LAYER: marked},
+        uns={WITHHELD_RECORD: json.dumps(record, sort_keys=True)},
     )
     run.stamp(frame.uns)
     write_h5ad(frame, path, force=force)
 
 
 def _write_genes(
-    test: _Hidden, tables: dict[str, np.ndarray], truth_q: np.ndarray, gene_q: np.ndarray, path: Path, force: bool
+    test: Hidden, tables: dict[str, np.ndarray], truth_q: np.ndarray, gene_q: np.ndarray, path: Path, force: bool
 ) -> None:
     columns: dict[str, Any] = {"gene": test.genes.to_numpy().astype(str)}
     for name, predicted_q in tables.items():

@@ -7,12 +7,9 @@ and the seed, so that a build that was stopped goes on after its last whole part
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,16 +21,16 @@ from scmap_cli.data.gather import recode, take_rows
 from scmap_cli.data.vocabulary import Vocabulary, make_vocabulary
 from scmap_cli.errors import InputError, OutputExistsError, UsageError
 from scmap_cli.io import shards
-from scmap_cli.io.atomic import atomic_dir, check_output, write_json
+from scmap_cli.io.atomic import check_output
 from scmap_cli.io.bundle import read_features
 from scmap_cli.io.gene_table import read_gene_table
 from scmap_cli.io.h5ad_rows import CountRows
 from scmap_cli.io.text import read_names
 from scmap_cli.runtime import provenance
 from scmap_cli.runtime.logs import log, progress
+from scmap_cli.stages.corpus_build import begin, note, publish
 from scmap_cli.stages.inputs import plain_records, sample_names
 
-_PLAN = "plan.json"
 _MOST_STUDIES = 1 << 16
 
 
@@ -171,7 +168,7 @@ def preprocess_corpus(
         }
         if dry_run:
             return summary
-        work, done = _begin(output, run.record, known.genes, base)
+        work, done = begin(output, run.record, known.genes, base)
         tally = _Tally()
         first = len(base.parts) if base is not None else 0
         with progress("parts", len(plan)) as bar:
@@ -179,7 +176,7 @@ def preprocess_corpus(
             for number in range(len(done), len(plan)):
                 cells = _gather(studies, plan[number], min_genes, np.random.default_rng([seed, first, number]), tally)
                 done.append(shards.write_part(work, f"part-{first + number:05d}", cells))
-                _note(work, run.record, known.genes, base, done)
+                note(work, run.record, known.genes, base, done)
                 bar.advance(1)
         if not any(part.cells for part in done):
             raise InputError(f"no cell has {min_genes} genes of the list", "lower --min-genes, or look at --genes")
@@ -190,7 +187,7 @@ def preprocess_corpus(
             [*(base.parts if base else []), *done],
             [*(base.history if base else []), run.record],
         )
-        _publish(corpus, work, force, base)
+        publish(corpus, work, force, base)
         if tally.saturated:
             log.warning("%d counts above %d are stored as that", tally.saturated, shards.LARGEST_COUNT)
         if tally.empty:
@@ -337,58 +334,3 @@ def _gather(
         study=np.concatenate(owners)[rows],
         names=[names[row].replace("\n", " ") for row in rows],
     )
-
-
-def _identity(record: dict[str, Any], genes: np.ndarray, base: shards.Corpus | None) -> dict[str, Any]:
-    text = {"record": record, "genes": genes.tolist(), "base": base.digest() if base is not None else None}
-    plain: dict[str, Any] = json.loads(json.dumps(text))
-    return plain
-
-
-def _begin(
-    output: Path, record: dict[str, Any], genes: np.ndarray, base: shards.Corpus | None
-) -> tuple[Path, list[shards.Part]]:
-    """The folder of the unfinished parts, and the parts that an earlier run of the same command has left there."""
-    work = shards.building(output)
-    done: list[shards.Part] = []
-    try:
-        plan = json.loads((work / _PLAN).read_text(encoding="utf-8"))
-        if plan["identity"] == _identity(record, genes, base):
-            done = [shards.Part(**part) for part in plan["parts"]]
-            for part in done:
-                shards.check_part(work, part)
-            log.info("going on after %d parts", len(done))
-        else:
-            log.warning("parts of another build of %s are dropped", output)
-    except FileNotFoundError:
-        pass
-    except (ValueError, KeyError, TypeError, InputError):
-        log.warning("the parts of a stopped build of %s are damaged and are made anew", output)
-        done = []
-    if not done:
-        shutil.rmtree(work, ignore_errors=True)
-        work.mkdir()
-    return work, done
-
-
-def _note(
-    work: Path, record: dict[str, Any], genes: np.ndarray, base: shards.Corpus | None, done: list[shards.Part]
-) -> None:
-    plan = {"identity": _identity(record, genes, base), "parts": [asdict(part) for part in done]}
-    write_json(work / _PLAN, plan, force=True)
-
-
-def _publish(corpus: shards.Corpus, work: Path, force: bool, base: shards.Corpus | None) -> None:
-    """Move the parts into place; the manifest comes last."""
-    own = [part.name for part in corpus.parts[len(base.parts) if base is not None else 0 :]]
-    if base is not None:
-        for name in own:
-            shutil.rmtree(corpus.path / name, ignore_errors=True)
-            os.rename(work / name, corpus.path / name)
-        shards.write_manifest(corpus)
-    else:
-        with atomic_dir(corpus.path, force=force) as folder:
-            for name in own:
-                os.rename(work / name, folder / name)
-            shards.write_manifest(shards.Corpus(folder, corpus.genes, corpus.studies, corpus.parts, corpus.history))
-    shutil.rmtree(work, ignore_errors=True)

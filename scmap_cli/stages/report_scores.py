@@ -12,7 +12,14 @@ import numpy as np
 from scmap_cli.io.text import read_table
 from scmap_cli.metrics.integration import OVERALLS, SCORES
 from scmap_cli.plots.page import figure, grid, heading, table, text
-from scmap_cli.plots.scores import clustering_panels, dice_panels, integration_panels, invariance_panels, ranked_bars
+from scmap_cli.plots.scores import (
+    clustering_panels,
+    dice_panels,
+    integration_panels,
+    invariance_panels,
+    ranked_bars,
+    score_bars,
+)
 from scmap_cli.stages.compare import tabulate
 from scmap_cli.stages.evaluate_integration import BESIDE
 from scmap_cli.stages.report_files import Part
@@ -20,6 +27,7 @@ from scmap_cli.stages.report_files import Part
 _MOST_ROWS, _MOST_COLUMNS, _MOST_GROUPS, _TOP = 60, 16, 12, 10
 _PANELS = {"clustering": clustering_panels, "invariance": invariance_panels, "imputation": dice_panels}
 _SETTINGS = ("resolutions", "thresholds")
+_WITHHELD = ("mae", "rmse", "pearson", "within_gene_pearson")
 
 
 def describe_scores(path: Path, found: Any) -> Part:
@@ -41,8 +49,12 @@ def describe_scores(path: Path, found: Any) -> Part:
         columns = [name for name in made.columns if name != "run"][:_MOST_COLUMNS]
         rows: list[list[Any]] = [[row.get(name) for name in columns] for row in made.rows[:_MOST_ROWS]]
         part.add("Scores", table([name.replace("_", " ") for name in columns], rows))
-        if what in _PANELS:
-            part.add("Scores", grid([figure(f"{path.name}: {what}", _PANELS[what], entries, wide=True)]))
+        name = f"{path.name}: {what}"
+        if what == "imputation" and "dice" not in entries[0]:
+            drawn = [key for key in made.columns if key in _WITHHELD]
+            part.add("Scores", grid([figure(name, score_bars, made.rows, drawn, made.spread, wide=True)]))
+        elif what in _PANELS:
+            part.add("Scores", grid([figure(name, _PANELS[what], entries, wide=True)]))
         if len(made.rows) == 1:
             part.numbers |= {key: value for key, value in made.rows[0].items() if isinstance(value, float)}
     settings = found.get("settings")

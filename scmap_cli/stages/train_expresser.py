@@ -16,7 +16,7 @@ from scmap_cli.data.splits import validation_split
 from scmap_cli.data.tokens import TokenStore
 from scmap_cli.errors import InputError, UsageError
 from scmap_cli.io.bundle import features_digest, load_bundle
-from scmap_cli.io.shards import Corpus, open_corpus
+from scmap_cli.io.shards import Corpus, names_of, open_corpus
 from scmap_cli.models.expresser import Expresser, ExpresserConfig
 from scmap_cli.nn.noise import mixed_seed
 from scmap_cli.runtime.logs import log
@@ -94,10 +94,8 @@ def train_expresser(
         batch_key=None, seed=seed, device=device, resume=resume, metrics=metrics, force=force, dry_run=dry_run,
     ) as (training, run):  # fmt: skip
         corpus.verify()
-        job, mean_genes, mean_value = _prepare(corpus, exclude_studies, config, settings, seed)
-        network = Expresser.create(
-            config, len(corpus.genes), min(mean_genes, config.max_genes), mean_value, mixed_seed(seed, "init")
-        )
+        job, mean_genes, mean_tokens, mean_value = _prepare(corpus, exclude_studies, config, settings, seed)
+        network = Expresser.create(config, len(corpus.genes), mean_tokens, mean_value, mixed_seed(seed, "init"))
         if start_from is not None:
             _start(network, start_from, corpus)
         plan = {
@@ -124,8 +122,8 @@ def train_expresser(
 
 def _prepare(
     corpus: Corpus, excluded: Sequence[str], config: ExpresserConfig, settings: PretrainConfig, seed: int
-) -> tuple[TrainingData, float, float]:
-    """The cells of a run, the mean number of their genes, and the mean of the expressed values (of a part)."""
+) -> tuple[TrainingData, float, float, float]:
+    """The cells of a run; the mean number of their genes, and of those in a step; the mean of the expressed values."""
     strange = sorted(set(excluded) - set(corpus.studies))
     if strange:
         raise UsageError(
@@ -135,9 +133,7 @@ def _prepare(
     tables = [corpus.columns(number, "study", "edges", "cell") for number in range(len(corpus.parts))]
     study_n = np.concatenate([table["study"] for table in tables]).astype(np.int64)
     length_n = np.concatenate([np.diff(table["edges"]) for table in tables])
-    names = np.array(
-        [name for t in tables for name in t["cell"].tobytes().decode("utf-8").split("\n")[: len(t["study"])]], dtype=str
-    )
+    names = np.array([name for table in tables for name in names_of(table["cell"], len(table["study"]))], dtype=str)
     taken = length_n >= 2
     if not taken.all():
         log.warning("%d cells with a single gene are not trained on", int((~taken).sum()))
@@ -162,7 +158,8 @@ def _prepare(
         rows=place,
         digest=corpus.digest(),
     )
-    return job, float(length_n[place].mean()), mean_value
+    in_step = np.minimum(length_n[place], config.max_genes)
+    return job, float(length_n[place].mean()), float(in_step.mean()), mean_value
 
 
 def _means(rows: CorpusRows, place: np.ndarray) -> tuple[np.ndarray, float]:

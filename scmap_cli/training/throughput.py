@@ -53,7 +53,7 @@ def speed(
         "tokens_per_second": round(tokens, 1),
         "cells_per_second": round(cells / float(np.median(seconds)), 1),
         "flops_per_second_each": round(flops, 1),
-        "flops_formula": "6 N a token + 12 p^2 d a layer and cell",
+        "flops_formula": "6 a weight and token through it + 12 d a pair of tokens in an attention",
         "peak_flops": round(peak, 1),
         "peak_from": source,
         "model_flop_utilisation": round(flops / peak, 4),

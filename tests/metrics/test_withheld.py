@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import sparse, stats
 
-from scmap_cli.metrics.withheld import additive_fit, by_gene, cell_effects, gene_means, scores, withhold
+from scmap_cli.metrics.withheld import additive_fit, by_gene, cell_effects, digest, gene_means, scores, withhold
 
 
 def counts(n=200, g=50, seed=0):
@@ -16,25 +16,79 @@ def counts(n=200, g=50, seed=0):
     return matrix
 
 
+def names(n=200, g=50):
+    return np.array([f"c{i}" for i in range(n)]), np.array([f"G{i}" for i in range(g)])
+
+
+def hide(matrix, share, seed):
+    return withhold(matrix, share, seed, *names(*matrix.shape))
+
+
 def test_a_share_is_hidden_and_every_cell_keeps_an_entry():
-    split = withhold(counts(), 0.1, 0)
+    split = hide(counts(), 0.1, 0)
     assert abs(split.hidden_m.mean() - 0.1) < 0.02
-    assert (split.hidden_m == withhold(counts(), 0.1, 0).hidden_m).all()
-    assert (split.hidden_m != withhold(counts(), 0.1, 1).hidden_m).any()
-    nearly_all = withhold(counts(), 0.999, 0)
+    assert (split.hidden_m == hide(counts(), 0.1, 0).hidden_m).all()
+    assert (split.hidden_m != hide(counts(), 0.1, 1).hidden_m).any()
+    nearly_all = hide(counts(), 0.999, 0)
     assert np.bincount(nearly_all.cell_m[~nearly_all.hidden_m], minlength=200).min() == 1
+
+
+def test_entries_are_hidden_evenly_over_cells_and_genes():
+    full = sparse.csr_matrix(np.ones((300, 300)))
+    hidden = hide(full, 0.2, 3).hidden_m.reshape(300, 300)
+    for share in (hidden.mean(0), hidden.mean(1)):
+        # 300 draws each: standard deviation 0.023
+        assert abs(share.mean() - 0.2) < 0.004
+        assert 0.018 < share.std() < 0.028
+
+
+def test_the_order_of_the_file_and_other_cells_do_not_matter():
+    matrix, (cells, genes) = counts(), names()
+    split = hide(matrix, 0.2, 0)
+    told = digest(matrix, split, cells, genes)
+    rng = np.random.default_rng(1)
+    rows, columns = rng.permutation(200), rng.permutation(50)
+    moved = sparse.csr_matrix(matrix[rows][:, columns])
+    moved.sort_indices()
+    again = withhold(moved, 0.2, 0, cells[rows], genes[columns])
+    assert digest(moved, again, cells[rows], genes[columns]) == told
+
+    def pairs(split, cells, genes):
+        hidden_m = split.hidden_m
+        return set(zip(cells[split.cell_m[hidden_m]], genes[split.gene_m[hidden_m]], strict=True))
+
+    assert pairs(again, cells[rows], genes[columns]) == pairs(split, cells, genes)
+    few = withhold(matrix[:7], 0.2, 0, cells[:7], genes)
+    assert pairs(few, cells, genes) == {(c, g) for c, g in pairs(split, cells, genes) if int(c[1:]) < 7}
+
+
+@pytest.mark.parametrize("what", ["seed", "share", "count", "observed count", "cell", "gene"])
+def test_the_digest_tells_other_entries_apart(what):
+    matrix, (cells, genes) = counts(), names()
+    split = hide(matrix, 0.2, 0)
+    told = digest(matrix, split, cells, genes)
+    other = matrix.copy()
+    if what in ("count", "observed count"):
+        other.data[np.flatnonzero(split.hidden_m == (what == "count"))[0]] += 1
+    if what == "cell":
+        cells = np.array(["other", *cells[1:]])
+    if what == "gene":
+        genes = np.array(["other", *genes[1:]])
+    split = withhold(other, 0.3 if what == "share" else 0.2, int(what == "seed"), cells, genes)
+    assert digest(other, split, cells, genes) != told
 
 
 def test_values_are_normalised_by_what_is_left():
     matrix = counts()
-    split = withhold(matrix, 0.2, 0)
+    split = hide(matrix, 0.2, 0)
     left = matrix.toarray()
     left[split.cell_m[split.hidden_m], split.gene_m[split.hidden_m]] = 0
+    np.testing.assert_array_equal(split.total_n, left.sum(1))
     expected = np.log1p(matrix.toarray() / left.sum(1, keepdims=True) * 1e4)[split.cell_m, split.gene_m]
     np.testing.assert_allclose(split.value_m, expected)
     louder = matrix.copy()
     louder.data[split.hidden_m] *= 50
-    np.testing.assert_array_equal(withhold(louder, 0.2, 0).value_m[~split.hidden_m], split.value_m[~split.hidden_m])
+    np.testing.assert_array_equal(hide(louder, 0.2, 0).value_m[~split.hidden_m], split.value_m[~split.hidden_m])
 
 
 def test_the_additive_model_is_least_squares():

@@ -10,6 +10,7 @@ import torch
 from scipy import sparse
 from torch.nn.functional import softplus
 
+from scmap_cli.data.masks import draw_masks, observe
 from scmap_cli.data.tokens import make_batch, thinned
 from scmap_cli.errors import UsageError
 from scmap_cli.models.expresser import PRESETS, Expresser, ExpresserConfig
@@ -33,6 +34,10 @@ def batch_of(matrix, noise_seed=1, asked=None, start=0):
     noise = Noise(noise_seed, 64, start, torch.device("cpu"))
     made = make_batch(matrix.indices, matrix.data, np.diff(matrix.indptr), torch.float64, asked)
     return replace(made, noise=noise)
+
+
+def masks_of(net, batch):
+    return draw_masks(batch, batch.noise, net.config.draws, net.config.mask_low, net.config.mask_high)
 
 
 def by_hand(net, genes, counts, masked, leaky=False, rest=(0.0, 0.0)):
@@ -66,7 +71,7 @@ def by_hand(net, genes, counts, masked, leaky=False, rest=(0.0, 0.0)):
 def test_the_loss_is_that_of_the_equations(options):
     net, matrix = model(**options), cells()
     batch = batch_of(matrix)
-    masks = net._masks(batch, batch.noise).numpy()
+    masks = masks_of(net, batch).numpy()
     squares, absolute = 0.0, 0.0
     for mask in masks:
         for i in range(matrix.shape[0]):
@@ -86,8 +91,8 @@ def test_genes_outside_the_subset_count_for_scale_and_total():
     net, matrix = model(draws=1), cells(n=1, rate=2.0)
     batch = batch_of(matrix)
     few = thinned(batch, 8, batch.noise)
-    mask = net._masks(few, few.noise)
-    draw = net._draw(few, mask)
+    mask = masks_of(net, few)
+    draw = observe(few, mask)
     found = net._predict(few, net.encode(few), draw)
     rest = float(few.rest_total_n[0]), float(few.rest_max_n[0])
     assert rest[0] > 0
@@ -106,7 +111,7 @@ def test_a_masked_count_does_not_leak():
 
     def told(net, counts):
         batch = batch_of(counts)
-        draw = net._draw(batch, torch.from_numpy(asked)[None])
+        draw = observe(batch, torch.from_numpy(asked)[None], net.config.leaky)
         return net._predict(batch, net.encode(batch), draw)
 
     closed, leaky = model(), model(leaky=True)
@@ -134,10 +139,10 @@ def test_many_masks_are_one_in_expectation():
 def test_many_masks_are_the_mean_of_their_own():
     net, matrix = model(draws=3), cells()
     batch = batch_of(matrix)
-    masks = net._masks(batch, batch.noise)
+    masks = masks_of(net, batch)
     encoded, total = net.encode(batch), 0.0
     for mask in masks:
-        draw = net._draw(batch, mask[None])
+        draw = observe(batch, mask[None])
         error = net._predict(batch, encoded, draw) - draw.value_st.flatten()[draw.masked_q]
         total += error.detach().square().sum().item()
     assert net.loss(batch).total.item() == pytest.approx(total / (3 * 6 * net.structure["masked_genes"]))
@@ -155,7 +160,7 @@ def test_masks_hold_their_share_and_leave_both_kinds():
     net = model(draws=8, mask_low=0.2, mask_high=0.6)
     matrix = cells(n=200, rate=1.5)
     batch = batch_of(matrix)
-    masks = net._masks(batch, Noise(0, 200, 0, torch.device("cpu"))).double()
+    masks = masks_of(net, replace(batch, noise=Noise(0, 200, 0, torch.device("cpu")))).double()
     assert abs(masks.mean().item() - 0.4) < 0.02
     per_cell = torch.zeros(8, 200, dtype=torch.float64).index_add_(1, batch.cell_t, masks)
     lengths = batch.edges.diff()
@@ -174,17 +179,80 @@ def test_cells_of_one_gene_and_of_none_are_harmless():
     assert torch.isfinite(net.impute(batch_of(cells(n=1), asked=everything))).all()
 
 
-def test_asked_genes_are_predicted_and_their_counts_not_read():
+def test_asked_genes_are_predicted_in_their_order():
     net, matrix = model(), cells()
     asked = sparse.random(6, G, 0.2, format="csr", random_state=3)
-    asked.sort_indices()
-    louder = matrix.copy()
-    hit = asked.astype(bool).toarray()[np.repeat(np.arange(6), np.diff(matrix.indptr)), matrix.indices]
-    louder.data[hit] += 1000
-    assert hit.any()
-    found = net.impute(asked_batch(matrix, asked, torch.float64))
+    left = sparse.csr_matrix(matrix.multiply(asked.toarray() == 0))
+    left.eliminate_zeros()
+    found = net.impute(asked_batch(left, asked, torch.float64)).numpy()
     assert len(found) == asked.nnz
-    torch.testing.assert_close(found, net.impute(asked_batch(louder, asked, torch.float64)), rtol=0, atol=0)
+    for i in (0, 5):
+        alone = net.impute(asked_batch(left[i], asked[i], torch.float64)).numpy()
+        np.testing.assert_allclose(found[asked.indptr[i] : asked.indptr[i + 1]], alone)
+
+
+def dense_beside(net, genes, counts, candidate):
+    """One candidate beside the genes of a cell, by a mask of who looks at whom."""
+    known = len(genes)
+    looks = torch.ones(known + 1, known + 1, dtype=torch.bool)
+    looks[:known, known] = False
+    x = net.gene_gd[torch.tensor([*genes, candidate])]
+    value = np.log1p(counts * 1e4 / counts.sum())
+    bins = np.clip(np.ceil(value / value.max() * net.config.bins), 1, net.config.bins).astype(int) - 1
+
+    def layer(block, x):
+        q, k, v = block.qkv(block.norm(x)).view(known + 1, 3, block.heads, -1).unbind(1)
+        score = torch.einsum("qhe,khe->hqk", q, k) / np.sqrt(q.shape[-1])
+        mixed = torch.einsum("hqk,khe->qhe", score.masked_fill(~looks, -torch.inf).softmax(-1), v)
+        x = x + block.out(mixed.flatten(1))
+        return x + block.feed(x)
+
+    for block in net.encoder:
+        x = layer(block, x)
+    x = net.norm(x)
+    if net.config.decoder:
+        shape = (-1, net.config.heads, net.config.width // net.config.heads)
+        q, k = net.query(x[known:]).view(shape), net.key(x[:known]).view(shape)
+        v = net.value(net.bin_kd[torch.from_numpy(bins)]).view(shape)
+        weight = (torch.einsum("qhe,khe->hqk", q, k) / np.sqrt(q.shape[-1])).softmax(-1)
+        found = net.out(torch.einsum("hqk,khe->qhe", weight, v).flatten(1)) + x[known:]
+    else:
+        found = layer(net.last, x + torch.cat([net.bin_kd[torch.from_numpy(bins)], net.mask_d[None]]))[known:]
+    told = torch.cat([found, torch.full((1, 1), float(value.max()), dtype=torch.float64)], 1)
+    return softplus(net.head(told)[:, 0]).item()
+
+
+@pytest.mark.parametrize("options", [{}, {"decoder": False}, {"layers": 2}], ids=str)
+def test_a_candidate_depends_on_its_cell_alone(options):
+    """Not on the other candidates, nor on the other cells; and it is what the formulas give."""
+    net, matrix = model(**options), cells()
+    batch = make_batch(matrix.indices, matrix.data, np.diff(matrix.indptr), torch.float64)
+    candidates = torch.tensor([3, 17, 0, 22])
+    found = net.impute_each(batch, candidates)
+    assert found.shape == (6, 4)
+    torch.testing.assert_close(net.impute_each(batch, candidates[[2, 0]]), found[:, [2, 0]])
+    for i in (0, 4):
+        own = matrix[i]
+        alone = make_batch(own.indices, own.data, np.diff(own.indptr), torch.float64)
+        torch.testing.assert_close(net.impute_each(alone, candidates)[0], found[i])
+        by_hand = [dense_beside(net, own.indices, own.data, int(gene)) for gene in candidates]
+        np.testing.assert_allclose(found[i].numpy(), by_hand)
+
+
+def test_the_head_keeps_its_digits_under_bf16():
+    net, matrix = model().float(), cells()
+    batch = batch_of(matrix.astype(np.float32))
+    batch = replace(
+        batch,
+        count_t=batch.count_t.float(),
+        rest_total_n=batch.rest_total_n.float(),
+        rest_max_n=batch.rest_max_n.float(),
+    )
+    draw = observe(batch, masks_of(net, batch))
+    with torch.autocast("cpu", torch.bfloat16):
+        found = net._predict(batch, net.encode(batch), draw)
+    assert found.dtype == torch.float32
+    assert (found != found.bfloat16().float()).float().mean() > 0.8
 
 
 @pytest.mark.parametrize(
@@ -223,12 +291,17 @@ def test_the_thesis_preset_has_the_thesis_sizes():
     assert (len(net.encoder), net.encoder[0].heads) == (12, 4)
 
 
-def test_flops_are_those_of_the_layers():
-    """The stated formula against a count of the products of one encoder pass."""
-    net = model(layers=2, width=8)
-    p, d = 12, 8
-    forward = 2 * (2 * p * (4 * d * d + 8 * d * d) + 4 * p * p * d) + 2 * p * 4 * d * d
-    assert net.flops(np.array([p])) == pytest.approx(3 * forward)
+@pytest.mark.parametrize("decoder", [True, False])
+def test_flops_are_those_of_the_products(decoder):
+    """The stated formula against torch's own count of one forward pass, of which training takes three."""
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+    from torch.utils.flop_counter import FlopCounterMode
+
+    net = model(layers=2, draws=4, decoder=decoder, mask_low=0.2, mask_high=0.6, bins=1)
+    matrix = sparse.csr_matrix(np.ones((40, G)))
+    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+        net.loss(batch_of(matrix))
+    assert net.flops(np.full(40, G)) == pytest.approx(3 * counter.get_total_flops(), rel=0.02)
 
 
 @pytest.mark.filterwarnings("ignore")

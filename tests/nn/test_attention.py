@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch.nn.functional import pad, scaled_dot_product_attention
 
-from scmap_cli.nn.attention import Block, edges_of, packed_attention
+from scmap_cli.nn import attention
+from scmap_cli.nn.attention import Block, beside_attention, edges_of, packed_attention
 
 
 def tokens(lengths, heads=2, width=6, seed=0, dtype=torch.float64):
@@ -74,3 +75,22 @@ def test_a_block_does_not_mix_sequences():
     torch.testing.assert_close(whole[:3], block(x[:3], edges_of(torch.tensor([3]))))
     order = torch.tensor([2, 0, 1])
     torch.testing.assert_close(block(x[:3][order], edges_of(torch.tensor([3]))), whole[:3][order])
+
+
+def test_beside_a_sequence_each_query_also_sees_itself(monkeypatch):
+    """Against packed attention on one sequence a query, whose keys are those of its own sequence and its own."""
+    lengths, asked = [4, 0, 2], [3, 2, 1]
+    k, v = tokens(lengths), tokens(lengths, seed=1)
+    q, own_k, own_v = (tokens(asked, seed=i) for i in (2, 3, 4))
+    keys, values = [], []
+    starts = np.concatenate([[0], np.cumsum(lengths)])
+    for i, cell in enumerate(np.repeat(np.arange(3), asked)):
+        seen = slice(starts[cell], starts[cell + 1])
+        keys.append(torch.cat([k[seen], own_k[i : i + 1]]))
+        values.append(torch.cat([v[seen], own_v[i : i + 1]]))
+    each = torch.tensor([len(x) for x in keys])
+    expected = packed_attention(q, torch.cat(keys), torch.cat(values), torch.arange(len(q) + 1), edges_of(each))
+    edges = edges_of(torch.tensor(asked)), edges_of(torch.tensor(lengths))
+    torch.testing.assert_close(beside_attention(q, own_k, own_v, k, v, *edges), expected)
+    monkeypatch.setattr(attention, "_QUERIES", 2)
+    torch.testing.assert_close(beside_attention(q, own_k, own_v, k, v, *edges), expected)

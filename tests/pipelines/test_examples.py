@@ -71,6 +71,34 @@ def test_programs_after_a_stimulus_go_through_sort_and_head(shell):
     check_report(shell.folder / "out", "Models", "Programs")
 
 
+def test_multiome_with_atac_only_cells(shell):
+    short = "--epochs 2 --hidden 8,4 --batch-size 64 --warmup-epochs 1 --cycles 1 --cycle-epochs 1 --device cpu"
+    shell.run("bash", EXAMPLES / "multiome.sh", "out", **(TINY | {"TYPES": "3", "TRAIN": short}))
+    out = shell.folder / "out"
+    cells = anndata.read_h5ad(out / "multiome.h5ad")
+    assert 0 < cells.obs["has_rna"].sum() < cells.n_obs
+    assert not set(cells.obs_names[cells.obs["has_rna"]]) & set(anndata.read_h5ad(out / "atac-only.h5ad").obs_names)
+    embedded = anndata.read_h5ad(out / "sailerx.h5ad")
+    assert embedded.obsm["X_sailerx"].shape[0] == cells.n_obs
+    found = json.loads((out / "integration.json").read_text())["results"]
+    assert [entry["embedding"] for entry in found] == ["X_sailerx", "lsi"]
+    assert check_report(out, "Cells", "Models", "Scores")["sailerx.h5ad"]["cells"] == cells.n_obs
+
+
+def test_pretraining_and_using_gene_embeddings(shell):
+    short = "--preset tiny --width 16 --layers 1 --max-genes 64 --draws 2 --epochs 3 --lr 1e-2 --device cpu"
+    shell.run("bash", EXAMPLES / "genes.sh", "out", PRESET="tiny", TRAIN=short)
+    out = shell.folder / "out"
+    genes = json.loads((out / "genes.json").read_text())["results"]
+    assert {entry["embedding"] for entry in genes} >= {"genes.tsv", "co-expression SVD", "random vectors"}
+    assert len((out / "genes.tsv").read_text().splitlines()) > 150
+    direct, file = (json.loads((out / name).read_text()) for name in ("zero-shot.json", "file.json"))
+    assert direct["settings"]["entries_digest"] == file["settings"]["entries_digest"]
+    assert file["results"][-1]["entries_checked"]
+    assert file["results"][-1]["mae"] == pytest.approx(direct["results"][-1]["mae"], rel=1e-4)
+    check_report(out, "Models", "Scores")
+
+
 def test_a_task_that_is_stopped_goes_back_to_the_queue_and_on(shell, sample):
     shell.add("scontrol", '#!/usr/bin/env bash\necho "$@" >> requeued\n')
     options = "--hidden 16 --batch-size 16 --kl-anneal-epochs 2 --epochs 6 --device cpu --checkpoint-minutes 0"

@@ -61,6 +61,7 @@ def test_what_is_left_makes_files_that_are_scored(tmp_path, raw):
     }
     write_npz(tmp_path / "i.npz", {"imputed": truth[order][:, ::-1], **names}, {"kind": "imputed"})
     found = methods(score(tmp_path / "i.npz", raw=raw))["i.npz"]
+    assert not found["entries_checked"]
     assert found["mae"] < 1e-5
     assert found["pearson"] > 0.9999
     table = pd.read_csv(tmp_path / "genes.tsv", sep="\t")
@@ -73,6 +74,44 @@ def test_baselines_can_be_fitted_on_other_cells(tmp_path, raw):
     own, shot = methods(score(raw=raw)), methods(score(raw=raw, fit_on=other))
     assert shot["additive"]["mae"] == pytest.approx(own["additive"]["mae"], rel=0.15)
     assert shot["additive"]["mae"] != own["additive"]["mae"]
+
+
+def test_other_cells_are_thinned_as_the_test_cells_are(tmp_path, raw):
+    """The mean of a gene is that of values normalised by observed counts, whatever the share that is hidden."""
+    other = write(tmp_path / "other.h5ad", n=3000, seed=1)
+    for share in (0.1, 0.6):
+        tests = methods(score(raw=raw, fit_on=other, withhold_share=share))
+        own = methods(score(raw=raw, withhold_share=share))
+        assert tests["gene-mean"]["mae"] == pytest.approx(own["gene-mean"]["mae"], rel=0.08), share
+
+
+def test_other_cells_with_some_of_the_genes_give_values_of_the_same_unit(tmp_path, raw):
+    """Half of the genes are known of the other cells; the values are by the counts of all (a shift of .7 else)."""
+    whole = anndata.read_h5ad(write(tmp_path / "other.h5ad", n=3000, seed=1))
+    whole[:, ::2].write_h5ad(tmp_path / "half.h5ad")
+    found = score(raw=raw, fit_on=tmp_path / "half.h5ad")
+    (tmp_path / "genes.txt").write_text("\n".join(whole.var_names[::2]))
+    expected = score(raw=raw, fit_on=tmp_path / "other.h5ad", features=tmp_path / "genes.txt")
+    assert found["settings"]["entries"] == expected["settings"]["entries"]
+    for name in ("gene-mean", "additive"):
+        assert methods(found)[name]["mae"] == pytest.approx(methods(expected)[name]["mae"], rel=0.25)
+
+
+def test_the_order_of_the_raw_file_does_not_matter(tmp_path, raw):
+    score(raw=raw, observed_output=tmp_path / "left.h5ad")
+    left, whole = anndata.read_h5ad(tmp_path / "left.h5ad"), anndata.read_h5ad(raw)
+    left.X = sparse.csr_matrix(np.log1p(left.X.toarray()) + left.layers["scmap_withheld"].toarray())
+    left.write_h5ad(tmp_path / "values.h5ad")
+    rng = np.random.default_rng(0)
+    whole[rng.permutation(150)][:, rng.permutation(40)].write_h5ad(tmp_path / "moved.h5ad")
+    one, two = (methods(score(tmp_path / "values.h5ad", raw=path)) for path in (raw, tmp_path / "moved.h5ad"))
+    assert one["values.h5ad"]["entries_checked"]
+    assert one["values.h5ad"]["mae"] == pytest.approx(two["values.h5ad"]["mae"])
+    assert one["additive"]["mae"] == pytest.approx(two["additive"]["mae"], rel=1e-5)
+    whole.X.data[0] += 1
+    whole.write_h5ad(tmp_path / "other.h5ad")
+    with pytest.raises(InputError, match="other entries"):
+        score(tmp_path / "values.h5ad", raw=tmp_path / "other.h5ad")
 
 
 def test_genes_can_be_chosen(tmp_path, raw):

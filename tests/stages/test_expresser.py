@@ -227,15 +227,99 @@ def test_candidates_are_imputed_and_own_values_stay(case: Case, tmp_path: Path) 
     assert (arrays["imputed"][known == 0] > 0).all()
 
 
-def test_marked_entries_are_imputed_as_in_the_evaluation(case: Case, tmp_path: Path) -> None:
-    """The file of what is left, imputed by the verb, scores as the model does directly."""
-    observed, imputed = tmp_path / "observed.h5ad", tmp_path / "imputed.h5ad"
+@pytest.mark.parametrize("form", ["h5ad", "npz"])
+def test_marked_entries_are_imputed_as_in_the_evaluation(case: Case, tmp_path: Path, form: str) -> None:
+    """The file of what is left, imputed by the verb, scores as the model does directly; other entries are refused."""
+    observed, imputed = tmp_path / "observed.h5ad", tmp_path / f"imputed.{form}"
     direct = evaluate_withheld([case.model], raw=case.test, withhold_share=0.1, observed_output=observed, device="cpu")
     left = anndata.read_h5ad(observed)
     assert (left.X.multiply(left.layers["scmap_withheld"])).nnz == 0
     impute(case.model, observed, imputed, entries_layer="scmap_withheld", device="cpu")
-    scored = evaluate_withheld([imputed], raw=case.test, withhold_share=0.1, features=case.model, device="cpu")
-    assert scored["results"][-1]["mae"] == pytest.approx(direct["results"][-1]["mae"], rel=1e-4)
+    if form == "h5ad":
+        scored = evaluate_withheld([imputed], raw=case.test, withhold_share=0.1, features=case.model, device="cpu")
+        assert scored["results"][-1]["mae"] == pytest.approx(direct["results"][-1]["mae"], rel=1e-4)
+        assert scored["results"][-1]["entries_checked"]
+    for other in ({"seed": 1, "withhold_share": 0.1}, {"seed": 0, "withhold_share": 0.2}):
+        if form == "h5ad":
+            with pytest.raises(InputError, match="without other entries"):
+                evaluate_withheld([imputed], raw=case.test, device="cpu", **other)  # type: ignore[arg-type]
+    if form == "npz":
+        header, _ = read_npz(imputed)
+        assert header["withheld"]["entries"] == direct["settings"]["entries_digest"]
+        assert (header["withheld"]["seed"], header["withheld"]["share"]) == (0, 0.1)
+
+
+def test_the_genes_that_are_scored_do_not_limit_what_a_model_sees(case: Case, tmp_path: Path) -> None:
+    (tmp_path / "genes.txt").write_text("\n".join(f"G{i}" for i in range(0, G, 4)))
+    for name, features in (("all", None), ("some", tmp_path / "genes.txt")):
+        evaluate_withheld(
+            [case.model],
+            raw=case.test,
+            withhold_share=0.1,
+            features=features,
+            genes_output=tmp_path / f"{name}.tsv",
+            device="cpu",
+        )
+    whole, some = (pd.read_csv(tmp_path / f"{name}.tsv", sep="\t", index_col=0) for name in ("all", "some"))
+    assert 10 <= len(some) < len(whole)
+    pd.testing.assert_frame_equal(some, whole.loc[some.index])
+
+
+def extended(path: Path, case: Case) -> Path:
+    """The test cells with ten more genes, which the model lacks."""
+    adata = anndata.read_h5ad(case.test)
+    more = np.random.default_rng(5).poisson(2.0, (adata.n_obs, 10)).astype(np.float32)
+    genes = [*adata.var_names, *(f"X{i}" for i in range(10))]
+    both = sparse.csr_matrix(sparse.hstack([adata.X, more]))
+    anndata.AnnData(both, obs=adata.obs, var=pd.DataFrame(index=genes)).write_h5ad(path)
+    return path
+
+
+def test_values_are_by_all_counts_of_the_file(case: Case, tmp_path: Path) -> None:
+    """Genes that the model lacks count for the total, of own values and of predicted ones."""
+    wider = extended(tmp_path / "wider.h5ad", case)
+    (tmp_path / "genes.txt").write_text("\n".join(f"G{i}" for i in range(40)))
+    values = []
+    for data in (case.test, wider):
+        impute(case.model, data, tmp_path / "i.npz", features=tmp_path / "genes.txt", device="cpu", force=True)
+        values.append(read_npz(tmp_path / "i.npz")[1]["imputed"])
+    ratio = np.asarray(anndata.read_h5ad(case.test).X.sum(1) / anndata.read_h5ad(wider).X.sum(1))
+    np.testing.assert_allclose(values[1], np.log1p(np.expm1(values[0]) * ratio), rtol=1e-4)
+    found = evaluate_withheld([case.model], raw=wider, withhold_share=0.1, device="cpu")
+    by_method = {entry["method"]: entry for entry in found["results"]}
+    assert found["settings"]["genes"] == G
+    assert by_method["model"]["mae"] < by_method["additive"]["mae"]
+
+
+def test_a_candidate_has_the_same_value_in_any_list_and_file(case: Case, tmp_path: Path) -> None:
+    adata = anndata.read_h5ad(case.test)
+    adata[[70, 3, 11]].write_h5ad(tmp_path / "few.h5ad")
+    (tmp_path / "all.txt").write_text("\n".join(f"G{i}" for i in range(G)))
+    (tmp_path / "few.txt").write_text("G9\nG31\nG2\n")
+    impute(case.model, case.test, tmp_path / "all.npz", features=tmp_path / "all.txt", device="cpu")
+    impute(case.model, tmp_path / "few.h5ad", tmp_path / "few.npz", features=tmp_path / "few.txt", device="cpu")
+    whole, few = (read_npz(tmp_path / f"{name}.npz")[1]["imputed"] for name in ("all", "few"))
+    np.testing.assert_allclose(few, whole[np.ix_([70, 3, 11], [9, 31, 2])], rtol=1e-5)
+
+
+def test_cells_without_counts_get_no_values(case: Case, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    adata = anndata.read_h5ad(case.test)
+    lil = adata.X.tolil()
+    lil[[4, 9]] = 0
+    adata.X = sparse.csr_matrix(lil)
+    adata.write_h5ad(tmp_path / "some.h5ad")
+    (tmp_path / "genes.txt").write_text("G1\nG2\n")
+    impute(case.model, tmp_path / "some.h5ad", tmp_path / "i.npz", features=tmp_path / "genes.txt", device="cpu")
+    values = read_npz(tmp_path / "i.npz")[1]["imputed"]
+    assert (values[[4, 9]] == 0).all()
+    assert (np.delete(values, [4, 9], axis=0) > 0).all()
+    assert "2 cells have no observed count" in caplog.text
+    # All that is left of every cell is marked, and so not told.
+    adata.layers["all"] = sparse.csr_matrix((adata.X > 0).astype(np.int8))
+    adata.write_h5ad(tmp_path / "none.h5ad")
+    with pytest.raises(InputError, match="no cell has an observed count"):
+        impute(case.model, tmp_path / "none.h5ad", tmp_path / "j.npz", entries_layer="all", device="cpu")
+    assert not (tmp_path / "j.npz").exists()
 
 
 def test_what_is_asked_for_must_be_said(case: Case, tmp_path: Path) -> None:
