@@ -76,8 +76,13 @@ PeakShare = Annotated[
     ),
 ]
 Invariance = Annotated[
-    float,
-    typer.Option("--invariance", metavar="X", help="Weight lambda of the invariance term.", rich_help_panel=MODEL),
+    str,
+    typer.Option(
+        "--invariance",
+        metavar="auto|X",
+        help="Weight lambda of the invariance term; auto finds by short trials where a larger one brings little more.",
+        rich_help_panel=MODEL,
+    ),
 ]
 InvarianceBound = Annotated[
     Literal["pairwise", "mixture"],

@@ -47,7 +47,7 @@ def verb(
     latent: t.Latent = 10,
     thinning: p.Thinning = 0.5,
     peak_share: p.PeakShare = 1.0,
-    invariance: p.Invariance = 1.0,
+    invariance: p.Invariance = "1",
     invariance_bound: p.InvarianceBound = "pairwise",
     positive_weight: p.PositiveWeight = "8",
     kl_weight: p.KlWeight = 1.0,

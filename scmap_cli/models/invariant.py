@@ -28,6 +28,17 @@ from scmap_cli.nn.invariance import BOUNDS, mean_pairwise_kl, mixture_kl
 _MIN_VARIANCE = 1e-4
 
 
+def number(key: str, value: str, choices: str, least: float) -> float:
+    """A weight that is given as text; :class:`~scmap_cli.errors.UsageError` if it is no number from ``least`` up."""
+    try:
+        found = float(value)
+    except ValueError:
+        found = -1.0
+    if not least <= found < float("inf"):
+        raise UsageError(f"{key} is {value!r}", f"choose {choices}")
+    return found
+
+
 @dataclass(frozen=True)
 class InvariantConfig:
     """Hyperparameters of both models.
@@ -44,7 +55,8 @@ class InvariantConfig:
     peak_share
         Share of the peaks whose likelihood a training step looks at, drawn anew each step and scaled up to all.
     invariance
-        Weight lambda of the invariance term (equation 2.3).
+        Weight lambda of the invariance term (equation 2.3), a number, or ``auto``: the elbow of what the embedding
+        tells of depth and batch against it, which is found before the network is made.
     invariance_bound
         ``pairwise``: mean divergence between all pairs of cells (the thesis). ``mixture``: from their mixture, tighter.
     positive_weight
@@ -60,7 +72,7 @@ class InvariantConfig:
     latent: int
     thinning: float = 0.5
     peak_share: float = 1.0
-    invariance: float = 1.0
+    invariance: str = "1"
     invariance_bound: str = "pairwise"
     positive_weight: str = "8"
     kl_weight: float = 1.0
@@ -76,7 +88,7 @@ class InvariantConfig:
         for key in ("latent", "cycles"):
             if getattr(self, key) < 1:
                 raise UsageError(f"{key} {getattr(self, key)} must be at least 1")
-        for key in ("invariance", "kl_weight", "warmup_epochs", "cycle_epochs"):
+        for key in ("kl_weight", "warmup_epochs", "cycle_epochs"):
             if getattr(self, key) < 0:
                 raise UsageError(f"{key} {getattr(self, key)} must not be negative")
         if not 0 < self.peak_share <= 1:
@@ -84,6 +96,12 @@ class InvariantConfig:
         if not 0 <= self.thinning < 1:
             raise UsageError(f"thinning {self.thinning} is not in [0, 1)")
         self.omega(0.5)
+        if self.invariance != "auto":
+            self.lam()
+
+    def lam(self) -> float:
+        """The weight lambda as a number; :class:`~scmap_cli.errors.UsageError` if it is none."""
+        return number("invariance", self.invariance, "auto or a number, at least 0", least=0.0)
 
     def omega(self, open_share: float) -> float:
         """The weight of open peaks, given their share among the entries of the training cells."""
@@ -91,13 +109,7 @@ class InvariantConfig:
             return 1.0
         if self.positive_weight == "auto":
             return (1.0 - open_share) / open_share
-        try:
-            weight = float(self.positive_weight)
-        except ValueError:
-            weight = -1.0
-        if not 0 < weight < float("inf"):
-            raise UsageError(f"positive_weight is {self.positive_weight!r}", "choose none, auto or a number above 0")
-        return weight
+        return number("positive_weight", self.positive_weight, "none, auto or a number above 0", least=5e-324)
 
 
 class InvariantVae(ScmapModel):
@@ -129,7 +141,9 @@ class InvariantVae(ScmapModel):
         nn.init.uniform_(self.last_ph, -(width**-0.5), width**-0.5)
 
     @classmethod
-    def create(cls, config: InvariantConfig, open_share_p: np.ndarray, *, seed: int, **sizes: Any) -> Self:
+    def create(
+        cls, config: InvariantConfig, open_share_p: np.ndarray, *, seed: int, lam: float | None = None, **sizes: Any
+    ) -> Self:
         """A freshly initialised model.
 
         Parameters
@@ -141,13 +155,17 @@ class InvariantVae(ScmapModel):
             log(omega), which is the optimum for independent peaks.
         seed
             Seed of the initial weights; the global generator is left as it was.
+        lam
+            Weight of the invariance term, where it is not that of ``config``.
         sizes
-            What the model is made with beside ``n_peaks`` and ``omega``.
+            What the model is made with beside ``n_peaks``, ``omega`` and ``lam``.
         """
         omega = config.omega(float(np.clip(open_share_p.mean(), 1e-9, 1 - 1e-9)))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)  # noqa: TID251
-            model = cls(config, n_peaks=len(open_share_p), omega=omega, **sizes)
+            model = cls(
+                config, n_peaks=len(open_share_p), omega=omega, lam=config.lam() if lam is None else lam, **sizes
+            )
         p = np.clip(open_share_p, 1e-4, 1 - 1e-4)
         with torch.no_grad():
             model.last_p.copy_(torch.from_numpy((np.log(p) - np.log1p(-p) + np.log(omega)).astype(np.float32)))
@@ -219,7 +237,7 @@ class InvariantVae(ScmapModel):
         kl = gaussian_kl(posterior.mean_nz, posterior.var_nz).mean()
         bound = mean_pairwise_kl if self.config.invariance_bound == "pairwise" else mixture_kl
         apart = bound(posterior.mean_nz, posterior.var_nz)
-        weight = self.config.invariance
+        weight = self.structure["lam"]
         divergence = kl + weight * apart
         factor, further = self._further(batch, posterior)
         # Summed in this order, so that without a further term the bits are those of the three alone.

@@ -79,17 +79,19 @@ class Sailer(InvariantVae):
         Hyperparameters.
     n_peaks, n_conditions, n_covariates
         Sizes; depth is the first of the covariates.
-    omega
-        Weight of open peaks.
+    omega, lam
+        Weights of open peaks and of the invariance term.
     """
 
     name: ClassVar[str] = "sailer"
     config_type: ClassVar[type] = SailerConfig
 
     def __init__(
-        self, config: SailerConfig, *, n_peaks: int, n_conditions: int, n_covariates: int, omega: float
+        self, config: SailerConfig, *, n_peaks: int, n_conditions: int, n_covariates: int, omega: float, lam: float
     ) -> None:
-        super().__init__(config, n_peaks=n_peaks, n_conditions=n_conditions, n_covariates=n_covariates, omega=omega)
+        super().__init__(
+            config, n_peaks=n_peaks, n_conditions=n_conditions, n_covariates=n_covariates, omega=omega, lam=lam
+        )
         first, *rest = config.hidden
         # A row a peak, so that the first layer adds the rows of open peaks.
         self.first_ph = nn.Parameter(torch.empty(n_peaks, first))

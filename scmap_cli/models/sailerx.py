@@ -55,7 +55,7 @@ from scmap_cli.data.alignment import WEIGHTS
 from scmap_cli.data.batches import Batch
 from scmap_cli.errors import UsageError
 from scmap_cli.models.base import Posterior
-from scmap_cli.models.invariant import InvariantConfig, InvariantVae
+from scmap_cli.models.invariant import InvariantConfig, InvariantVae, number
 from scmap_cli.nn.alignment import alignment_gap
 from scmap_cli.nn.bernoulli import sum_of_open
 from scmap_cli.nn.chromosomes import CellNorm, ChromosomeLinear, edges_of
@@ -102,20 +102,8 @@ class SailerXConfig(InvariantConfig):
             self.gamma()
 
     def gamma(self) -> float:
-        """The weight of the alignment as a number.
-
-        Raises
-        ------
-        UsageError
-            It is neither ``auto`` nor a number of at least 0.
-        """
-        try:
-            weight = float(self.alignment_weight)
-        except ValueError:
-            weight = -1.0
-        if not 0 <= weight < float("inf"):
-            raise UsageError(f"alignment_weight is {self.alignment_weight!r}", "choose auto or a number of at least 0")
-        return weight
+        """The weight of the alignment as a number; :class:`~scmap_cli.errors.UsageError` if it is none."""
+        return number("alignment_weight", self.alignment_weight, "auto or a number, at least 0", least=0.0)
 
 
 class SailerX(InvariantVae):
@@ -131,8 +119,8 @@ class SailerX(InvariantVae):
         Sizes; depth is the first of the covariates.
     n_reference
         Dimensions of the reference embedding.
-    omega
-        Weight of open peaks.
+    omega, lam
+        Weights of open peaks and of the invariance term.
     gamma
         Weight of the alignment.
     """
@@ -153,6 +141,7 @@ class SailerX(InvariantVae):
         n_covariates: int,
         n_reference: int,
         omega: float,
+        lam: float,
         gamma: float,
     ) -> None:
         super().__init__(
@@ -163,6 +152,7 @@ class SailerX(InvariantVae):
             n_covariates=n_covariates,
             n_reference=n_reference,
             omega=omega,
+            lam=lam,
             gamma=gamma,
         )
         self.edges_c = edges_of(chromosome_peaks)

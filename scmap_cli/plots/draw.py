@@ -57,25 +57,29 @@ def loss_curves(
     save(figure, path)
 
 
-def elbow_curve(weights: Sequence[float], gaps: Sequence[float], chosen: float, path: Path) -> None:
-    """Final alignment by its weight, the chosen one marked.
+def elbow_curve(
+    weights: Sequence[float], values: Sequence[float], chosen: float, of: str, measure: str, path: Path
+) -> None:
+    """What trials of a weight led to, the chosen one marked.
 
     Parameters
     ----------
-    weights, gaps
+    weights, values
         Weights tried in rising order, and what each led to.
     chosen
         The weight taken.
+    of, measure
+        Names of both axes.
     path
         Where to write.
     """
     figure, (axes,) = new_figure(4.5, 3.2)
-    axes.plot(weights, gaps, color=COLOURS[0], marker="o", markersize=4)
+    axes.plot(weights, values, color=COLOURS[0], marker="o", markersize=4)
     axes.axvline(chosen, color="0.6", linewidth=0.8, linestyle=":")
     # The first weight may be 0.
     axes.set_xscale("symlog", linthresh=min(w for w in weights if w > 0))
-    axes.set_xlabel("alignment weight")
-    axes.set_ylabel("final alignment (mean squared gap)")
+    axes.set_xlabel(of)
+    axes.set_ylabel(measure)
     axes.set_title(f"chosen: {chosen:g}", fontsize=10)
     axes.spines[["top", "right"]].set_visible(False)
     save(figure, path)

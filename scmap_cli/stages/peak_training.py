@@ -32,7 +32,7 @@ class PeakJob:
     data
         Cells x peaks.
     sizes
-        Keywords of the network beside ``n_peaks`` and ``omega``.
+        Keywords of the network beside ``n_peaks``, ``omega`` and, unless it was found by trial, ``lam``.
     told
         What the model's ``config.json`` and the plan of a dry run say beside what both models do.
     more
@@ -211,7 +211,7 @@ def _plan(kind: type[InvariantVae], job: PeakJob, training: Training) -> dict[st
     n, p = data.counts.shape
     omega = config.omega(float(np.clip(job.share_p.mean(), 1e-9, 1 - 1e-9)))
     with torch.device("meta"):
-        network = kind(config, n_peaks=p, omega=omega, **job.sizes)
+        network = kind(config, n_peaks=p, omega=omega, lam=0.0, **job.sizes)
     return {
         "cells": n,
         "peaks": p,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from scmap_cli.data.splits import validation_split
 from scmap_cli.models.sailer import Sailer, SailerConfig
 from scmap_cli.stages.inputs import RnaInput
 from scmap_cli.stages.peak_training import PeakJob, PeakOptions, prepare_peaks, text_weight, train_on_peaks
+from scmap_cli.stages.weight_search import find_weights
 
 DEFAULTS = {
     "epochs": 100,
@@ -75,7 +77,7 @@ def train_sailer(
         With their exit codes 2, 2, 3, 5, 4, 75 and 6.
     """
     settings = build(TrainConfig, DEFAULTS, train_options or {}, where="[train]")
-    config = build(SailerConfig, text_weight(model_options, "positive_weight"), where="[model]")
+    config = build(SailerConfig, text_weight(model_options, "positive_weight", "invariance"), where="[model]")
     input = Path(input)
 
     def prepare(data: RnaInput) -> PeakJob:
@@ -88,4 +90,6 @@ def train_sailer(
     options = PeakOptions(
         input, Path(output), batch_key, layer, settings, seed, device, resume, metrics, force, dry_run
     )
-    return train_on_peaks(Sailer, config, options, {"depth_key": depth_key, "covariates": list(covariates)}, prepare)
+    parameters = {"depth_key": depth_key, "covariates": list(covariates)}
+    search = partial(find_weights, Sailer, config, settings=settings, seed=seed)
+    return train_on_peaks(Sailer, config, options, parameters, prepare, search)

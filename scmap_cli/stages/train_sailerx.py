@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 
 from scmap_cli.config import TrainConfig, build
 from scmap_cli.data.alignment import depth_weights
 from scmap_cli.data.peaks import peak_positions
 from scmap_cli.data.splits import validation_split
 from scmap_cli.errors import InputError
-from scmap_cli.io.bundle import write_table
 from scmap_cli.keys import ATAC_DEPTH, REFERENCE, RNA_DEPTH
 from scmap_cli.models.sailerx import SailerX, SailerXConfig
-from scmap_cli.plots.canvas import safely
-from scmap_cli.plots.draw import elbow_curve
 from scmap_cli.runtime.logs import log
-from scmap_cli.stages.alignment_search import Trace, trace_alignment
 from scmap_cli.stages.inputs import RnaInput
 from scmap_cli.stages.multiome import keep_reference, reference_id, reference_rows
 from scmap_cli.stages.peak_training import (
@@ -32,6 +28,7 @@ from scmap_cli.stages.peak_training import (
     text_weight,
     train_on_peaks,
 )
+from scmap_cli.stages.weight_search import find_weights
 
 DEFAULTS = {
     "epochs": 100,
@@ -94,7 +91,7 @@ def train_sailerx(
         With their exit codes 2, 2, 3, 5, 4, 75 and 6.
     """
     settings = build(TrainConfig, DEFAULTS, train_options or {}, where="[train]")
-    given = text_weight(model_options, "positive_weight", "alignment_weight")
+    given = text_weight(model_options, "positive_weight", "invariance", "alignment_weight")
     config = build(SailerXConfig, given, where="[model]")
     input = Path(input)
 
@@ -132,17 +129,11 @@ def train_sailerx(
         log.info("%d cells with RNA, %d without; %d chromosomes", has_n.sum(), (~has_n).sum(), len(peaks_c))
         return PeakJob(job, sizes, told, [lambda folder: keep_reference(folder, data.cells, reference, has_n)])
 
-    def search(job: PeakJob, target: torch.device) -> None:
-        if config.alignment_weight != "auto":
-            return
-        trace = trace_alignment(config, job, settings, seed, target)
-        job.sizes["gamma"] = trace.chosen
-        job.more.append(lambda folder: _write_trace(folder, trace))
-
     options = PeakOptions(
         input, Path(output), batch_key, layer, settings, seed, device, resume, metrics, force, dry_run
     )
     parameters = {"reference_key": reference_key, "depth_key": depth_key, "covariates": list(covariates)}
+    search = partial(find_weights, SailerX, config, settings=settings, seed=seed)
     return train_on_peaks(SailerX, config, options, parameters, prepare, search)
 
 
@@ -172,9 +163,3 @@ def _depths(data: RnaInput, has_n: np.ndarray, config: SailerXConfig, path: Path
     if ATAC_DEPTH in data.adata.obs:
         atac_n = number_column(data.adata.obs, ATAC_DEPTH, path, ATAC_DEPTH)
     return rna_n, atac_n
-
-
-def _write_trace(folder: Path, trace: Trace) -> None:
-    rows = list(zip(trace.weights, trace.gaps, strict=True))
-    write_table(folder / "alignment.tsv", ("alignment_weight", "final_alignment"), rows)
-    safely("the elbow", elbow_curve, trace.weights, trace.gaps, trace.chosen, folder / "alignment.png")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import anndata
@@ -18,6 +19,7 @@ from scmap_cli.io.bundle import load_bundle
 from scmap_cli.io.h5ad import write_h5ad
 from scmap_cli.io.npz import read_npz
 from scmap_cli.models.sailer import Sailer
+from scmap_cli.stages import weight_search
 from scmap_cli.stages.embed import embed
 from scmap_cli.stages.impute import impute
 from scmap_cli.stages.train_sailer import train_sailer
@@ -214,3 +216,31 @@ def test_a_dry_run_plans(made: Made, tmp_path: Path) -> None:
     assert numbers["positive_weight"] == 3
     assert plan["conditions"] == ["poor", "rich"]
     assert not (tmp_path / "m").exists()
+
+
+def test_the_weight_of_invariance_is_found_by_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(weight_search, "EPOCHS", 2)
+    monkeypatch.setattr(weight_search, "CELLS", 200)
+    monkeypatch.setattr(weight_search, "INVARIANCES", (0.0, 0.5, 2.0, 8.0))
+    asked = []
+
+    def planned(emb_nz, target_n, *, discrete=False, seed=0):
+        """Depth, then batch of each trial: a curve whose elbow is the third weight."""
+        asked.append((emb_nz.copy(), len(target_n), discrete))
+        return {"mean": (0.6, 0.5, 0.1, 0.09)[(len(asked) - 1) // 2]}
+
+    monkeypatch.setattr(weight_search, "mutual_information", planned)
+    write_h5ad(peaks(), tmp_path / "p.h5ad")
+    options = SMALL["model_options"] | {"invariance": "auto"}
+    train = {"epochs": 2, "batch_size": 50}
+    train_sailer(tmp_path / "p.h5ad", tmp_path / "m", batch_key="batch", model_options=options, train_options=train)
+    assert [discrete for _, _, discrete in asked] == [False, True] * 4
+    assert {count for _, count, _ in asked} == {200}
+    embeddings = [emb_nz for emb_nz, _, _ in asked[::2]]
+    assert not any(np.array_equal(a, b) for a, b in pairwise(embeddings))
+    assert load_bundle(tmp_path / "m").config["structure"]["lam"] == 2.0
+    rows = [line.split("\t") for line in (tmp_path / "m" / "invariance.tsv").read_text().splitlines()]
+    assert rows[0] == ["invariance_weight", "mutual_information"]
+    assert [float(row[0]) for row in rows[1:]] == [0.0, 0.5, 2.0, 8.0]
+    assert [float(row[1]) for row in rows[1:]] == pytest.approx([1.2, 1.0, 0.2, 0.18])
+    assert (tmp_path / "m" / "invariance.png").stat().st_size > 1000

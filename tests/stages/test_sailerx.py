@@ -15,7 +15,7 @@ from scmap_cli.errors import InputError, UsageError
 from scmap_cli.io.bundle import load_bundle
 from scmap_cli.io.h5ad import write_h5ad
 from scmap_cli.io.npz import read_npz
-from scmap_cli.stages import alignment_search
+from scmap_cli.stages import weight_search
 from scmap_cli.stages.embed import embed
 from scmap_cli.stages.impute import impute
 from scmap_cli.stages.preprocess_multiome import preprocess_multiome
@@ -228,9 +228,9 @@ def test_the_same_run_gives_the_same_bytes_and_unsorted_peaks_the_same_model(mad
 
 
 def test_the_elbow_is_found_and_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(alignment_search, "EPOCHS", 4)
-    monkeypatch.setattr(alignment_search, "CELLS", 150)
-    monkeypatch.setattr(alignment_search, "GRID", (0.0, 30.0, 1000.0))
+    monkeypatch.setattr(weight_search, "EPOCHS", 4)
+    monkeypatch.setattr(weight_search, "CELLS", 150)
+    monkeypatch.setattr(weight_search, "ALIGNMENTS", (0.0, 30.0, 1000.0))
     data = write(tmp_path / "m.h5ad", lacking=0.4)
     options = SMALL | {"alignment_weight": "auto"}
     train_sailerx(data, tmp_path / "model", model_options=options, train_options=SHORT | {"epochs": 2})
@@ -239,7 +239,7 @@ def test_the_elbow_is_found_and_drawn(tmp_path: Path, monkeypatch: pytest.Monkey
     gaps = {float(weight): float(gap) for weight, gap in rows[1:]}
     assert gaps[1000.0] < gaps[0.0]
     chosen = load_bundle(tmp_path / "model").config["structure"]["gamma"]
-    assert chosen == alignment_search.elbow(list(gaps), list(gaps.values()))
+    assert chosen == weight_search.elbow(list(gaps), list(gaps.values()))
     assert (tmp_path / "model" / "alignment.png").stat().st_size > 1000
 
 
@@ -253,20 +253,20 @@ def test_the_elbow_is_found_and_drawn(tmp_path: Path, monkeypatch: pytest.Monkey
     ],
 )
 def test_the_elbow_of_known_curves_is_never_the_weight_0(gaps: list[float], expected: float | None) -> None:
-    assert alignment_search.elbow([0.0, 1.0, 2.0, 3.0, 4.0], gaps) == expected
+    assert weight_search.elbow([0.0, 1.0, 2.0, 3.0, 4.0], gaps) == expected
 
 
 def test_trials_without_an_effect_leave_the_default(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(alignment_search, "EPOCHS", 1)
-    monkeypatch.setattr(alignment_search, "GRID", (0.0, 0.0))
+    monkeypatch.setattr(weight_search, "EPOCHS", 1)
+    monkeypatch.setattr(weight_search, "ALIGNMENTS", (0.0, 0.0))
     options = SMALL | {"alignment_weight": "auto"}
     train_sailerx(
         write(tmp_path / "m.h5ad"), tmp_path / "m", model_options=options, train_options=SHORT | {"epochs": 1}
     )
     assert load_bundle(tmp_path / "m").config["structure"]["gamma"] == 60000
-    assert "no alignment weight lowers the alignment" in caplog.text
+    assert "no alignment weight lowers the final alignment" in caplog.text
 
 
 def test_bad_inputs(made: Made, tmp_path: Path) -> None:
