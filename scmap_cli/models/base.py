@@ -48,11 +48,23 @@ class Posterior:
 class ScmapModel(nn.Module, ABC):
     """Base of all models.
 
-    Subclasses set the class attributes (``features`` is what they call the columns of their input, ``told_condition``
-    whether their encoder must know a cell's condition, ``every_cell`` whether an epoch may leave no training cell out,
-    ``most_cells`` how many are looked at together where no gradient is wanted) and are built as
-    ``Model(config, **structure)``, where ``structure`` holds the numbers that follow from the data (so a saved model is
-    rebuilt from JSON and then loads its tensors).
+    A model is built as ``Model(config, **structure)``, where ``structure`` holds the numbers that follow from the data,
+    so that a saved one is rebuilt from JSON and then loads its tensors.
+
+    Attributes
+    ----------
+    name, config_type
+        As in the registry, and the class of its settings.
+    capabilities
+        What it can do: ``embed``, ``impute``, ``map_query``, ``programs``, ``classify``, ``gene-embedding``.
+    features
+        What the columns of its input are: ``genes`` or ``peaks``.
+    told_condition
+        Whether its encoder is told a cell's condition, so that only conditions of the training can be embedded.
+    every_cell
+        Whether an epoch leaves out no training cell, where others end with the last whole batch.
+    most_cells
+        How many cells are looked at together at most where no gradient is wanted.
     """
 
     name: ClassVar[str]
@@ -134,10 +146,6 @@ class ScmapModel(nn.Module, ABC):
             (g,) names of the columns of its input.
         """
         return {}
-
-    def latent_names(self) -> list[str] | None:
-        """Names of the latent dimensions where they have any."""
-        return None
 
     @property
     def dtype(self) -> torch.dtype:

@@ -254,7 +254,9 @@ def reconstruction_panels(
     shown = [name for name in names if name in variances][:_MOST_SHARES]
     figure, panels = new_figure(3.4 * (1 + len(shown)), max(3.4, 0.26 * len(names) + 1.4), 1 + len(shown))
     axes, *scatters = panels
-    for place, (entry, colour) in enumerate(zip(results, palette(len(names)), strict=True)):
+    colours = dict(zip(names, palette(len(names)), strict=True))
+    for place, entry in enumerate(results):
+        colour = colours[str(entry["name"])]
         for measure, form in (("mse", "o"), ("mae", "s")):
             value = entry["overall"][measure]
             mean, spread = (value["mean"], value["sd"]) if isinstance(value, Mapping) else (value, None)
@@ -268,7 +270,7 @@ def reconstruction_panels(
     _clear(axes)
     for axes, name in zip(scatters, shown, strict=True):
         before, after = variances[name]
-        axes.scatter(before, after, s=5, linewidths=0, color=COLOURS[0], rasterized=len(before) > 2000)
+        axes.scatter(before, after, s=5, linewidths=0, color=colours[name], rasterized=len(before) > 2000)
         # Variances that are 0 have no place on a logarithmic axis; below the smallest one it is linear.
         ends = np.concatenate([before, after])
         smallest = ends[ends > 0].min(initial=1.0)

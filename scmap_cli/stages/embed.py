@@ -17,8 +17,6 @@ from scmap_cli.io.bundle import Bundle, load_bundle
 from scmap_cli.metrics.programs import directions
 from scmap_cli.models.base import ScmapModel
 from scmap_cli.models.markermap import MarkerMap
-from scmap_cli.plots.canvas import publish
-from scmap_cli.plots.draw import embedding as draw_embedding
 from scmap_cli.registry import get_model
 from scmap_cli.runtime import provenance
 from scmap_cli.runtime.logs import log
@@ -33,7 +31,7 @@ from scmap_cli.stages.inputs import (
     plain_records,
 )
 from scmap_cli.stages.multiome import encoder_reference
-from scmap_cli.stages.views import Embedding, arrange, check_views, plot_columns, write_embedding
+from scmap_cli.stages.views import Embedding, Views, arrange, check_ending, draw_umap, write_embedding
 from scmap_cli.training.device import memory_errors, resolve_device
 from scmap_cli.training.infer import embed_cells, restore_model
 
@@ -118,7 +116,8 @@ def embed(
         With exit codes 2, 3, 5 and 6.
     """
     model_dir, input, output = Path(model_dir), Path(input), Path(output)
-    check_views(output, cluster_method, cluster_backend, resolution, neighbors)
+    check_ending(output)
+    views = Views(umap or plot is not None, tsne, cluster_method, resolution, neighbors, cluster_backend)
     _check_options(cluster_method, batch_size, min_overlap, groupby, missing)
     check_outputs(output, program_scores, plot, force=force)
     where = resolve_device(device)
@@ -127,12 +126,7 @@ def embed(
         "layer": layer,
         "gene_column": gene_column,
         "variance": variance,
-        "umap": umap or plot is not None,
-        "tsne": tsne,
-        "cluster": cluster_method,
-        "resolution": resolution,
-        "neighbors": neighbors,
-        "cluster_backend": cluster_backend,
+        **views.record,
         "batch_size": batch_size,
         "missing": missing,
         "reference_key": reference_key,
@@ -174,21 +168,11 @@ def embed(
         if bundle.config.get("label_key") and isinstance(model, MarkerMap) and model.config.alpha < 1:
             result.labels, result.confidence = _predicted(bundle, model, store, batch_size)
         summary |= {"dimensions": mean_nz.shape[1], "active": int(result.active.sum())}
-        summary |= arrange(
-            result,
-            umap=umap or plot is not None,
-            tsne=tsne,
-            cluster_method=cluster_method,
-            resolution=resolution,
-            neighbors=neighbors,
-            cluster_backend=cluster_backend,
-            seed=seed,
-        )
+        summary |= arrange(result, views, seed)
         if program_scores is not None:
             _write_scores(program_scores, result, data, groupby, force)
-        if plot is not None and result.umap is not None:
-            columns = plot_columns(result, data.adata.obs, labels, color)
-            publish(plot, force, "the UMAP", draw_embedding, result.umap, columns)
+        if plot is not None:
+            draw_umap(plot, result, data.adata.obs, labels, color, force)
         write_embedding(output, result, data, variance, run, force)
         told = f" programs, {summary['active']} active" if result.w_gk is not None else " dimensions"
         log.info("wrote %s: %d cells x %d%s", output, *mean_nz.shape, told)

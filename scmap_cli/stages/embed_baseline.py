@@ -11,13 +11,11 @@ from scmap_cli.data.decomposition import TFIDF, harmony, lsi, pca
 from scmap_cli.data.matrices import cell_totals
 from scmap_cli.errors import UsageError
 from scmap_cli.io.atomic import check_outputs
-from scmap_cli.plots.canvas import publish
-from scmap_cli.plots.draw import embedding as draw_embedding
 from scmap_cli.runtime import provenance
 from scmap_cli.runtime.logs import log
 from scmap_cli.stages.embeddings import BASELINES, baseline_slot
 from scmap_cli.stages.inputs import condition_labels, load_rna
-from scmap_cli.stages.views import Embedding, arrange, check_views, plot_columns, write_embedding
+from scmap_cli.stages.views import Embedding, Views, arrange, check_ending, draw_umap, write_embedding
 
 
 def embed_baseline(
@@ -79,7 +77,8 @@ def embed_baseline(
         With exit codes 2, 3 and 6.
     """
     input, output = Path(input), Path(output)
-    check_views(output, cluster_method, cluster_backend, resolution, neighbors)
+    check_ending(output)
+    views = Views(umap or plot is not None, tsne, cluster_method, resolution, neighbors, cluster_backend)
     _check_options(baseline, components, tfidf, batch_key)
     check_outputs(output, plot, force=force)
     by_tfidf = {"drop_first": drop_first, "tfidf": tfidf, "binary": binary} if baseline != "pca" else {}
@@ -90,12 +89,7 @@ def embed_baseline(
         "batch_key": batch_key,
         "layer": layer,
         "gene_column": gene_column,
-        "umap": umap or plot is not None,
-        "tsne": tsne,
-        "cluster": cluster_method,
-        "resolution": resolution,
-        "neighbors": neighbors,
-        "cluster_backend": cluster_backend,
+        **views.record,
     }
     with provenance.run(
         "embed", inputs=[input], output=None if dry_run else output, parameters=parameters, seed=seed
@@ -118,19 +112,9 @@ def embed_baseline(
         names = [f"{baseline.partition('-')[0].upper()}{i + 1 + dropped}" for i in range(components)]
         active = np.ones(components, dtype=bool)
         result = Embedding(baseline_slot(baseline), names, emb_nz.astype(np.float32), None, active)
-        summary |= arrange(
-            result,
-            umap=umap or plot is not None,
-            tsne=tsne,
-            cluster_method=cluster_method,
-            resolution=resolution,
-            neighbors=neighbors,
-            cluster_backend=cluster_backend,
-            seed=seed,
-        )
-        if plot is not None and result.umap is not None:
-            columns = plot_columns(result, data.adata.obs, labels, color)
-            publish(plot, force, "the UMAP", draw_embedding, result.umap, columns)
+        summary |= arrange(result, views, seed)
+        if plot is not None:
+            draw_umap(plot, result, data.adata.obs, labels, color, force)
         write_embedding(output, result, data, False, run, force)
         log.info("wrote %s: %d cells x %d components of %s", output, *emb_nz.shape, baseline)
     return summary

@@ -27,6 +27,7 @@ from scmap_cli.runtime.logs import log, progress
 from scmap_cli.stages.impute_values import impute_values
 from scmap_cli.stages.inputs import aligned_counts, estimated_sizes, plain_records
 from scmap_cli.stages.multiome import encoder_reference
+from scmap_cli.stages.views import check_ending
 from scmap_cli.training.device import memory_errors, resolve_device
 from scmap_cli.training.infer import restore_model
 
@@ -90,8 +91,7 @@ def impute(
         With exit codes 2, 3, 5 and 6.
     """
     model_dir, input, output = Path(model_dir), Path(input), Path(output)
-    if output.suffix not in (".h5ad", ".npz"):
-        raise UsageError(f"the output {output.name} ends neither in .h5ad nor in .npz", "choose one of the two")
+    check_ending(output)
     if batch_size < 1:
         raise UsageError(f"--batch-size {batch_size} must be at least 1")
     if not 0 <= min_overlap <= 1:

@@ -15,6 +15,7 @@ from scmap_cli.config import TrainConfig, build
 from scmap_cli.data.splits import validation_split
 from scmap_cli.errors import InputError
 from scmap_cli.io.programs import Programs, load_programs
+from scmap_cli.io.text import read_numbers
 from scmap_cli.keys import PROGRAM_NAMES, PROGRAMS_VARM
 from scmap_cli.models.expimap import ExpiMap, ExpiMapConfig, block_sizes
 from scmap_cli.nn.noise import mixed_seed
@@ -196,35 +197,16 @@ def _prepare(
 
 
 def _read_weights(path: Path, names: list[str]) -> np.ndarray:
-    """Group lasso weights from a two-column TSV, 1 where a program is not listed."""
-    position = {name: i for i, name in enumerate(names)}
-    omega = np.ones(len(names), dtype=np.float32)
-    strange = []
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read {path}: {error}") from None
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        name, _, value = line.partition("\t")
-        try:
-            weight = float(value)
-        except ValueError:
-            if number == 1:
-                continue
-            raise InputError(
-                f"{path}, line {number}: {value!r} is not a weight", "one program<TAB>weight a line"
-            ) from None
-        if not 0 <= weight < np.inf:
-            raise InputError(f"{path}, line {number}: weight {value} must be finite and not negative")
-        if name in position:
-            omega[position[name]] = weight
-        else:
-            strange.append(name)
+    """(k,) group lasso weights from a two-column TSV, 1 where a program is not listed."""
+    listed = read_numbers(path)
+    negative = next((name for name, weight in listed.items() if weight < 0), None)
+    if negative is not None:
+        raise InputError(f"{path}: the weight of {negative!r} is {listed[negative]:g}", "give weights of at least 0")
+    known = set(names)
+    strange = [name for name in listed if name not in known]
     if strange:
         log.warning("%d weights are for programs that are not in the model, such as %r", len(strange), strange[0])
-    return omega
+    return np.array([listed.get(name, 1.0) for name in names], dtype=np.float32)
 
 
 def _decoder_means(job: TrainingData, config: ExpiMapConfig) -> np.ndarray:

@@ -16,6 +16,8 @@ from scmap_cli.io.h5ad import write_h5ad
 from scmap_cli.io.npz import write_npz
 from scmap_cli.keys import CONFIDENCE, LABEL, TSNE, UMAP, cluster_key, embedding_key, latent_names_key, variance_key
 from scmap_cli.metrics.graph import BACKENDS, METHODS, cluster, knn, to_igraph
+from scmap_cli.plots.canvas import publish
+from scmap_cli.plots.draw import embedding as draw_embedding
 from scmap_cli.runtime import provenance
 from scmap_cli.stages.inputs import RnaInput
 
@@ -58,49 +60,68 @@ class Embedding:
     confidence: np.ndarray | None = None
 
 
-def arrange(
-    result: Embedding,
-    *,
-    umap: bool,
-    tsne: bool,
-    cluster_method: str | None,
-    resolution: float,
-    neighbors: int,
-    cluster_backend: str,
-    seed: int,
-) -> dict[str, Any]:
-    """Find the layouts and clusters wanted of an embedding; return the number of clusters for the summary."""
-    summary: dict[str, Any] = {}
-    if cluster_method or umap:
-        indices, distances = knn(result.mean_nz, neighbors, seed)
-    if cluster_method:
-        result.clusters = cluster(to_igraph(indices), cluster_method, resolution, seed, cluster_backend)
-        summary["clusters"] = int(result.clusters.max()) + 1
-    if umap:
-        result.umap = umap_layout(result.mean_nz, indices, distances, seed)
-    if tsne:
-        result.tsne = tsne_layout(result.mean_nz, seed)
-    return summary
-
-
-def check_views(output: Path, method: str | None, backend: str, resolution: float, neighbors: int) -> None:
-    """Refuse what neither a model nor a baseline can do.
+@dataclass(frozen=True)
+class Views:
+    """Layouts and clusters wanted of an embedding, as the options of :func:`scmap_cli.stages.embed.embed`.
 
     Raises
     ------
     UsageError
-        The output's name has another ending than .h5ad or .npz, or a setting of :func:`arrange` makes no sense.
+        One makes no sense.
     """
+
+    umap: bool
+    tsne: bool
+    cluster_method: str | None
+    resolution: float
+    neighbors: int
+    cluster_backend: str
+
+    def __post_init__(self) -> None:
+        if self.cluster_method is not None and self.cluster_method not in METHODS:
+            raise UsageError(f"unknown cluster method {self.cluster_method!r}", f"choose one of {', '.join(METHODS)}")
+        if self.cluster_backend not in BACKENDS:
+            raise UsageError(
+                f"unknown cluster backend {self.cluster_backend!r}", f"choose one of {', '.join(BACKENDS)}"
+            )
+        if not self.resolution > 0:
+            raise UsageError(f"--resolution {self.resolution} must be above 0")
+        if self.neighbors < 1:
+            raise UsageError(f"--neighbors {self.neighbors} must be at least 1")
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """What the record of a run keeps of them."""
+        return {
+            "umap": self.umap,
+            "tsne": self.tsne,
+            "cluster": self.cluster_method,
+            "resolution": self.resolution,
+            "neighbors": self.neighbors,
+            "cluster_backend": self.cluster_backend,
+        }
+
+
+def arrange(result: Embedding, views: Views, seed: int) -> dict[str, Any]:
+    """Find the layouts and clusters wanted of an embedding; return the number of clusters for the summary."""
+    summary: dict[str, Any] = {}
+    if views.cluster_method or views.umap:
+        indices, distances = knn(result.mean_nz, views.neighbors, seed)
+    if views.cluster_method:
+        graph = to_igraph(indices)
+        result.clusters = cluster(graph, views.cluster_method, views.resolution, seed, views.cluster_backend)
+        summary["clusters"] = int(result.clusters.max()) + 1
+    if views.umap:
+        result.umap = umap_layout(result.mean_nz, indices, distances, seed)
+    if views.tsne:
+        result.tsne = tsne_layout(result.mean_nz, seed)
+    return summary
+
+
+def check_ending(output: Path) -> None:
+    """:class:`UsageError` for an output that ends neither in .h5ad nor in .npz."""
     if output.suffix not in (".h5ad", ".npz"):
         raise UsageError(f"the output {output.name} ends neither in .h5ad nor in .npz", "choose one of the two")
-    if method is not None and method not in METHODS:
-        raise UsageError(f"unknown cluster method {method!r}", f"choose one of {', '.join(METHODS)}")
-    if backend not in BACKENDS:
-        raise UsageError(f"unknown cluster backend {backend!r}", f"choose one of {', '.join(BACKENDS)}")
-    if not resolution > 0:
-        raise UsageError(f"--resolution {resolution} must be above 0")
-    if neighbors < 1:
-        raise UsageError(f"--neighbors {neighbors} must be at least 1")
 
 
 def umap_layout(mean_nz: np.ndarray, indices: np.ndarray, distances: np.ndarray, seed: int) -> np.ndarray:
@@ -159,6 +180,13 @@ def plot_columns(result: Embedding, obs: pd.DataFrame, labels: np.ndarray, color
     if not color and (len(np.unique(labels)) > 1 or not columns):
         columns["condition"] = labels
     return columns
+
+
+def draw_umap(
+    plot: Path, result: Embedding, obs: pd.DataFrame, labels: np.ndarray, color: str | None, force: bool
+) -> None:
+    """Draw the UMAP of an embedding by :func:`plot_columns`."""
+    publish(plot, force, "the UMAP", draw_embedding, result.umap, plot_columns(result, obs, labels, color))
 
 
 def write_embedding(

@@ -135,7 +135,7 @@ def test_program_weights_keep_a_program_active(trained, tmp_path: Path) -> None:
     assert summary["active_programs"] == 1
     rows = [line.split("\t") for line in (tmp_path / "m/programs.tsv").read_text().splitlines()]
     assert [row[0] for row in rows if row[2] == "1"] == [name]
-    for text, match in ((f"{name}\tmuch\n{name}\tmuch\n", "line 2"), (f"x\t1\n{name}\t-1\n", "line 2")):
+    for text, match in ((f"{name}\tmuch\n{name}\tmuch\n", "line 2"), (f"x\t1\n{name}\t-1\n", "is -1")):
         table.write_text(text)
         with pytest.raises(InputError, match=match):
             run(trained, tmp_path / "n", program_weights=table)
