@@ -34,7 +34,13 @@ def verb(
     ] = None,
     output: Annotated[
         Path | None,
-        typer.Option("-o", "--output", metavar="FILE.h5ad", help="File to write; required.", rich_help_panel=o.DATA),
+        typer.Option(
+            "-o",
+            "--output",
+            metavar="FILE",
+            help=".h5ad for `train sailerx`; .h5mu: MuData with the counts of the RNA too. Required.",
+            rich_help_panel=o.DATA,
+        ),
     ] = None,
     rna: Annotated[
         Path | None,
