@@ -137,7 +137,7 @@ def deviations(
     below_k = np.zeros(k, dtype=np.int64)
     rows = max(1, _BLOCK // max(k, 1))
     starts = range(0, n, rows)
-    with ThreadPoolExecutor(threads) as pool, progress("block of draws", len(starts) * draws) as bar:
+    with ThreadPoolExecutor(threads) as pool, progress("draw", len(starts) * draws) as bar:
         for start in starts:
             part = slice(start, min(start + rows, n))
             some, depth = counts[part], depth_n[part]
