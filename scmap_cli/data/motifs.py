@@ -72,13 +72,11 @@ def log_odds(counts_l4: np.ndarray, background_4: np.ndarray, pseudocount: float
     return np.rint(UNITS * np.log(share_l4 / background_4)).astype(np.int64)
 
 
-def score_threshold(score_l4: np.ndarray, background_4: np.ndarray, p_value: float) -> int:
-    """The smallest score that a random site reaches with a probability of at most ``p_value``.
+def score_threshold(score_l4: np.ndarray, background_4: np.ndarray, p_value: float) -> tuple[int, bool]:
+    """The smallest score that a random site reaches with a chance of at most ``p_value``, and whether there is one.
 
-    Returns
-    -------
-    int
-        More than the best site scores, if even that one is not rare enough: the motif is too short or too vague.
+    Even the best sites of a motif may not be so rare, as it is too short or too vague. Their score is the threshold
+    then, as in MOODS.
     """
     chance_s = np.ones(1)
     for row in score_l4 - score_l4.min(1, keepdims=True):
@@ -88,8 +86,8 @@ def score_threshold(score_l4: np.ndarray, background_4: np.ndarray, p_value: flo
         chance_s = wider_s
     tail_s = np.cumsum(chance_s[::-1])[::-1]
     # Sums of equal chances must not fail a limit that they meet exactly.
-    rare = int(np.count_nonzero(tail_s > p_value * (1 + 1e-9)))
-    return rare + int(score_l4.min(1).sum())
+    common = int(np.count_nonzero(tail_s > p_value * (1 + 1e-9)))
+    return min(common, len(tail_s) - 1) + int(score_l4.min(1).sum()), common < len(tail_s)
 
 
 def match_motifs(
@@ -117,23 +115,21 @@ def match_motifs(
     Returns
     -------
     csc_matrix, ndarray, ndarray
-        (P, k) float64 of 0 and 1; the threshold of each motif and the score of its best site, in nats.
+        (P, k) float64 of 0 and 1; the threshold of each motif in nats; whether a site above it is as rare as asked for.
     """
     edge_p = np.concatenate([[0], np.cumsum([len(code) for code in codes])]).astype(np.int64)
     code_m = np.concatenate([*codes, np.zeros(0, dtype=np.uint8)])
     word_m = np.empty(len(code_m), dtype=np.uint16)
     _words(code_m, _WORD, word_m)
-    limits = np.empty((2, len(motifs)), dtype=np.float64)
+    limit_k, rare_k = np.empty(len(motifs), dtype=np.int64), np.empty(len(motifs), dtype=np.bool_)
 
     def one(number: int) -> np.ndarray:
         score_l4 = log_odds(motifs[number], background_4, pseudocount)
-        limit = score_threshold(score_l4, background_4, p_value)
-        limits[:, number] = limit / UNITS, score_l4.max(1).sum() / UNITS
+        limit_k[number], rare_k[number] = limit, _ = score_threshold(score_l4, background_4, p_value)
         hit_p = np.zeros(len(codes), dtype=np.bool_)
-        if limit <= score_l4.max(1).sum():
-            # The other strand reads the complement backwards.
-            for strand_l4 in (score_l4, score_l4[::-1, ::-1]):
-                _scan(code_m, word_m, edge_p, *_prepared(strand_l4, limit), limit, hit_p)
+        # The other strand reads the complement backwards.
+        for strand_l4 in (score_l4, score_l4[::-1, ::-1]):
+            _scan(code_m, word_m, edge_p, *_prepared(strand_l4, limit), limit, hit_p)
         return np.flatnonzero(hit_p)
 
     with ThreadPoolExecutor(threads) as pool, progress("motif", len(motifs)) as bar:
@@ -144,7 +140,7 @@ def match_motifs(
     indptr = np.concatenate([[0], np.cumsum([len(place) for place in places])])
     indices = np.concatenate([*places, np.zeros(0, dtype=np.int64)])
     found = sparse.csc_matrix((np.ones(len(indices)), indices, indptr), shape=(len(codes), len(motifs)))
-    return found, limits[0], limits[1]
+    return found, limit_k / UNITS, rare_k
 
 
 def _prepared(score_l4: np.ndarray, limit: int) -> tuple[np.ndarray, np.ndarray, int]:

@@ -138,7 +138,7 @@ def preprocess_motifs(
             return summary
         frequency_4 = frequencies_of(codes) if base_frequencies == "peaks" else EVEN
         threads = current_threads()
-        match_pk, limit_k, best_k = match_motifs(
+        match_pk, limit_k, rare_k = match_motifs(
             codes,
             [motif.counts_l4 for motif in known],
             frequency_4,
@@ -148,7 +148,7 @@ def preprocess_motifs(
         )
         size_k = np.diff(match_pk.indptr)
         kept = np.flatnonzero(size_k)
-        summary |= _told(known, size_k, limit_k > best_k, len(used), p_value)
+        summary |= _told(known, size_k, rare_k, len(used), p_value)
         match_pk = match_pk[:, kept]
         total_p = np.asarray(matrix.sum(0, dtype=np.float64)).ravel()
         background = background_peaks(
@@ -219,9 +219,7 @@ def _check_memory(n: int, k: int) -> None:
         )
 
 
-def _told(
-    known: Sequence[Motif], size_k: np.ndarray, vague_k: np.ndarray, peaks: int, p_value: float
-) -> dict[str, Any]:
+def _told(known: Sequence[Motif], size_k: np.ndarray, rare_k: np.ndarray, peaks: int, p_value: float) -> dict[str, Any]:
     """What the matching gave; motifs without a match are told and left out.
 
     Raises
@@ -237,14 +235,21 @@ def _told(
         )
     if none.any():
         log.warning(
-            "%d motifs have no match and are left out, such as %s (%d of them are too short or vague for --p-value %g)",
-            none.sum(),
-            known[int(np.argmax(none))].label,
-            vague_k.sum(),
+            "%d motifs have no match and are left out, such as %s", none.sum(), known[int(np.argmax(none))].label
+        )
+    if not rare_k.all():
+        log.info(
+            "%d motifs are too short or vague for --p-value %g, such as %s: their best sites alone match",
+            (~rare_k).sum(),
             p_value,
+            known[int(np.argmin(rare_k))].label,
         )
     log.info("a motif is in %.0f of %d peaks (median)", np.median(size_k[~none]), peaks)
-    return {"motifs_without_matches": int(none.sum()), "median_matches": float(np.median(size_k[~none]))}
+    return {
+        "motifs_without_matches": int(none.sum()),
+        "motifs_of_best_sites": int((~rare_k).sum()),
+        "median_matches": float(np.median(size_k[~none])),
+    }
 
 
 def _table(motifs: Sequence[Motif], size_k: np.ndarray, limit_k: np.ndarray, below_k: np.ndarray) -> pd.DataFrame:

@@ -56,24 +56,26 @@ def test_the_threshold_is_that_of_all_sites_counted(p_value: float, background: 
     sites = np.array(list(product(range(4), repeat=6)))
     total = score[np.arange(6), sites].sum(1)
     chance = background[sites].prod(1)
-    found = score_threshold(score, background, p_value)
+    found, rare = score_threshold(score, background, p_value)
+    assert rare
     assert chance[total >= found].sum() <= p_value * (1 + 1e-6)
     lower = total[total < found].max()
     assert chance[total >= lower].sum() > p_value
 
 
-def test_a_motif_too_short_for_the_p_value_has_no_match() -> None:
-    counts = np.full((4, 4), 0.0)
+def test_of_a_motif_too_short_for_the_p_value_the_best_sites_match() -> None:
+    counts = np.zeros((4, 4))
     counts[:, 0] = 50
+    counts[3, 1] = 50
     score = log_odds(counts, EVEN, 0.8)
-    assert score_threshold(score, EVEN, 1e-3) > score.max(1).sum()
-    second_best = score.max(1).sum() - (score.max() - score.min())
-    assert second_best < score_threshold(score, EVEN, 4.0**-4) <= score.max(1).sum()
-    code = [np.zeros(30, dtype=np.uint8)]
-    found, limit, best = match_motifs(code, [counts, counts], EVEN, p_value=1e-3)
-    assert found.nnz == 0
-    assert (limit > best).all()
-    assert match_motifs(code, [counts], EVEN, p_value=4.0**-4)[0].nnz == 1
+    best = score.max(1).sum()
+    assert score_threshold(score, EVEN, 1e-3) == (best, False)
+    assert score_threshold(score, EVEN, 2 * 4.0**-4)[1]
+    codes = [np.array(code, dtype=np.uint8) for code in ([0, 0, 0, 0], [0, 0, 0, 1], [2, 3, 3, 3], [0, 0, 0, 2])]
+    found, limit, rare = match_motifs(codes, [counts, counts], EVEN, p_value=1e-3)
+    assert found.toarray().tolist() == [[1, 1], [1, 1], [1, 1], [0, 0]]
+    assert limit.tolist() == [best / UNITS] * 2
+    assert not rare.any()
 
 
 @pytest.mark.parametrize("length", [4, 6, 7, 8, 15])
@@ -84,7 +86,7 @@ def test_the_scan_equals_loops_over_both_strands(length: int) -> None:
     found, limits, _ = match_motifs(codes, motifs, background, p_value=5e-3)
     for k, counts in enumerate(motifs):
         score = log_odds(counts, background, 0.8)
-        limit = score_threshold(score, background, 5e-3)
+        limit, _ = score_threshold(score, background, 5e-3)
         assert limits[k] == limit / UNITS
         expected = [by_loops(code, score, limit) for code in codes]
         assert 0 < sum(expected) < len(codes)

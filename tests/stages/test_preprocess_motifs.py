@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,13 +13,16 @@ import pandas as pd
 import pytest
 from scipy import sparse
 
+from scmap_cli.data.motifs import frequencies_of, match_motifs
 from scmap_cli.errors import InputError, OutputExistsError, UsageError
 from scmap_cli.io.h5ad import write_h5ad
+from scmap_cli.io.jaspar import read_jaspar
 from scmap_cli.io.npz import read_npz
 from scmap_cli.runtime.provenance import read_history
 from scmap_cli.stages.preprocess_motifs import preprocess_motifs
 
 WORDS = {"M1_ALPHA": "TGACGTCATG", "M2_BETA": "CCATATTTGG", "M3_GAMMA": "GATTACAGCC"}
+SHARED = Path(os.environ.get("SCMAP_SHARED_DATA", Path(__file__).parents[2].parent / "shared" / "data"))
 PEAKS, CELLS, WIDTH = 900, 150, 200
 
 
@@ -142,15 +147,18 @@ def test_entries_of_little_evidence_are_zero_and_counted(files: Files, tmp_path:
 def test_motifs_without_a_match_are_left_out_and_told(
     files: Files, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO)
     short = ">S1 SHORT\n9 0 0\n0 9 0\n0 0 9\n0 0 0\n"
-    (tmp_path / "some.txt").write_text(files.motifs.read_text() + short)
-    summary = run(files, tmp_path / "m.h5ad", motifs=tmp_path / "some.txt")
-    assert summary["motifs_without_matches"] == 1
-    assert "S1_SHORT (1 of them are too short or vague" in caplog.text
-    assert anndata.read_h5ad(tmp_path / "m.h5ad").n_vars == 3
-    (tmp_path / "none.txt").write_text(short)
+    long = ">L1 LONG\n" + "\n".join(" ".join("9" if i % 4 == b else "0" for i in range(40)) for b in range(4)) + "\n"
+    (tmp_path / "some.txt").write_text(files.motifs.read_text() + short + long)
+    summary = run(files, tmp_path / "m.h5ad", motifs=tmp_path / "some.txt", p_value=1e-14)
+    assert (summary["motifs_without_matches"], summary["motifs_of_best_sites"]) == (1, 4)
+    assert "1 motifs have no match and are left out, such as L1_LONG" in caplog.text
+    assert "4 motifs are too short or vague for --p-value 1e-14, such as M1_ALPHA" in caplog.text
+    assert anndata.read_h5ad(tmp_path / "m.h5ad").var_names.tolist() == [*WORDS, "S1_SHORT"]
+    (tmp_path / "none.txt").write_text(long)
     with pytest.raises(InputError, match="none of 1 motifs has a match in 899 peaks"):
-        run(files, tmp_path / "n.h5ad", motifs=tmp_path / "none.txt")
+        run(files, tmp_path / "n.h5ad", motifs=tmp_path / "none.txt", p_value=1e-14)
     assert not (tmp_path / "n.h5ad").exists()
 
 
@@ -201,3 +209,17 @@ def test_bad_inputs(files: Files, tmp_path: Path) -> None:
     with pytest.raises(OutputExistsError):
         run(files, out)
     assert out.read_text() == "mine"
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="needs the shared data")
+def test_motifs_of_jaspar_match_random_sequence_as_often_as_their_p_value_says() -> None:
+    motifs = read_jaspar(SHARED / "genome" / "JASPAR2024_CORE_human.jaspar.gz")
+    assert len(motifs) == 755
+    rng = np.random.default_rng(0)
+    codes = [rng.integers(4, size=500, dtype=np.uint8) for _ in range(400)]
+    counts = [motif.counts_l4 for motif in motifs[::8]]
+    match, _, rare = match_motifs(codes, counts, frequencies_of(codes))
+    assert 0.6 < rare.mean() < 1
+    sites = np.array([2 * (501 - len(one)) for one in counts])
+    expected = 400 * (1 - (1 - 5e-5) ** sites)
+    assert 0.85 < np.diff(match.indptr)[rare].sum() / expected[rare].sum() < 1.05
