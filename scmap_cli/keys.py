@@ -9,6 +9,9 @@ LOG1P_LAYER = "log1p"
 MAGIC_LAYER = "magic"
 """Layer written by ``preprocess gene-scores --smooth``."""
 
+DEVIATIONS_LAYER = "deviations"
+"""Layer written by ``preprocess motifs``: bias-corrected deviations, whose z-scores are in ``X``."""
+
 WITHHELD_LAYER = "scmap_withheld"
 """Layer written by ``evaluate imputation --withhold``: 1 where an expressed entry was hidden."""
 

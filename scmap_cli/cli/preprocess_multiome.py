@@ -31,7 +31,16 @@ def verb(
             help="One file of both: 10x .h5 or matrix folder, h5ad with feature_types, .h5mu.",
         ),
     ] = None,
-    output: o.H5adOutput = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "-o",
+            "--output",
+            metavar="FILE",
+            help=".h5ad for `train sailerx`; .h5mu: MuData with the counts of the RNA too. Required.",
+            rich_help_panel=o.DATA,
+        ),
+    ] = None,
     rna: Annotated[
         Path | None,
         typer.Option("--rna", metavar="FILE", show_default="in INPUT", help="Counts of genes.", rich_help_panel=o.DATA),

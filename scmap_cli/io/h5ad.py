@@ -277,16 +277,8 @@ def _plain_value(value: Any) -> Any:
     return value
 
 
-def write_h5ad(adata: anndata.AnnData, path: Path | str, *, force: bool = False) -> None:
-    """Write an AnnData file atomically; equal content gives equal bytes, and the object passed in is not changed.
-
-    Strings are stored plain, string columns with gaps as categories, and None in ``uns`` is left out.
-
-    Raises
-    ------
-    OutputExistsError, WriteError
-        As :func:`scmap_cli.io.atomic.atomic_file`.
-    """
+def plain_adata(adata: anndata.AnnData) -> anndata.AnnData:
+    """What is written of an AnnData: strings plain, string columns with gaps as categories, no None in ``uns``."""
     source = adata.to_memory() if adata.isbacked else adata
     plain = anndata.AnnData(
         X=source.X,
@@ -301,6 +293,20 @@ def write_h5ad(adata: anndata.AnnData, path: Path | str, *, force: bool = False)
     )
     if source.raw is not None:
         plain.raw = source.raw.to_adata()
+    return plain
+
+
+def write_h5ad(adata: anndata.AnnData, path: Path | str, *, force: bool = False) -> None:
+    """Write an AnnData file atomically; equal content gives equal bytes, and the object passed in is not changed.
+
+    It is written as :func:`plain_adata` makes it.
+
+    Raises
+    ------
+    OutputExistsError, WriteError
+        As :func:`scmap_cli.io.atomic.atomic_file`.
+    """
+    plain = plain_adata(adata)
     with atomic_file(path, force) as tmp, new_h5(tmp) as handle:
         anndata.io.write_elem(handle, "/", plain, dataset_kwargs={"compression": "gzip", "compression_opts": 1})
 

@@ -208,8 +208,15 @@ class _Sink(io.FileIO):
 
 
 @contextmanager
-def new_h5(path: Path) -> Iterator[h5py.File]:
+def new_h5(path: Path, reserved: int = 0) -> Iterator[h5py.File]:
     """Open a new HDF5 file for writing; a refused write raises its own OSError when the block ends.
+
+    Parameters
+    ----------
+    path
+        The file.
+    reserved
+        Bytes that are left free before what HDF5 writes: 0, 512, or a larger power of two.
 
     Raises
     ------
@@ -218,7 +225,7 @@ def new_h5(path: Path) -> Iterator[h5py.File]:
     """
     with _Sink(path, "w+") as sink:
         try:
-            with h5py.File(sink, "w") as handle:
+            with h5py.File(sink, "w", userblock_size=reserved) as handle:
                 yield handle
         except Exception:
             # After a refused write h5py and anndata stumble over what they cannot read back, with errors of any class;

@@ -6,6 +6,9 @@ The file is one of ATAC cells x peaks, so that all that reads ATAC reads it; wha
 * ``obsm["X_rna"]``: the reference embedding, float32, NaN in all of the row of a cell without RNA; what tells it from
   one made anew is in ``uns["scmap_reference"]``.
 * ``obs["has_rna"]``, ``obs["rna_depth"]`` (RNA counts, NaN without), ``obs["atac_depth"]`` (counts in all peaks read).
+
+An output named ``.h5mu`` is a MuData file for other tools: this as the modality ``atac``, and beside it ``rna`` with
+the counts of the cells that have RNA.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ from typing import Any
 import anndata
 import numpy as np
 import pandas as pd
+from anndata.utils import make_index_unique
 from scipy import sparse
 
 from scmap_cli.data.decomposition import scaled_pca
@@ -28,6 +32,7 @@ from scmap_cli.data.peak_sets import chosen_chroms
 from scmap_cli.errors import InputError, UsageError
 from scmap_cli.io.atomic import check_output
 from scmap_cli.io.h5ad import check_names, write_h5ad
+from scmap_cli.io.h5mu import write_h5mu
 from scmap_cli.keys import ATAC_DEPTH, HAS_RNA, ORIGIN_SET, REFERENCE, REFERENCE_ID, RNA_DEPTH
 from scmap_cli.runtime import provenance
 from scmap_cli.runtime.logs import log
@@ -58,12 +63,12 @@ def preprocess_multiome(
     force: bool = False,
     dry_run: bool = False,
 ) -> dict[str, Any]:
-    """Pair RNA and ATAC and write one h5ad; see the module for its layout.
+    """Pair RNA and ATAC and write one file; see the module for its layout.
 
     Parameters
     ----------
     output
-        The h5ad to write.
+        The h5ad to write, or an ``.h5mu`` of both modalities.
     input
         One file of both: 10x ``.h5`` or matrix folder, h5ad with ``feature_types``, or ``.h5mu``.
     rna, atac
@@ -148,7 +153,10 @@ def preprocess_multiome(
         }
         if not dry_run:
             run.stamp(made.uns)
-            write_h5ad(made, output, force=force)
+            if Path(output).suffix == ".h5mu":
+                write_h5mu({"rna": _rna_part(made, row_n, rna_part), "atac": made}, output, force=force)
+            else:
+                write_h5ad(made, output, force=force)
             log.info(
                 "%s: %d cells x %d peaks on %d chromosomes, %d cells with RNA (%s), %d without",
                 output, made.n_obs, made.n_vars, len(chroms), summary["with_rna"], reference, summary["without_rna"],
@@ -321,6 +329,17 @@ def _add_rna(
             column = rna.obs[name].iloc[row_n[paired_n]].set_axis(made.obs_names[paired_n])
             made.obs[name] = column.reindex(made.obs_names)
     return told
+
+
+def _rna_part(made: anndata.AnnData, row_n: np.ndarray, rna: anndata.AnnData) -> anndata.AnnData:
+    """RNA of the cells that have it: counts, the cells' own columns, and the reference."""
+    has_n = made.obs[HAS_RNA].to_numpy()
+    found = find_counts(rna)
+    obs = rna.obs.iloc[row_n[has_n]].set_axis(made.obs_names[has_n])
+    var = found.var.set_axis(make_index_unique(pd.Index(found.var_names)))
+    return anndata.AnnData(
+        found.matrix[row_n[has_n]], obs=obs, var=var, obsm={REFERENCE: np.asarray(made.obsm[REFERENCE])[has_n]}
+    )
 
 
 def _principal_components(counts: sparse.csr_matrix, components: int, hvg: int) -> tuple[str, np.ndarray]:

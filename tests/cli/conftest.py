@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import anndata
+import numpy as np
 import pytest
 
 from scmap_cli.cli.app import main
@@ -101,7 +102,7 @@ def scmap(tmp_path) -> Iterator[Scmap]:
 @pytest.fixture(scope="session")
 def shelf(tmp_path_factory) -> Path:
     """Small finished files: data.h5ad, programs.npz, sets.gmt, model/, embedded.h5ad, embedded.npz; for ATAC atac.h5ad,
-    genes.bed, fragments.tsv, peaks.bed, sailer/, pair.h5ad and multiome.h5ad.
+    genes.bed, genome.fa, motifs.txt, fragments.tsv, peaks.bed, sailer/, pair.h5ad and multiome.h5ad.
     """
     folder = tmp_path_factory.mktemp("shelf")
     scmap = Scmap(folder)
@@ -109,6 +110,13 @@ def shelf(tmp_path_factory) -> Path:
         planted = ("--programs-output", "programs.npz", "--gmt-output", "sets.gmt")
         scmap("simulate", "rna", "-o", "data.h5ad", "--preset", "tiny", *planted)
         scmap("simulate", "atac", "-o", "atac.h5ad", "--preset", "tiny")
+        rng = np.random.default_rng(0)
+        ends = anndata.read_h5ad(folder / "atac.h5ad").var.groupby("chrom", observed=True)["end"].max()
+        with (folder / "genome.fa").open("wb") as handle:
+            for name, end in ends.items():
+                bases = np.frombuffer(b"ACGT", dtype=np.uint8)[rng.integers(4, size=end, dtype=np.uint8)]
+                handle.write(f">{name}\n".encode() + bases.tobytes() + b"\n")
+        (folder / "motifs.txt").write_text(">M1 ONE\n9 0 0 0 9 0\n0 9 0 9 0 0\n0 0 9 0 0 9\n1 1 1 1 1 1\n")
         (folder / "genes.bed").write_text("chr1\t5000\t60000\tGENE1\t0\t+\nchr2\t100000\t400000\tGENE2\t0\t-\n")
         short = ("--epochs", 1, "--hidden", "8", "-t", 1, "--device", "cpu")
         scmap(
@@ -167,6 +175,10 @@ COMMANDS = {
     "preprocess corpus": ("{shelf}/data.h5ad", "-o", "out.zarr", "--study-key", "batch"),
     "train expresser": ("{shelf}/corpus.zarr", "-o", "out", *map(str, EXPRESSER)),
     "preprocess gene-scores": ("{shelf}/atac.h5ad", "--genes", "{shelf}/genes.bed", "-o", "out.h5ad"),
+    "preprocess motifs": (
+        *("{shelf}/atac.h5ad", "--genome", "{shelf}/genome.fa", "--motifs", "{shelf}/motifs.txt", "-o", "out.h5ad"),
+        *("--p-value", "0.001", "--matches-output", "out.npz"),
+    ),
     "simulate rna": ("--preset", "tiny", "-o", "out.h5ad"),
     "train sailer": (
         *("{shelf}/data.h5ad", "-o", "out", "--epochs", "1", "--hidden", "8,6", "--batch-size", "64"),

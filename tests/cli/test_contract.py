@@ -23,6 +23,7 @@ STAGES = {
     "preprocess multiome": "scmap_cli.stages.preprocess_multiome:preprocess_multiome",
     "preprocess programs": "scmap_cli.stages.preprocess_programs:preprocess_programs",
     "preprocess gene-scores": "scmap_cli.stages.preprocess_gene_scores:preprocess_gene_scores",
+    "preprocess motifs": "scmap_cli.stages.preprocess_motifs:preprocess_motifs",
     "preprocess corpus": "scmap_cli.stages.preprocess_corpus:preprocess_corpus",
     "simulate rna": "scmap_cli.stages.simulate:simulate_rna",
     "simulate atac": "scmap_cli.stages.simulate_atac:simulate_atac",
@@ -225,6 +226,7 @@ def test_choices_are_those_of_the_code():
     from scmap_cli.stages.gene_filter import GENE_FILTERS, LOG_BASES
     from scmap_cli.stages.inputs import MISSING
     from scmap_cli.stages.map_query import SPACES
+    from scmap_cli.stages.preprocess_motifs import FREQUENCIES
     from scmap_cli.stages.preprocess_programs import CASES
 
     expected = {
@@ -232,6 +234,7 @@ def test_choices_are_those_of_the_code():
         ("preprocess rna", "hvg_flavor"): FLAVORS,
         ("preprocess rna", "gene_filter"): GENE_FILTERS,
         ("preprocess rna", "log_base"): LOG_BASES,
+        ("preprocess motifs", "base_frequencies"): FREQUENCIES,
         ("preprocess programs", "form"): FORMS,
         ("preprocess programs", "case"): CASES,
         ("simulate rna", "preset"): PRESETS,

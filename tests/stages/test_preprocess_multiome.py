@@ -15,6 +15,7 @@ from scipy import sparse
 
 from scmap_cli.errors import InputError, UsageError
 from scmap_cli.io.h5ad import write_h5ad
+from scmap_cli.io.h5mu import read_h5mu
 from scmap_cli.runtime.provenance import read_history
 from scmap_cli.stages.preprocess_multiome import preprocess_multiome
 
@@ -141,6 +142,23 @@ def test_one_file_of_both_gives_the_same(files: tuple[Path, Path], tmp_path: Pat
         np.testing.assert_array_equal(found.X.toarray(), two.X.toarray())
         assert found.obs_names.tolist() == two.obs_names.tolist()
         np.testing.assert_allclose(found.obsm["X_rna"], two.obsm["X_rna"], rtol=1e-3, atol=1e-4)
+
+
+def test_an_output_named_h5mu_holds_both_and_gives_the_same_again(files: tuple[Path, Path], tmp_path: Path) -> None:
+    rna = changed(files[0], lambda a: a[:200].copy())
+    preprocess_multiome(tmp_path / "m.h5ad", rna=rna, atac=files[1], components=5)
+    preprocess_multiome(tmp_path / "m.h5mu", rna=rna, atac=files[1], components=5)
+    one, both = anndata.read_h5ad(tmp_path / "m.h5ad"), read_h5mu(tmp_path / "m.h5mu")
+    np.testing.assert_array_equal(both["atac"].X.toarray(), one.X.toarray())
+    np.testing.assert_array_equal(both["atac"].obsm["X_rna"], one.obsm["X_rna"])
+    cells = one.obs_names[one.obs["has_rna"]]
+    assert both["rna"].obs_names.tolist() == cells.tolist()
+    ours = anndata.read_h5ad(rna)[cells]
+    np.testing.assert_array_equal(both["rna"].X.toarray(), ours.X.toarray())
+    assert both["rna"].obs["type"].tolist() == ours.obs["type"].tolist()
+    preprocess_multiome(tmp_path / "again.h5ad", input=tmp_path / "m.h5mu", components=5)
+    again = anndata.read_h5ad(tmp_path / "again.h5ad")
+    np.testing.assert_array_equal(again.obsm["X_rna"], one.obsm["X_rna"])
 
 
 def test_empty_peaks_chromosomes_and_cells_are_dropped_and_told(
