@@ -69,7 +69,7 @@ def verb(
         typer.Option(
             "--direct-share",
             metavar="SHARE",
-            help="Share of the loss taken on the masked genes themselves; 0 is the paper's loss.",
+            help="Share of the loss taken on the masked genes themselves; the paper has none.",
             rich_help_panel=o.MODEL,
         ),
     ] = 0.9,
@@ -152,7 +152,7 @@ def verb(
     ] = 1.0,
     epochs: o.Epochs = 60,
     batch_size: o.BatchSize = 256,
-    lr: o.Lr = 2e-3,
+    lr: o.Lr = 5e-3,
     adam_eps: o.AdamEps = 1e-8,
     weight_decay: o.WeightDecay = 0.0,
     validation_share: o.ValidationShare = 0.1,

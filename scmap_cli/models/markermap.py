@@ -10,8 +10,9 @@ doi:10.1038/s41540-024-00339-3. Implemented here, for log1p CP10k values scaled 
   k draws without replacement, as in the released code, where equation 1 would let a gene be drawn twice);
 * steps 4-5: the masked genes enter a variational autoencoder with decoders of the mean and of the log variance of every
   gene, and a classifier fed with the mean of the latent variables;
-* equation 4, the loss :math:`\alpha\,\mathrm{recon} + (1-\alpha)\,\mathrm{class}`: Gaussian likelihood and divergence
-  from the prior, and cross-entropy; "Temperature annealing": geometric, from 2 to 0.02.
+* equation 4, the loss :math:`\alpha\,\mathrm{recon} + (1-\alpha)\,\mathrm{class}`. The paper writes its terms as norms;
+  in its code they are a Gaussian likelihood with a divergence from the prior, and a cross-entropy;
+* "Temperature annealing": geometric, from 2 to 0.02, both within the paper's ranges.
 
 Where the released code differs, and what is done here:
 
@@ -33,8 +34,9 @@ Where the released code differs, and what is done here:
 
 Additions of ours: genes that are forced in or out, and costs of genes (their mean over the mask is added to the loss).
 The running logits start at a prior where one is given, else at zero, and nothing is swapped after training.
-Defaults: 16 latent dimensions, beta 0.95 and a divergence of weight 0.1 are the paper's and its code's; the others were
-chosen on validation cells (CHANGELOG).
+Defaults: 16 latent dimensions, beta 0.95, alpha 0.5 and a divergence of weight 0.1 are the paper's and its code's.
+``direct_share`` and the learning rate were chosen on validation cells (CHANGELOG). Widths, temperatures, lengths,
+batches and ``gene_share`` were set by hand while the model was made and are not tuned.
 """
 
 from __future__ import annotations
