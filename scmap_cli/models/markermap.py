@@ -340,9 +340,9 @@ class MarkerMap(ScmapModel):
         noise = batch.noise if batch.progress < self.annealing else None
         # What is taken on the genes themselves moves nothing once these are fixed, so that it is reported only.
         share = 0.0 if noise is None else config.direct_share
-        soft = noise is not None
+        by_cell = noise is not None and config.logits == "network"
+        x_ng = self._values(batch) if alpha > 0 or by_cell else None
         mask_a: Tensor | None = None
-        x_ng = self._values(batch) if alpha > 0 or (soft and config.logits == "network") else None
         if noise is not None:
             mask_g = self.choice(x_ng, noise, config.k, self.temperature(batch.progress))
             genes_a = (mask_g.detach() > _LEAST * config.k / batch.g).nonzero()[:, 0]
@@ -350,9 +350,8 @@ class MarkerMap(ScmapModel):
         else:
             genes_a = self.markers()
             cost = self.cost_g[genes_a].mean()
-        whole = len(genes_a) == batch.g
-        x_na = self._values(batch, None if whole else genes_a) if x_ng is None else x_ng if whole else x_ng[:, genes_a]
-        posterior = self._encode(x_na, mask_a, self.first_gh if whole else self.first_gh[genes_a])
+        x_na = self._values(batch, genes_a) if x_ng is None else x_ng[:, genes_a]
+        posterior = self._encode(x_na, mask_a, self.first_gh[genes_a])
         parts: dict[str, Tensor] = {}
         total = config.cost_weight * cost
         if alpha < 1:
