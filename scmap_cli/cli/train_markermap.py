@@ -67,7 +67,7 @@ def verb(
         typer.Option(
             "--direct-share",
             metavar="SHARE",
-            help="Share of the loss taken on the masked genes themselves; 0 is the paper's loss.",
+            help="Share of the loss taken on the masked genes themselves; the paper has none.",
             rich_help_panel=o.MODEL,
         ),
     ] = 0.9,
@@ -148,7 +148,7 @@ def verb(
     ] = 1.0,
     epochs: t.Epochs = 60,
     batch_size: t.BatchSize = 256,
-    lr: t.Lr = 2e-3,
+    lr: t.Lr = 5e-3,
     adam_eps: t.AdamEps = 1e-8,
     weight_decay: t.WeightDecay = 0.0,
     validation_share: t.ValidationShare = 0.1,

@@ -10,8 +10,9 @@ doi:10.1038/s41540-024-00339-3. Implemented here, for log1p CP10k values scaled 
   k draws without replacement, as in the released code, where equation 1 would let a gene be drawn twice);
 * steps 4-5: the masked genes enter a variational autoencoder with decoders of the mean and of the log variance of every
   gene, and a classifier fed with the mean of the latent variables;
-* equation 4, the loss :math:`\alpha\,\mathrm{recon} + (1-\alpha)\,\mathrm{class}`: Gaussian likelihood and divergence
-  from the prior, and cross-entropy; "Temperature annealing": geometric, from 2 to 0.02.
+* equation 4, the loss :math:`\alpha\,\mathrm{recon} + (1-\alpha)\,\mathrm{class}`. The paper writes its terms as norms;
+  in its code they are a Gaussian likelihood with a divergence from the prior, and a cross-entropy;
+* "Temperature annealing": geometric, from 2 to 0.02, both within the paper's ranges.
 
 Where the released code differs, and what is done here:
 
@@ -33,8 +34,9 @@ Where the released code differs, and what is done here:
 
 Additions of ours: genes that are forced in or out, and costs of genes (their mean over the mask is added to the loss).
 The running logits start at a prior where one is given, else at zero, and nothing is swapped after training.
-Defaults: 16 latent dimensions, beta 0.95 and a divergence of weight 0.1 are the paper's and its code's; the others were
-chosen on validation cells (CHANGELOG).
+Defaults: 16 latent dimensions, beta 0.95, alpha 0.5 and a divergence of weight 0.1 are the paper's and its code's.
+``direct_share`` and the learning rate were chosen on validation cells (CHANGELOG). Widths, temperatures, lengths,
+batches and ``gene_share`` were set by hand while the model was made and are not tuned.
 """
 
 from __future__ import annotations
@@ -338,9 +340,9 @@ class MarkerMap(ScmapModel):
         noise = batch.noise if batch.progress < self.annealing else None
         # What is taken on the genes themselves moves nothing once these are fixed, so that it is reported only.
         share = 0.0 if noise is None else config.direct_share
-        soft = noise is not None
+        by_cell = noise is not None and config.logits == "network"
+        x_ng = self._values(batch) if alpha > 0 or by_cell else None
         mask_a: Tensor | None = None
-        x_ng = self._values(batch) if alpha > 0 or (soft and config.logits == "network") else None
         if noise is not None:
             mask_g = self.choice(x_ng, noise, config.k, self.temperature(batch.progress))
             genes_a = (mask_g.detach() > _LEAST * config.k / batch.g).nonzero()[:, 0]
@@ -348,9 +350,8 @@ class MarkerMap(ScmapModel):
         else:
             genes_a = self.markers()
             cost = self.cost_g[genes_a].mean()
-        whole = len(genes_a) == batch.g
-        x_na = self._values(batch, None if whole else genes_a) if x_ng is None else x_ng if whole else x_ng[:, genes_a]
-        posterior = self._encode(x_na, mask_a, self.first_gh if whole else self.first_gh[genes_a])
+        x_na = self._values(batch, genes_a) if x_ng is None else x_ng[:, genes_a]
+        posterior = self._encode(x_na, mask_a, self.first_gh[genes_a])
         parts: dict[str, Tensor] = {}
         total = config.cost_weight * cost
         if alpha < 1:

@@ -24,7 +24,7 @@ from scmap_cli.training.loop import Trainer
 DEFAULTS = {
     "epochs": 60,
     "batch_size": 256,
-    "lr": 2e-3,
+    "lr": 5e-3,
     "adam_eps": 1e-8,
     "patience": 8,
     "lr_patience": 2,

@@ -125,7 +125,7 @@ def test_select_markers_trains_the_same_model(counts, tmp_path):
         "[model]\nwidth = 16\nanneal-epochs = 6.0\n[train]\n"
         + "".join(f"{key.replace('_', '-')} = {value}\n" for key, value in QUICK.items())
     )
-    more = {"method": "markermap", "label_key": "cell_type", "model_config": settings, "model_out": tmp_path / "two"}
+    more = {"label_key": "cell_type", "model_config": settings, "model_out": tmp_path / "two"}
     select_markers(counts, tmp_path / "new.tsv", k=10, **more)
     select_markers(counts, tmp_path / "taken.tsv", model=tmp_path / "one", label_key="cell_type")
     for table in ("new.tsv", "taken.tsv"):
