@@ -29,7 +29,10 @@ What the text leaves open, or where it is not followed:
 * The norms of a layer come before it (:class:`..nn.attention.Block`), hidden units are 4 d, there is no dropout. The
   heads of an attention are put together by a linear map, as in the encoder of Vaswani et al. that the text names;
   equation 4.3 only lists them.
-* The total that values are normalised by is over the gene list, not over all genes of the file.
+* The total that values are normalised by is over the gene list, not over all genes of the file;
+  :mod:`..training.asked` brings predictions to the total of the file.
+* Masked genes are told to each other by the encoder, which sees all; candidates that nobody says are expressed
+  (:meth:`Expresser.impute_each`) are not: each looks at the cell's genes and itself, and they do not look at it.
 * The decoder adds the masked gene's own vector to what it has attended to (``residual``), as transformer layers do;
   the text writes no residual, and then a gene's level can come through attention weights alone.
 * The sum of equation 4.5 is divided by the cells of the batch and the mean number of masked genes of a cell, a
