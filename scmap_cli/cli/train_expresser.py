@@ -122,6 +122,14 @@ def verb(
             rich_help_panel=o.MODEL,
         ),
     ] = True,
+    scale: Annotated[
+        bool,
+        typer.Option(
+            "--scale/--no-scale",
+            help="Whether the head is told the value of a single count, beside the cell's largest.",
+            rich_help_panel=o.MODEL,
+        ),
+    ] = True,
     leaky: Annotated[
         bool,
         typer.Option(
