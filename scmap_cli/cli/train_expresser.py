@@ -122,10 +122,10 @@ def verb(
             rich_help_panel=o.MODEL,
         ),
     ] = True,
-    scale: Annotated[
+    tell_scale: Annotated[
         bool,
         typer.Option(
-            "--scale/--no-scale",
+            "--tell-scale/--no-tell-scale",
             help="Whether the head is told the value of a single count, beside the cell's largest.",
             rich_help_panel=o.MODEL,
         ),

@@ -35,8 +35,8 @@ What the text leaves open, or where it is not followed:
   (:meth:`Expresser.impute_each`) are not: each looks at the cell's genes and itself, and they do not look at it.
 * The decoder adds the masked gene's own vector to what it has attended to (``residual``), as transformer layers do;
   the text writes no residual, and then a gene's level can come through attention weights alone.
-* The head is also told the value of a single count, log1p of 1e4 by the observed total (``scale``), next to L. Most
-  values of droplet data are that of one or two counts; with L alone all values of a new study can be off by its depth.
+* The head is also told the value of a single count, log1p of 1e4 by the observed total (``tell_scale``), next to L.
+  Most values of droplet data are that of one or two counts; with L alone those of a new study can be off by its depth.
 * The sum of equation 4.5 is divided by the cells of the batch and the mean number of masked genes of a cell, a
   constant: the loss is near a mean over masked genes, and its gradient stays exact over processes and accumulation.
 
@@ -97,7 +97,7 @@ class ExpresserConfig:
         False replaces the expression decoder by an encoder layer (the ablation).
     residual
         Whether the decoder adds the masked gene's own vector; the layer in its place always does.
-    scale
+    tell_scale
         Whether the head is told the value of a single count.
     leaky
         Take scale, bins and total from the whole cell in training, as the text does.
@@ -115,7 +115,7 @@ class ExpresserConfig:
     max_genes: int = 1100
     decoder: bool = True
     residual: bool = True
-    scale: bool = True
+    tell_scale: bool = True
     leaky: bool = False
 
     def __post_init__(self) -> None:
@@ -171,7 +171,7 @@ class Expresser(ScmapModel):
         else:
             self.mask_d = nn.Parameter(torch.randn(d) * 0.02)
             self.last = Block(d, config.heads, 4 * d)
-        self.head = nn.Sequential(nn.Linear(d + 1 + config.scale, d), nn.GELU(approximate="tanh"), nn.Linear(d, 1))
+        self.head = nn.Sequential(nn.Linear(d + 1 + config.tell_scale, d), nn.GELU(approximate="tanh"), nn.Linear(d, 1))
 
     @classmethod
     def create(
@@ -234,7 +234,7 @@ class Expresser(ScmapModel):
         low, high = config.mask_low, config.mask_high
         masked = (low + high) / 2
         masked_pairs = masked - (low * low + low * high + high * high) / 3
-        layer, head = 12 * d * d, d * (d + 1 + config.scale) + d
+        layer, head = 12 * d * d, d * (d + 1 + config.tell_scale) + d
         if config.decoder:
             weights = config.layers * layer + 2 * d * d + draws * masked * (d * d + head)
             pairs = config.layers + draws * masked_pairs
@@ -287,8 +287,10 @@ class Expresser(ScmapModel):
 
         In the type of the weights: bf16 has two or three digits, of a value as of its error.
         """
-        told_c2 = torch.stack([draw.largest_sn.flatten(), draw.single_sn.flatten()], dim=1)[:, : 1 + self.config.scale]
-        told_qd = torch.cat([found_qd.to(self.dtype), told_c2.repeat_interleave(count_c, dim=0)], dim=1)
+        told = [draw.largest_sn, draw.single_sn] if self.config.tell_scale else [draw.largest_sn]
+        told_qd = torch.cat(
+            [found_qd.to(self.dtype), *(x_sn.flatten().repeat_interleave(count_c)[:, None] for x_sn in told)], dim=1
+        )
         with torch.autocast(told_qd.device.type, enabled=False):
             return softplus(self.head(told_qd)[:, 0])
 

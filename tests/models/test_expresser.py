@@ -42,7 +42,7 @@ def masks_of(net, batch):
 
 def scales(net, largest, total):
     """What the head is told of a cell: its largest value, and that of a single count."""
-    return torch.tensor([[largest, np.log1p(1e4 / total)]], dtype=torch.float64)[:, : 1 + net.config.scale]
+    return torch.tensor([[largest, np.log1p(1e4 / total)]], dtype=torch.float64)[:, : 1 + net.config.tell_scale]
 
 
 def by_hand(net, genes, counts, masked, leaky=False, rest=(0.0, 0.0)):
@@ -73,7 +73,7 @@ def by_hand(net, genes, counts, masked, leaky=False, rest=(0.0, 0.0)):
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"residual": False}, {"scale": False}, {"binning": "quantile"}, {"leaky": True}], ids=str
+    "options", [{}, {"residual": False}, {"tell_scale": False}, {"binning": "quantile"}, {"leaky": True}], ids=str
 )
 def test_the_loss_is_that_of_the_equations(options):
     net, matrix = model(**options), cells()
@@ -268,7 +268,7 @@ def test_the_head_keeps_its_digits_under_bf16():
         {"leaky": True},
         {"decoder": False},
         {"residual": False},
-        {"scale": False},
+        {"tell_scale": False},
         {"binning": "quantile"},
         {"bins": 10},
         {"layers": 2},
