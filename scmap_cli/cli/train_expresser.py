@@ -123,6 +123,14 @@ def verb(
             rich_help_panel=o.MODEL,
         ),
     ] = True,
+    tell_scale: Annotated[
+        bool,
+        typer.Option(
+            "--tell-scale/--no-tell-scale",
+            help="Whether the head is told the value of a single count, beside the cell's largest.",
+            rich_help_panel=o.MODEL,
+        ),
+    ] = True,
     leaky: Annotated[
         bool,
         typer.Option(

@@ -29,8 +29,8 @@ class Draw:
         (s n + 1,) edges of the cells among either.
     value_st
         log1p of counts per 10,000.
-    largest_sn
-        The largest observed value.
+    largest_sn, single_sn
+        The largest observed value, and the value of a single count.
     """
 
     mask_st: Tensor
@@ -40,6 +40,7 @@ class Draw:
     observed_edges: Tensor
     value_st: Tensor
     largest_sn: Tensor
+    single_sn: Tensor
 
 
 def draw_masks(batch: TokenBatch, noise: Noise, draws: int, low: float, high: float) -> Tensor:
@@ -75,8 +76,8 @@ def observe(batch: TokenBatch, mask_st: Tensor, leaky: bool = False) -> Draw:
         edges_of(torch.bincount(flat[where], minlength=s * n)) for where in (masked_q, observed_o)
     )
     value_st = torch.log1p(batch.count_t[None] * scale_sn[:, cell_t])
-    largest_sn = torch.log1p(most_sn * scale_sn)
-    return Draw(mask_st, masked_q, observed_o, masked_edges, observed_edges, value_st, largest_sn)
+    largest_sn, single_sn = torch.log1p(most_sn * scale_sn), torch.log1p(scale_sn)
+    return Draw(mask_st, masked_q, observed_o, masked_edges, observed_edges, value_st, largest_sn, single_sn)
 
 
 def bins_of(draw: Draw, bins: int, binning: str) -> Tensor:

@@ -29,9 +29,14 @@ What the text leaves open, or where it is not followed:
 * The norms of a layer come before it (:class:`..nn.attention.Block`), hidden units are 4 d, there is no dropout. The
   heads of an attention are put together by a linear map, as in the encoder of Vaswani et al. that the text names;
   equation 4.3 only lists them.
-* The total that values are normalised by is over the gene list, not over all genes of the file.
+* The total that values are normalised by is over the gene list, not over all genes of the file;
+  :mod:`..training.asked` brings predictions to the total of the file.
+* Masked genes are told to each other by the encoder, which sees all; candidates that nobody says are expressed
+  (:meth:`Expresser.impute_each`) are not: each looks at the cell's genes and itself, and they do not look at it.
 * The decoder adds the masked gene's own vector to what it has attended to (``residual``), as transformer layers do;
   the text writes no residual, and then a gene's level can come through attention weights alone.
+* The head is also told the value of a single count, log1p of 1e4 by the observed total (``tell_scale``), next to L.
+  Most values of droplet data are that of one or two counts; with L alone those of a new study can be off by its depth.
 * The sum of equation 4.5 is divided by the cells of the batch and the mean number of masked genes of a cell, a
   constant: the loss is near a mean over masked genes, and its gradient stays exact over processes and accumulation.
 
@@ -92,6 +97,8 @@ class ExpresserConfig:
         False replaces the expression decoder by an encoder layer (the ablation).
     residual
         Whether the decoder adds the masked gene's own vector; the layer in its place always does.
+    tell_scale
+        Whether the head is told the value of a single count.
     leaky
         Take scale, bins and total from the whole cell in training, as the text does.
     """
@@ -108,6 +115,7 @@ class ExpresserConfig:
     max_genes: int = 1100
     decoder: bool = True
     residual: bool = True
+    tell_scale: bool = True
     leaky: bool = False
 
     def __post_init__(self) -> None:
@@ -163,7 +171,7 @@ class Expresser(ScmapModel):
         else:
             self.mask_d = nn.Parameter(torch.randn(d) * 0.02)
             self.last = Block(d, config.heads, 4 * d)
-        self.head = nn.Sequential(nn.Linear(d + 1, d), nn.GELU(approximate="tanh"), nn.Linear(d, 1))
+        self.head = nn.Sequential(nn.Linear(d + 1 + config.tell_scale, d), nn.GELU(approximate="tanh"), nn.Linear(d, 1))
 
     @classmethod
     def create(
@@ -226,7 +234,7 @@ class Expresser(ScmapModel):
         low, high = config.mask_low, config.mask_high
         masked = (low + high) / 2
         masked_pairs = masked - (low * low + low * high + high * high) / 3
-        layer, head = 12 * d * d, d * (d + 1) + d
+        layer, head = 12 * d * d, d * (d + 1 + config.tell_scale) + d
         if config.decoder:
             weights = config.layers * layer + 2 * d * d + draws * masked * (d * d + head)
             pairs = config.layers + draws * masked_pairs
@@ -262,7 +270,7 @@ class Expresser(ScmapModel):
             told_sd = told_sd.index_copy(0, draw.observed_o, self.bin_kd.to(encoded_td.dtype).index_select(0, bin_o))
             edges = torch.cat([batch.edges[:-1] + i * t for i in range(s)] + [batch.edges.new_tensor([s * t])])
             found_qd = self.last(encoded_td.repeat(s, 1) + told_sd, edges).index_select(0, draw.masked_q)
-        return self._value(found_qd, draw.largest_sn.flatten().repeat_interleave(draw.masked_edges.diff()))
+        return self._value(found_qd, draw, draw.masked_edges.diff())
 
     def _decode(
         self, query_qd: Tensor, key_od: Tensor, bin_o: Tensor, edges: tuple[Tensor, Tensor], own_qd: Tensor
@@ -274,9 +282,15 @@ class Expresser(ScmapModel):
         found_qd: Tensor = self.out(mixed_qhe.flatten(1))
         return found_qd + own_qd if self.config.residual else found_qd
 
-    def _value(self, found_qd: Tensor, largest_q: Tensor) -> Tensor:
-        """Equation 4.4, in the type of the weights: bf16 has two or three digits, of a value as of its error."""
-        told_qd = torch.cat([found_qd.to(self.dtype), largest_q[:, None]], dim=1)
+    def _value(self, found_qd: Tensor, draw: Draw, count_c: Tensor) -> Tensor:
+        """Equation 4.4 for so many genes of each cell and draw.
+
+        In the type of the weights: bf16 has two or three digits, of a value as of its error.
+        """
+        told = [draw.largest_sn, draw.single_sn] if self.config.tell_scale else [draw.largest_sn]
+        told_qd = torch.cat(
+            [found_qd.to(self.dtype), *(x_sn.flatten().repeat_interleave(count_c)[:, None] for x_sn in told)], dim=1
+        )
         with torch.autocast(told_qd.device.type, enabled=False):
             return softplus(self.head(told_qd)[:, 0])
 
@@ -351,7 +365,7 @@ class Expresser(ScmapModel):
         else:
             told_td = x_td + self.bin_kd.index_select(0, bin_t)
             _, found_qd = self.last.beside(told_td, batch.edges, y_qd + self.mask_d, edges)
-        return self._value(found_qd, draw.largest_sn[0].repeat_interleave(len(gene_g))).view(batch.n, -1)
+        return self._value(found_qd, draw, edges.diff()).view(batch.n, -1)
 
     def gene_embedding(self) -> np.ndarray:
         """The static gene embeddings T_g (equation 4.1), (g, d) float32."""

@@ -14,18 +14,17 @@ from scipy import sparse
 from scmap_cli.data.batches import CsrStore
 from scmap_cli.data.confounders import usual
 from scmap_cli.data.matrices import binarised
-from scmap_cli.errors import InputError, UsageError
+from scmap_cli.errors import UsageError
 from scmap_cli.io.atomic import check_output
 from scmap_cli.io.bundle import Bundle, load_bundle
 from scmap_cli.io.h5ad import write_h5ad_rows
 from scmap_cli.io.npz import write_npz_rows
-from scmap_cli.io.text import read_names
 from scmap_cli.keys import HISTORY
 from scmap_cli.registry import get_model
 from scmap_cli.runtime import provenance
 from scmap_cli.runtime.logs import log, progress
 from scmap_cli.stages.impute_values import impute_values
-from scmap_cli.stages.inputs import aligned_counts, estimated_sizes, plain_records
+from scmap_cli.stages.inputs import aligned_counts, estimated_sizes, named_columns, plain_records
 from scmap_cli.stages.multiome import encoder_reference
 from scmap_cli.stages.views import check_ending
 from scmap_cli.training.device import memory_errors, resolve_device
@@ -136,7 +135,7 @@ def impute(
         if word == "genes":
             _check_rebuilds(bundle, binarize, batch, model_dir)
         code, name = _batch(bundle, batch) if word == "peaks" else (0, None)
-        columns = _columns(bundle.features, features, word)
+        columns = named_columns(bundle.features, features, word)
         data, counts, report = aligned_counts(bundle, input, layer=layer, min_overlap=min_overlap)
         reference = encoder_reference(bundle, data.adata, input, reference_key, ignore_rna)
         summary = {"cells": counts.shape[0], word: len(columns), "batch": name, "overlap": report}
@@ -206,17 +205,3 @@ def _batch(bundle: Bundle, batch: str | None) -> tuple[int, str]:
     if name not in known:
         raise UsageError(f"the model knows no batch {name!r}", f"it knows {', '.join(map(repr, known[:8]))}")
     return known.index(name), name
-
-
-def _columns(names: np.ndarray, path: Path | None, word: str) -> np.ndarray:
-    if path is None:
-        return np.arange(len(names))
-    wanted = read_names(path)
-    position = {name: i for i, name in enumerate(names.tolist())}
-    strange = [name for name in wanted if name not in position]
-    if strange:
-        raise InputError(
-            f"{path} names {len(strange)} {word} that the model lacks, first {strange[0]!r}",
-            f"the model's {word} are named like {names[0]!r}",
-        )
-    return np.array([position[name] for name in wanted], dtype=np.int64)

@@ -17,12 +17,11 @@ from scmap_cli.errors import InputError, UsageError
 from scmap_cli.io.bundle import Bundle
 from scmap_cli.io.h5ad import check_csr, write_h5ad_rows
 from scmap_cli.io.npz import write_npz_rows
-from scmap_cli.io.text import read_names
 from scmap_cli.keys import HISTORY, WITHHELD_RECORD
 from scmap_cli.registry import get_model
 from scmap_cli.runtime import provenance
 from scmap_cli.runtime.logs import log, progress
-from scmap_cli.stages.inputs import RnaInput, aligned_counts
+from scmap_cli.stages.inputs import RnaInput, aligned_counts, named_columns
 from scmap_cli.training.asked import check_told, impute_entries, impute_genes
 from scmap_cli.training.infer import restore_model
 
@@ -68,7 +67,7 @@ def impute_values(
         )
     data, counts, report = aligned_counts(bundle, input, layer=layer, min_overlap=min_overlap)
     n = counts.shape[0]
-    chosen = np.arange(len(bundle.features)) if features is None else _columns(bundle.features, features)
+    chosen = named_columns(bundle.features, features, "genes")
     shown, marked = data.counts, None
     if entries_layer is not None:
         hidden = _marked(data, entries_layer, input)
@@ -125,15 +124,3 @@ def _marked(data: RnaInput, name: str, path: Path) -> sparse.csr_matrix:
     layer.eliminate_zeros()
     layer.data = np.ones(layer.nnz, dtype=np.float32)
     return apply(layer, align(data.adata.var_names.to_numpy().astype(str), data.genes))
-
-
-def _columns(names: np.ndarray, path: Path) -> np.ndarray:
-    wanted = read_names(path)
-    index = align(names, wanted).index
-    missing = [name for name, at in zip(wanted, index.tolist(), strict=True) if at < 0]
-    if missing:
-        raise InputError(
-            f"{path} names {len(missing)} genes that the model lacks, first {missing[0]!r}",
-            f"the model's genes are named like {names[0]!r}",
-        )
-    return index

@@ -19,6 +19,7 @@ from scmap_cli.errors import InputError, UsageError
 from scmap_cli.io.bundle import Bundle
 from scmap_cli.io.programs import Programs
 from scmap_cli.io.rna import read_rna
+from scmap_cli.io.text import read_names
 from scmap_cli.keys import BATCH
 from scmap_cli.runtime.logs import log
 
@@ -162,6 +163,27 @@ def estimated_sizes(counts: sparse.csr_matrix, report: dict[str, Any]) -> np.nda
     share = report["share_of_reference_counts"] if report["missing_policy"] == "zero" else 1.0
     sizes: np.ndarray = np.asarray(counts.sum(1, dtype=np.float64)).ravel() / max(share, 1e-12)
     return sizes
+
+
+def named_columns(names: np.ndarray, path: Path | None, word: str) -> np.ndarray:
+    """Places of the features (``word`` they are called) that a file names, one a line, in its order; without it all.
+
+    Raises
+    ------
+    InputError
+        The model lacks one.
+    """
+    if path is None:
+        return np.arange(len(names))
+    wanted = read_names(path)
+    index = align(names, wanted).index
+    missing = [name for name, at in zip(wanted, index.tolist(), strict=True) if at < 0]
+    if missing:
+        raise InputError(
+            f"{path} names {len(missing)} {word} that the model lacks, first {missing[0]!r}",
+            f"the model's {word} are named like {names[0]!r}",
+        )
+    return index
 
 
 def _names_hint(names: np.ndarray, wanted: np.ndarray) -> str:

@@ -40,6 +40,11 @@ def masks_of(net, batch):
     return draw_masks(batch, batch.noise, net.config.draws, net.config.mask_low, net.config.mask_high)
 
 
+def scales(net, largest, total):
+    """What the head is told of a cell: its largest value, and that of a single count."""
+    return torch.tensor([[largest, np.log1p(1e4 / total)]], dtype=torch.float64)[:, : 1 + net.config.tell_scale]
+
+
 def by_hand(net, genes, counts, masked, leaky=False, rest=(0.0, 0.0)):
     """Values that the formulas give for one cell, the encoder taken as it is."""
     config = net.config
@@ -63,11 +68,13 @@ def by_hand(net, genes, counts, masked, leaky=False, rest=(0.0, 0.0)):
     score = torch.einsum("qhe,khe->hqk", q, k) / np.sqrt(e)
     mixed = torch.einsum("hqk,khe->qhe", score.softmax(-1), v).flatten(1)
     p = net.out(mixed) + (h[at] if config.residual else 0)
-    told_head = torch.cat([p, torch.full((len(p), 1), float(largest), dtype=torch.float64)], 1)
+    told_head = torch.cat([p, scales(net, largest, total).expand(len(p), -1)], 1)
     return softplus(net.head(told_head)[:, 0]), value[masked]
 
 
-@pytest.mark.parametrize("options", [{}, {"residual": False}, {"binning": "quantile"}, {"leaky": True}], ids=str)
+@pytest.mark.parametrize(
+    "options", [{}, {"residual": False}, {"tell_scale": False}, {"binning": "quantile"}, {"leaky": True}], ids=str
+)
 def test_the_loss_is_that_of_the_equations(options):
     net, matrix = model(**options), cells()
     batch = batch_of(matrix)
@@ -218,7 +225,7 @@ def dense_beside(net, genes, counts, candidate):
         found = net.out(torch.einsum("hqk,khe->qhe", weight, v).flatten(1)) + x[known:]
     else:
         found = layer(net.last, x + torch.cat([net.bin_kd[torch.from_numpy(bins)], net.mask_d[None]]))[known:]
-    told = torch.cat([found, torch.full((1, 1), float(value.max()), dtype=torch.float64)], 1)
+    told = torch.cat([found, scales(net, value.max(), counts.sum())], 1)
     return softplus(net.head(told)[:, 0]).item()
 
 
@@ -257,7 +264,15 @@ def test_the_head_keeps_its_digits_under_bf16():
 
 @pytest.mark.parametrize(
     "options",
-    [{"leaky": True}, {"decoder": False}, {"residual": False}, {"binning": "quantile"}, {"bins": 10}, {"layers": 2}],
+    [
+        {"leaky": True},
+        {"decoder": False},
+        {"residual": False},
+        {"tell_scale": False},
+        {"binning": "quantile"},
+        {"bins": 10},
+        {"layers": 2},
+    ],
     ids=str,
 )
 def test_every_switch_changes_the_result(options):
