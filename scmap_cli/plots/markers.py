@@ -148,9 +148,9 @@ def evaluation_panels(
     true = np.maximum(confusion_cc.sum(axis=1, keepdims=True), 1)
     image = panels[0].imshow(confusion_cc / true, cmap="Blues", vmin=0, vmax=1)
     places = np.arange(len(classes))
-    short = [short(name, 22) for name in classes]
-    panels[0].set_xticks(places, short, rotation=90, fontsize=6)
-    panels[0].set_yticks(places, short, fontsize=6)
+    labels = [short(name, 22) for name in classes]
+    panels[0].set_xticks(places, labels, rotation=90, fontsize=6)
+    panels[0].set_yticks(places, labels, fontsize=6)
     if len(classes) <= 15:
         for i, j in np.argwhere(confusion_cc > 0):
             share = confusion_cc[i, j] / true[i, 0]
