@@ -77,6 +77,7 @@ def test_embeddings_must_be_finite() -> None:
         transfer_labels(REFERENCE, LABELS, bad)
 
 
+@pytest.mark.slow
 def test_approximate_neighbours_are_nearly_the_exact_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     reference, query = RNG.normal(size=(2000, 8)), RNG.normal(size=(100, 8))
     exact, distance = nearest_in(reference, query, 15)

@@ -232,6 +232,7 @@ def mapping(sample: Any, straight: Path, output: str, *more: object) -> list[str
     return [str(word) for word in [*words, "--device", "cpu", "-t", 1, *more]]
 
 
+@pytest.mark.slow
 def test_a_stopped_mapping_goes_on_to_the_same_bytes(scmap: Any, sample: Any, straight: Path) -> None:
     scmap.run(*mapping(sample, straight, "whole"))
     command = scmap.start(*mapping(sample, straight, "model"))
