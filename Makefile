@@ -35,13 +35,14 @@ $(REQUEST): FORCE
 	  $(PYTHON) -m venv $(VENV); }
 	@echo '$(TORCH) $(TORCH_INDEX)' | cmp -s - $@ || echo '$(TORCH) $(TORCH_INDEX)' > $@
 
+# Python compiles the few modules it imports; pip would compile all of them, which takes longer than the rest.
 # Torch first and alone: whichever build it is, the constraints of the second step then hold on to it.
 $(INSTALLED): $(REQUEST) pyproject.toml constraints.txt
-	$(PIP) install --quiet $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) '$(TORCH)'
+	$(PIP) install --quiet --no-compile $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) '$(TORCH)'
 	@grep -v '^torch==' constraints.txt > $(VENV)/constraints.txt
 	@$(BIN)/python -c 'from importlib.metadata import version; print("torch==" + version("torch"))' \
 	  >> $(VENV)/constraints.txt
-	$(PIP) install --quiet --constraint $(VENV)/constraints.txt --editable '.[dev]'
+	$(PIP) install --quiet --no-compile --constraint $(VENV)/constraints.txt --editable '.[dev]'
 	@touch $@
 
 demo: venv
@@ -57,7 +58,7 @@ types: venv
 	$(BIN)/mypy
 
 unit: venv
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 slow: venv
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow

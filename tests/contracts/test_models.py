@@ -48,10 +48,12 @@ class Made:
         covariates: np.ndarray | None = None,
         reference: np.ndarray | None = None,
         settings: dict[str, float] | None = None,
+        epochs: int = 15,
     ) -> None:
         self.settings = settings or {}
         self.model, self.counts, self.codes, self.genes, self.covariates = model, counts, codes, genes, covariates
         self.reference = reference
+        self.epochs = epochs
 
     def store(self, dtype: torch.dtype = torch.float32, rows: np.ndarray | None = None) -> Store:
         pick = np.arange(len(self.codes)) if rows is None else rows
@@ -115,7 +117,7 @@ def expresser(**options: object) -> Made:
     counts = sparse.csr_matrix(rng.poisson(rate).astype(np.float32))
     config = ExpresserConfig(**({"preset": "tiny", "width": 16, "layers": 1, "draws": 2} | options))  # type: ignore[arg-type]
     model = Expresser.create(config, 90, counts.nnz / 240, 4.0, seed=0)
-    return Made(model, counts, codes, np.array([f"g{i}" for i in range(90)]))
+    return Made(model, counts, codes, np.array([f"g{i}" for i in range(90)]), epochs=4)
 
 
 def markermap(**options: object) -> Made:
@@ -174,7 +176,8 @@ def test_declares_itself(make: Callable[[], Made]) -> None:
 
 
 def test_a_finite_loss_falls(make: Callable[[], Made]) -> None:
-    history = make().trainer(epochs=15).fit().history
+    made = make()
+    history = made.trainer(epochs=made.epochs).fit().history
     assert all(np.isfinite(list(row.values())).all() for row in history)
     assert history[-1]["valid_loss"] < history[0]["valid_loss"]
 

@@ -107,20 +107,18 @@ def test_graph_connectivity_of_a_label_in_two_pieces():
 
 
 def test_umap_weights_are_those_of_umap():
-    from umap.umap_ import fuzzy_simplicial_set
+    # As Python, which here takes less time than their compilation.
+    from umap.umap_ import compute_membership_strengths, smooth_knn_dist
 
     emb = np.random.default_rng(0).normal(size=(200, 4))
     emb[:20] = emb[0]
     indices, distances = knn(emb, 14)
     own = np.arange(len(emb))[:, None]
-    theirs = fuzzy_simplicial_set(
-        sparse.coo_matrix((len(emb), 1)),
-        n_neighbors=15,
-        random_state=None,
-        metric=None,
-        knn_indices=np.hstack([own, indices]),
-        knn_dists=np.hstack([np.zeros((len(emb), 1)), distances]),
-    )[0]
+    near = np.hstack([own, indices]), np.hstack([np.zeros((len(emb), 1)), distances]).astype(np.float32)
+    widths, nearest = smooth_knn_dist.py_func(near[1], 15.0)
+    row, column, weight, _ = compute_membership_strengths.py_func(*near, widths, nearest)
+    directed = sparse.csr_matrix((weight, (row, column)), shape=(len(emb), len(emb)))
+    theirs = directed + directed.T - directed.multiply(directed.T)
     assert abs(kbet.connectivities(indices, distances) - theirs).max() < 1e-5
 
 
