@@ -132,6 +132,15 @@ def verb(
             rich_help_panel=_LABELS,
         ),
     ] = 30,
+    refine: Annotated[
+        int,
+        typer.Option(
+            "--refine",
+            metavar="N",
+            help="Steps that fit each cell's position to its counts before that; 0 takes the encoder's.",
+            rich_help_panel=_LABELS,
+        ),
+    ] = 25,
     neighbors: Annotated[
         int,
         typer.Option(

@@ -38,15 +38,15 @@ def verb(
         ),
     ] = None,
     program_weights: Annotated[
-        Path | None,
+        str,
         typer.Option(
             "--program-weights",
-            metavar="FILE.tsv",
-            show_default="1 for all",
-            help="Group lasso weight of programs, one program<TAB>weight a line; 0 keeps a program active.",
+            metavar="size|equal|FILE.tsv",
+            help="Group lasso weight of programs: by the root of their size, all 1, or one program<TAB>weight a line "
+            "(0 keeps a program active).",
             rich_help_panel=o.DATA,
         ),
-    ] = None,
+    ] = "size",
     batch_key: o.BatchKey = None,
     layer: o.Layer = None,
     gene_column: o.GeneColumn = None,

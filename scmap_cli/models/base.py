@@ -109,6 +109,9 @@ class ScmapModel(nn.Module, ABC):
     def after_step(self, lr: float, progress: float) -> None:
         """Called after each optimiser step with the current learning rate, for proximal steps."""
 
+    def finished(self, lr: float) -> None:
+        """Called once when training is over and the best weights are in place; ``lr`` is the largest rate it had."""
+
     def lr_share(self, progress: float) -> float:
         """Share of the learning rate that a step at a time in epochs takes."""
         return 1.0

@@ -22,7 +22,13 @@ Where the released code differs, and what is done here:
   released code leaves the group lasso out there.
 * Every condition's decoder shift starts at the pooled log mean of the genes, dispersions start at 1 and the encoder's
   condition weights at 0; the released code draws all three at random, which costs likelihood, and accuracy with it.
+* A program's group lasso weight goes by the root of its size (Yuan and Lin 2006), 1 at the mean size;
+  ``--program-weights equal`` is the paper's equation 11. With equal weights REACTOME_IMMUNE_SYSTEM and its like stand
+  in for the specific programs inside them (CHANGELOG).
 * The proximal step is scaled by Adam's learning rate, as released; the paper writes plain gradient descent.
+* After training, columns that one optimiser step could have made are set to zero. Proximal steps with Adam leave a
+  column that is held at zero with the noise of the last step, a thousandth of an active one: of 306 Reactome programs
+  some 230 are not zero to the bit, and about 100 have a norm above 0.003, all of them above 0.1.
 * A program whose decoder column is zero is inactive: its posterior is reported as its prior, N(0, 1), because the
   encoder's output for it means nothing. The released code reports that output.
 * Optimal programs are the ones of the best validation epoch; there the "best" state was an alias of the last one.
@@ -261,16 +267,12 @@ class ExpiMap(ScmapModel):
             start += block.n_latent
         return logits_ng
 
-    def loss(self, batch: Batch) -> LossOutput:
-        """Equation 7 on one batch; parts ``recon``, ``kl`` and, with unconstrained programs, ``hsic``."""
-        posterior = self._posterior(batch)
-        z_nz = posterior.mean_nz
-        if batch.noise is not None:
-            z_nz = z_nz + posterior.var_nz.sqrt() * batch.noise.normal(z_nz)
+    def _reconstruction(self, z_nz: Tensor, batch: Batch) -> Tensor:
+        """Negative log-likelihood of each cell at a latent position, or its squared error."""
         with torch.autocast(z_nz.device.type, enabled=False):
             logits_ng = self.decode(z_nz, batch.condition_n)
         if self.config.likelihood == "nb":
-            recon_n = negative_binomial_nll(
+            nll_n: Tensor = negative_binomial_nll(
                 logits_ng,
                 self.log_theta_bg,
                 batch.size_n,
@@ -280,8 +282,20 @@ class ExpiMap(ScmapModel):
                 batch.constant_n,
                 self.config.mean,
             )
-        else:
-            recon_n = (batch.dense(self._input(batch)) - logits_ng).square().sum(1)
+            return nll_n
+        return (batch.dense(self._input(batch)) - logits_ng).square().sum(1)
+
+    def cost(self, z_nz: Tensor, batch: Batch) -> Tensor:
+        """Equation 7 of each cell for a point in place of a posterior: (n,), least at the posterior's mode."""
+        return self._reconstruction(z_nz, batch) + 0.5 * self.config.kl_weight * z_nz.square().sum(1)
+
+    def loss(self, batch: Batch) -> LossOutput:
+        """Equation 7 on one batch; parts ``recon``, ``kl`` and, with unconstrained programs, ``hsic``."""
+        posterior = self._posterior(batch)
+        z_nz = posterior.mean_nz
+        if batch.noise is not None:
+            z_nz = z_nz + posterior.var_nz.sqrt() * batch.noise.normal(z_nz)
+        recon_n = self._reconstruction(z_nz, batch)
         recon = recon_n.mean()
         kl = gaussian_kl(posterior.mean_nz, posterior.var_nz).mean()
         parts = {"recon": recon.detach(), "kl": kl.detach()}
@@ -317,6 +331,12 @@ class ExpiMap(ScmapModel):
             self.get_parameter(name)[: len(held)] = held
         if config.likelihood == "nb":
             self.log_theta_bg.clamp_(max=_MAX_LOG_THETA)
+
+    def finished(self, lr: float) -> None:
+        """Programs that the group lasso holds at zero are switched off, not left with the noise of the last step."""
+        if self.config.group_lasso > 0:
+            for block in self.all_programs()[self.first_trained :]:
+                block.drop_noise_(lr)
 
     def membership(self) -> Tensor:
         """The program matrix B, (genes, latent), 0 for unconstrained programs, in the dtype of the model."""

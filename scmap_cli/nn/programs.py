@@ -159,6 +159,23 @@ class ProgramBlock(nn.Module):
             soft_threshold_(self.free_gu, free_l1)
             group_shrink_(self.free_gu, lasso_k.new_full((self.n_free,), group_lasso))
 
+    @torch.no_grad()
+    def drop_noise_(self, lr: float) -> None:
+        """Set columns to zero that the penalty holds at zero but for what one optimiser step moves.
+
+        A step of Adam moves an entry by about ``lr``, so a column of m entries that hovers around zero has a norm of up
+        to ``lr`` times the root of m. A program without a penalty (``omega_k`` 0) stays.
+        """
+        w_gz = self.weights()
+        noise_z = w_gz.norm(dim=0) <= lr * (w_gz != 0).sum(0).sqrt()
+        noise_k = noise_z[: self.n_programs] & (self.omega_k > 0)
+        if self.soft:
+            self.soft_gk[:, noise_k] = 0.0
+        else:
+            self.member_e[noise_k[self.pattern.program_e]] = 0.0
+        if self.n_free:
+            self.free_gu[:, noise_z[self.n_programs :]] = 0.0
+
     def membership(self) -> Tensor:
         """The program matrix B, (genes, programs) of 0 and 1, in the dtype of the weights."""
         return self.pattern.dense(torch.ones_like(self.pattern.gene_e, dtype=self.head.weight.dtype))

@@ -20,6 +20,7 @@ from scmap_cli.io.bundle import Bundle, is_bundle, load_bundle, read_program_siz
 from scmap_cli.io.h5ad import write_h5ad
 from scmap_cli.metrics.transfer import decoder_space, leading_components, transfer_labels
 from scmap_cli.models.expimap import ExpiMap, ExpiMapConfig
+from scmap_cli.models.refine import refined_positions
 from scmap_cli.models.surgery import extend, trained_parameters
 from scmap_cli.nn.noise import mixed_seed
 from scmap_cli.plots.canvas import publish
@@ -76,6 +77,7 @@ def map_query(
     label_key: str | None = None,
     space: str = "decoder",
     components: int = 30,
+    refine: int = 25,
     neighbors: int = 15,
     unknown_below: float = 0.5,
     join: Path | None = None,
@@ -121,6 +123,10 @@ def map_query(
         (:func:`~scmap_cli.metrics.transfer.decoder_space`), or ``latent``, the embedding as it is.
     components
         Leading principal components of the reference that distances are taken in; 0 takes all dimensions.
+    refine
+        Steps that fit the position of every cell to its counts before neighbours are looked for
+        (:func:`~scmap_cli.models.refine.refined_positions`); 0 takes the encoder's positions. The embedding that is
+        written is the encoder's either way.
     neighbors, unknown_below
         Neighbours that vote, and the probability below which a cell is called ``unknown``.
     join
@@ -150,6 +156,7 @@ def map_query(
     for flag, number, least in (
         ("new-programs", new_programs, 0),
         ("components", components, 0),
+        ("refine", refine, 0),
         ("neighbors", neighbors, 1),
     ):
         if number < least:
@@ -172,6 +179,7 @@ def map_query(
         "label_key": label_key,
         "space": space,
         "components": components,
+        "refine": refine,
         "neighbors": neighbors,
         "unknown_below": unknown_below,
         "model_config": dict(model_options or {}),
@@ -248,7 +256,10 @@ def map_query(
             if not w_gk.any():
                 raise InputError(f"no program of {model_dir} is active, so cells cannot be told apart")
             shift_free = config.likelihood == "nb" and config.mean == "softmax"
-            reference_nz, query_nz = known_cells.mean_nz, mapped.mean_nz
+            reference_nz, query_nz = (
+                refined_positions(network, CsrStore(cells.counts, cells.codes).to(where), cells.mean_nz, refine)
+                for cells in (known_cells, mapped)
+            )
             if space == "decoder":
                 reference_nz, query_nz = (decoder_space(z, w_gk, shift_free) for z in (reference_nz, query_nz))
             if components:

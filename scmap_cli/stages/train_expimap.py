@@ -13,7 +13,7 @@ from scipy import sparse
 
 from scmap_cli.config import TrainConfig, build
 from scmap_cli.data.splits import validation_split
-from scmap_cli.errors import InputError
+from scmap_cli.errors import InputError, UsageError
 from scmap_cli.io.programs import Programs, load_programs
 from scmap_cli.io.text import read_numbers
 from scmap_cli.keys import PROGRAM_NAMES, PROGRAMS_VARM
@@ -25,13 +25,16 @@ from scmap_cli.stages.model_dir import Training, TrainingData
 from scmap_cli.stages.program_tables import write_programs
 from scmap_cli.stages.training_run import training_run
 
+WEIGHTINGS = ("size", "equal")
+"""Rules that give programs their group lasso weights."""
+
 
 def train_expimap(
     input: Path,
     output: Path,
     *,
     programs: Path | None = None,
-    program_weights: Path | None = None,
+    program_weights: Path | str = "size",
     batch_key: str | None = None,
     layer: str | None = None,
     gene_column: str | None = None,
@@ -55,7 +58,8 @@ def train_expimap(
     programs
         ``programs.npz``; without it ``varm["scmap_programs"]`` of the input.
     program_weights
-        TSV ``program<TAB>weight``: group lasso weight of programs, 1 where not listed, 0 keeps a program active.
+        Group lasso weight of programs: ``size``, by their number of genes (:func:`size_weights`); ``equal``, 1 for all;
+        or a TSV ``program<TAB>weight``, 1 where not listed, 0 keeps a program active.
     batch_key
         ``obs`` column of the conditions; None means one condition.
     layer, gene_column
@@ -86,6 +90,11 @@ def train_expimap(
         With their exit codes 2, 2, 3, 5, 4, 75 and 6.
     """
     input, output = Path(input), Path(output)
+    weights = None if str(program_weights) in WEIGHTINGS else Path(program_weights)
+    if weights is not None and not weights.exists():
+        raise UsageError(
+            f"--program-weights is {str(weights)!r}, which is no file", f"give one, or {' or '.join(WEIGHTINGS)}"
+        )
     settings = build(TrainConfig, train_options or {}, where="[train]")
     config = build(ExpiMapConfig, model_options or {}, where="[model]")
     parameters = {
@@ -96,12 +105,12 @@ def train_expimap(
         "gene_column": gene_column,
     }
     with training_run(
-        ExpiMap.name, output, config, settings, inputs=[input, programs, program_weights], parameters=parameters,
+        ExpiMap.name, output, config, settings, inputs=[input, programs, weights], parameters=parameters,
         batch_key=batch_key, seed=seed, device=device, resume=resume, metrics=metrics, force=force, dry_run=dry_run,
     ) as (training, run):  # fmt: skip
         data = load_rna(input, layer, gene_column, as_is=config.input_scale == "as-is")
         table = load_programs(programs) if programs else _programs_of(data, input)
-        made = _prepare(data, table, program_weights, batch_key, config, settings, input, seed)
+        made = _prepare(data, table, str(program_weights), batch_key, config, settings, input, seed)
         job = made.data
         if config.input_scale == "as-is":
             log.info("values of %s are taken as they are", data.source)
@@ -145,14 +154,14 @@ class _Made:
 
     data: TrainingData
     mask_gk: sparse.csc_matrix
-    omega_k: np.ndarray | None
+    omega_k: np.ndarray
     size_before: list[int | None]
 
 
 def _prepare(
     data: RnaInput,
     table: Programs,
-    weights: Path | None,
+    weights: str,
     batch_key: str | None,
     config: ExpiMapConfig,
     settings: TrainConfig,
@@ -193,11 +202,36 @@ def _prepare(
         source=data.source,
     )
     size_before = [*table.size_before[kept_k].tolist(), *[None] * len(free)]
-    return _Made(job, mask_gk, _read_weights(weights, names) if weights else None, size_before)
+    return _Made(job, mask_gk, _omega(weights, names, size_k[kept_k]), size_before)
 
 
-def _read_weights(path: Path, names: list[str]) -> np.ndarray:
-    """(k,) group lasso weights from a two-column TSV, 1 where a program is not listed."""
+def size_weights(size_k: np.ndarray) -> np.ndarray:
+    """Group lasso weights by the number of genes: the root of a program's size over the mean size.
+
+    The square root of its size is the usual weight of a group (Yuan and Lin 2006, doi:10.1111/j.1467-9868.2005.00532.x,
+    section 2): with equal weights a collection of everything immune takes the place of the specific programs inside
+    it.
+
+    Parameters
+    ----------
+    size_k
+        (k,) genes of each program, at least 1.
+
+    Returns
+    -------
+    ndarray
+        (k,) float32, 1 for a program of mean size.
+    """
+    return np.sqrt(size_k / max(size_k.mean() if len(size_k) else 1.0, 1.0)).astype(np.float32)
+
+
+def _omega(weights: str, names: list[str], size_k: np.ndarray) -> np.ndarray:
+    """(k,) group lasso weights: one of :data:`WEIGHTINGS`, or a two-column TSV, 1 where a program is not listed."""
+    if weights == "size":
+        return size_weights(size_k)
+    if weights == "equal":
+        return np.ones(len(names), dtype=np.float32)
+    path = Path(weights)
     listed = read_numbers(path)
     negative = next((name for name, weight in listed.items() if weight < 0), None)
     if negative is not None:

@@ -153,6 +153,7 @@ class Trainer:
         if self.best:
             self.model.load_state_dict(self.best)
             self.model.loaded()
+        self.model.finished(config.lr)
         cells = self._edges(self.steps - 1)[-1]
         best_epoch = state.best_epoch or state.epoch
         return FitResult(state.history, best_epoch, state.epoch < config.epochs, self.epoch_seconds, cells, self.work)

@@ -179,3 +179,23 @@ def test_annealing_takes_at_most_half_of_a_short_run() -> None:
 def test_settings_that_make_no_sense(options: dict[str, object], match: str) -> None:
     with pytest.raises(UsageError, match=match):
         ExpiMapConfig(**options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("membership", ["hard", "soft"])
+def test_what_one_step_could_have_made_is_switched_off_at_the_end(membership: str) -> None:
+    model = build(membership=membership, unconstrained=1, group_lasso=0.7)
+    block = model.programs(0)
+    weights = block.soft_gk if membership == "soft" else block.member_e
+    column = torch.arange(4).expand(20, 4) if membership == "soft" else block.pattern.program_e
+    with torch.no_grad():
+        weights.fill_(0.5)
+        weights[(column == 1) | (column == 2)] = 0.9e-3
+        block.free_gu.fill_(0.9e-3)
+        block.omega_k[2] = 0.0
+    model.finished(1e-3)
+    assert model.active().tolist() == [True, False, True, True, False]
+    kept = build(membership=membership, group_lasso=0.0)
+    with torch.no_grad():
+        (kept.programs(0).soft_gk if membership == "soft" else kept.programs(0).member_e).fill_(1e-6)
+    kept.finished(1e-3)
+    assert kept.active().all()

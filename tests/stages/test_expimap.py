@@ -7,12 +7,13 @@ from pathlib import Path
 import anndata
 import numpy as np
 import pytest
+from scipy import sparse
 
 from scmap_cli.errors import InputError, OutputExistsError, UsageError
 from scmap_cli.io.bundle import load_bundle, read_history
 from scmap_cli.io.h5ad import write_h5ad
-from scmap_cli.io.programs import load_programs
-from scmap_cli.stages.train_expimap import train_expimap
+from scmap_cli.io.programs import Programs, load_programs, save_programs
+from scmap_cli.stages.train_expimap import size_weights, train_expimap
 
 SHORT = {"epochs": 3, "batch_size": 64}
 SMALL = {"hidden": [8]}
@@ -139,6 +140,32 @@ def test_program_weights_keep_a_program_active(trained, tmp_path: Path) -> None:
         table.write_text(text)
         with pytest.raises(InputError, match=match):
             run(trained, tmp_path / "n", program_weights=table)
+
+
+def test_weights_by_size_are_the_default_and_the_root_of_a_groups_size(trained, tmp_path: Path) -> None:
+    np.testing.assert_allclose(
+        size_weights(np.array([1, 4, 16, 19])), [0.1**0.5, 0.4**0.5, 1.6**0.5, 1.9**0.5], rtol=1e-6
+    )
+    assert size_weights(np.zeros(0)).shape == (0,)
+    known = load_programs(trained.programs)
+    large = sparse.lil_matrix(known.mask)
+    large[:, 0] = 1
+    mask = sparse.csc_matrix(large)
+    size_k = np.diff(mask.indptr).astype(np.int64)
+    uneven, table = tmp_path / "uneven.npz", tmp_path / "w.tsv"
+    save_programs(uneven, Programs(mask, known.genes, known.programs, size_k, size_k))
+    weight_k = np.sqrt(size_k / size_k.mean()).tolist()
+    table.write_text("".join(f"{name}\t{w!r}\n" for name, w in zip(known.programs, weight_k, strict=True)))
+    models = {}
+    for name, weights in (("size", {}), ("file", {"program_weights": table}), ("equal", {"program_weights": "equal"})):
+        run(trained, tmp_path / name, programs=uneven, **weights)
+        models[name] = load_bundle(tmp_path / name).tensors
+    for key, tensor in models["size"].items():
+        np.testing.assert_array_equal(tensor, models["file"][key], err_msg=key)
+    assert (models["equal"]["blocks.0.omega_k"] == 1).all()
+    assert any((tensor != models["equal"][key]).any() for key, tensor in models["size"].items() if "omega" not in key)
+    with pytest.raises(UsageError, match="'sise', which is no file"):
+        run(trained, tmp_path / "n", program_weights="sise")
 
 
 def test_missing_batches_become_unknown(trained, tmp_path: Path) -> None:

@@ -58,7 +58,9 @@ def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
     files = [write(folder / "a.h5ad", 200, 0), write(folder / "b.h5ad", 120, 1)]
     preprocess_corpus(files, folder / "c.zarr", part_cells=96, block_cells=16)
     made = Case(folder / "c.zarr", write(folder / "test.h5ad", 80, 2), folder / "model")
-    train_expresser(made.corpus, made.model, model_options=MODEL, train_options=TRAIN | {"epochs": 12, "lr": 0.02}, device="cpu")
+    train_expresser(
+        made.corpus, made.model, model_options=MODEL, train_options=TRAIN | {"epochs": 12, "lr": 0.02}, device="cpu"
+    )
     return made
 
 
