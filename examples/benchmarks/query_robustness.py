@@ -14,9 +14,9 @@ without K leading  a reference trained without the K programs that lead in the f
                    genes stay, so the encoder sees what the programs left behind
 
 Passing programs are those with \|log BF\| of at least 2.3. Agreement is Spearman's correlation of \|log BF\| with the
-first row's over programs active in both, and the programs shared by the two rows' five leading ones. Accuracy is the
-share of right labels, ``unknown`` being wrong, over cells whose true label the reference has; true labels are used for
-scores only. Finished steps in ``--work-dir`` are not repeated.
+first row's over its 50 strongest programs (those of them active in both), and the programs shared by the two rows' five
+leading ones. Accuracy is the share of right labels, ``unknown`` being wrong, over cells whose true label the reference
+has; true labels are used for scores only. Finished steps in ``--work-dir`` are not repeated.
 """
 
 from __future__ import annotations
@@ -38,6 +38,9 @@ from scmap_cli.io.programs import Programs, load_programs, save_programs
 
 #: leading programs that two rows are compared by
 LEADING = 5
+
+#: strongest programs of the first row whose order is compared; the many weak ones would agree by being weak
+STRONGEST = 50
 
 
 class Study:
@@ -136,8 +139,8 @@ def settings(study: Study) -> dict[str, dict[str, Any]]:
 
 
 def agreement(one: dict[str, Any], other: dict[str, Any]) -> tuple[float, int]:
-    """Rank correlation of the strengths of programs in both, and how many of the leading ones are shared."""
-    both = [name for name in one["log_bf"] if name in other["log_bf"]]
+    """Rank correlation of the strengths of the first's strongest programs, and how many leading ones are shared."""
+    both = [name for name in list(one["log_bf"])[:STRONGEST] if name in other["log_bf"]]
     rho = spearmanr(*[[abs(side["log_bf"][name]) for name in both] for side in (one, other)]).statistic
     return float(rho), len(set(list(one["log_bf"])[:LEADING]) & set(list(other["log_bf"])[:LEADING]))
 
