@@ -50,23 +50,28 @@ class Expression:
 
 
 def expression_of(
-    bundle: Bundle, parts: Sequence[tuple[RnaInput, sparse.csr_matrix, np.ndarray]], as_is: bool
+    bundle: Bundle, data: RnaInput, counts: sparse.csr_matrix, codes: np.ndarray, as_is: bool
 ) -> Expression:
-    """Expression of several files.
+    """Expression of one file.
 
     Parameters
     ----------
     bundle
         The model.
-    parts
-        Each file, its counts aligned with the model, and its condition codes. Depth is over all genes of a file.
+    data, counts, codes
+        The file, its counts aligned with the model, and its condition codes. Depth is over all genes of the file.
     as_is
         The values are normalised already.
     """
-    values = [counts if as_is else log1p_cp10k(counts, totals=cell_totals(data.counts)) for data, counts, _ in parts]
-    present = [align(data.genes, bundle.features).index >= 0 for data, _, _ in parts]
-    stacked = sparse.csr_matrix(sparse.vstack(values))
-    return Expression(stacked, np.logical_and.reduce(present), np.concatenate([codes for *_, codes in parts]))
+    values_ng = counts if as_is else log1p_cp10k(counts, totals=cell_totals(data.counts))
+    return Expression(values_ng, align(data.genes, bundle.features).index >= 0, codes)
+
+
+def joined(parts: Sequence[Expression]) -> Expression:
+    """Expression of several files."""
+    values_ng = sparse.csr_matrix(sparse.vstack([part.values_ng for part in parts]))
+    present_g = np.logical_and.reduce([part.present_g for part in parts])
+    return Expression(values_ng, present_g, np.concatenate([part.batch_n for part in parts]))
 
 
 def set_tests(
@@ -93,10 +98,10 @@ def set_columns(tests: dict[str, SetTest]) -> list[list[Any]]:
     """Values of the columns that gene-set tests add, a row a program; empty where a program has no set."""
     columns: list[list[Any]] = []
     for test in tests.values():
-        strength_k = np.abs(np.nan_to_num(test.statistic, nan=-1.0))
         known = ~np.isnan(test.statistic)
+        order = np.argsort(np.where(known, -np.abs(test.statistic), np.inf), kind="stable")
         rank_k = np.empty(len(known), dtype=np.int64)
-        rank_k[np.argsort(np.where(known, -strength_k, np.inf), kind="stable")] = np.arange(1, len(known) + 1)
+        rank_k[order] = np.arange(1, len(known) + 1)
         for values in (rank_k, test.statistic, test.p, test.fdr):
             columns.append([short(value) if ok else "" for value, ok in zip(values.tolist(), known, strict=True)])
     return [list(row) for row in zip(*columns, strict=True)]

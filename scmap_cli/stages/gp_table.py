@@ -45,6 +45,9 @@ class ProgramTable:
         threshold: float,
         methods: Sequence[str],
         expression: Expression | None,
+        *,
+        pairs: bool,
+        genes: bool,
     ) -> None:
         self.names = [str(name) for name in bundle.categories["latent"]]
         self.active = (w_gk != 0).any(0)
@@ -54,8 +57,8 @@ class ProgramTable:
         self.threshold, self.methods, self.expression = threshold, methods, expression
         self.columns = (*COLUMNS, *(f"{m}_{figure}" for m in METHODS if m in methods for figure in SET_FIGURES))
         self.rows: list[list[Any]] = []
-        self.relations: list[list[Any]] = []
-        self.gene_rows: list[list[Any]] = []
+        self.relations: list[list[Any]] | None = [] if pairs else None
+        self.gene_rows: list[list[Any]] | None = [] if genes else None
 
     def add(self, contrast: Contrast, test: BayesTest, cells: TestedCells) -> dict[str, Any]:
         """Append a contrast's rows, strongest program first and inactive ones last; return its summary."""
@@ -99,8 +102,9 @@ class ProgramTable:
         for k in np.flatnonzero(~self.active):
             self.rows.append([*head, "", self.names[k], 0, "", "", "", "", "inactive", "", "", n, m, "", *sets[k]])
         told = (contrast, passing, self.names, self.features, self.w_gk)
-        self.relations += relation_rows(*told, self.sign, cells)
-        if self.expression is not None:
+        if self.relations is not None:
+            self.relations += relation_rows(*told, self.sign, cells)
+        if self.gene_rows is not None and self.expression is not None:
             self.gene_rows += gene_rows(*told, self.member_gk, self.expression)
         return {"pairs": test.pairs, "exact": test.exact, "passing": leading}
 

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-from scipy import sparse
 
 from scmap_cli.data.batches import CsrStore
 from scmap_cli.errors import InputError, UsageError
@@ -23,9 +22,9 @@ from scmap_cli.registry import get_model
 from scmap_cli.runtime import provenance
 from scmap_cli.runtime.logs import log
 from scmap_cli.stages.contrasts import Contrast, TestedCells, contrasts_of, described, line
-from scmap_cli.stages.gp_evidence import GENE_COLUMNS, RELATION_COLUMNS, expression_of
+from scmap_cli.stages.gp_evidence import GENE_COLUMNS, RELATION_COLUMNS, Expression, expression_of, joined
 from scmap_cli.stages.gp_table import ProgramTable, tsv
-from scmap_cli.stages.inputs import MISSING, RnaInput, aligned_counts, model_conditions, plain_records, text_column
+from scmap_cli.stages.inputs import MISSING, aligned_counts, model_conditions, plain_records, text_column
 from scmap_cli.training.device import memory_errors, resolve_device
 from scmap_cli.training.infer import embed_cells, restore_model
 
@@ -141,7 +140,9 @@ def gp_test(
                 "test with a model of `scmap train expimap`",
             )
         network = cast(ExpiMap, restore_model(kind, bundle.config, bundle.tensors, where))
-        cells, parts = _read(bundle, inputs, groupby, within, batch_key, layer, gene_column, min_overlap, missing)
+        wanted = bool(gene_set_test) or genes_output is not None
+        columns = (groupby, within, batch_key, layer, gene_column)
+        cells, stores, expression = _read(bundle, inputs, *columns, min_overlap, missing, wanted)
         contrasts, skipped = contrasts_of(cells, group, against, within, groupby or "file")
         for contrast in contrasts:
             log.info("%s", line(contrast))
@@ -152,15 +153,19 @@ def gp_test(
         }
         if dry_run:
             return result
-        stores = (CsrStore(counts, codes) for _, counts, codes in parts)
         embedded = [embed_cells(network, store.to(where), batch_size) for store in stores]
         mean_nz, var_nz = (np.concatenate(part) for part in zip(*embedded, strict=True))
         cells = TestedCells(mean_nz, var_nz, cells.group_n, cells.within_n)
-        expression = None
-        if gene_set_test or genes_output is not None:
-            expression = expression_of(bundle, parts, network.config.input_scale == "as-is")
-        weights = network.decoder_weights().cpu().numpy(), network.membership().cpu().numpy()
-        table = ProgramTable(bundle, *weights, threshold, gene_set_test, expression)
+        table = ProgramTable(
+            bundle,
+            network.decoder_weights().cpu().numpy(),
+            network.membership().cpu().numpy(),
+            threshold,
+            gene_set_test,
+            expression,
+            pairs=overlap_output is not None,
+            genes=genes_output is not None,
+        )
         tests = []
         for number, contrast in enumerate(contrasts):
             tests.append(_test(cells, contrast, table.active, pairs, exact_pairs, mixed_seed(seed, "pairs", number)))
@@ -174,7 +179,7 @@ def gp_test(
             (overlap_output, RELATION_COLUMNS, table.relations),
             (genes_output, GENE_COLUMNS, table.gene_rows),
         ):
-            if path is not None:
+            if path is not None and rows is not None:
                 write_text(path, tsv(header, rows), force)
         result["history"] = [run.record]
         if json_output is not None:
@@ -228,22 +233,28 @@ def _read(
     gene_column: str | None,
     min_overlap: float,
     missing: str | None,
-) -> tuple[TestedCells, list[tuple[RnaInput, sparse.csr_matrix, np.ndarray]]]:
+    wanted: bool,
+) -> tuple[TestedCells, list[CsrStore], Expression | None]:
+    """Cells by group, their counts for the model, and their expression where it is wanted."""
     names = [path.stem for path in inputs]
     if groupby is None and len(set(names)) < len(names):
         raise UsageError("two files have the same name", "rename one, or give --groupby COLUMN")
-    parts, groups, levels = [], [], []
+    as_is = bundle.config["model_config"].get("input_scale") == "as-is"
+    stores, groups, levels, parts = [], [], [], []
     for path, name in zip(inputs, names, strict=True):
         data, counts, _ = aligned_counts(
             bundle, path, layer=layer, gene_column=gene_column, min_overlap=min_overlap, missing=missing
         )
         _, codes = model_conditions(bundle, data, batch_key, path)
-        parts.append((data, counts, codes))
+        stores.append(CsrStore(counts, codes))
+        if wanted:
+            parts.append(expression_of(bundle, data, counts, codes, as_is))
         obs = data.adata.obs
         groups.append(text_column(obs, groupby, path) if groupby else np.full(len(obs), name))
         levels.append(text_column(obs, within, path) if within else np.full(len(obs), ""))
     nothing = np.zeros((0, 0), np.float32)
-    return TestedCells(nothing, nothing, np.concatenate(groups), np.concatenate(levels)), parts
+    cells = TestedCells(nothing, nothing, np.concatenate(groups), np.concatenate(levels))
+    return cells, stores, joined(parts) if parts else None
 
 
 def _test(
