@@ -18,18 +18,24 @@ SHORT = "--epochs 10 --batch-size 32 --device cpu"
 
 
 @pytest.fixture
-def study(shell: Any) -> Any:
-    """A reference without stimulated cells, its model, and a query with them."""
+def cells(shell: Any) -> Any:
+    """A reference without stimulated cells, and a query with them."""
     sizes = ("--preset", "tiny", "--n-cells", "600", "--n-batches", "3", "--stimulated", "0.4", "--depth-mean", "3000")
     made = ("--programs-output", "programs.npz", "--gmt-output", "programs.gmt")
     shell.run("scmap", "simulate", "rna", "-o", "all.h5ad", *sizes, *made, "-q")
-    cells = anndata.read_h5ad(shell.folder / "all.h5ad")
-    query = (cells.obs["batch"] == "batch3").to_numpy()
-    write_h5ad(cells[query].copy(), shell.folder / "query.h5ad")
-    write_h5ad(cells[~query & (cells.obs["condition"] == "ctrl").to_numpy()].copy(), shell.folder / "reference.h5ad")
-    trained = ("--programs", "programs.npz", "--batch-key", "batch", *SMALL.split())
-    shell.run("scmap", "train", "expimap", "reference.h5ad", "-o", "model", *trained, "-q")
+    both = anndata.read_h5ad(shell.folder / "all.h5ad")
+    query = (both.obs["batch"] == "batch3").to_numpy()
+    write_h5ad(both[query].copy(), shell.folder / "query.h5ad")
+    write_h5ad(both[~query & (both.obs["condition"] == "ctrl").to_numpy()].copy(), shell.folder / "reference.h5ad")
     return shell
+
+
+@pytest.fixture
+def study(cells: Any) -> Any:
+    """The same with a model of the reference."""
+    trained = ("--programs", "programs.npz", "--batch-key", "batch", *SMALL.split())
+    cells.run("scmap", "train", "expimap", "reference.h5ad", "-o", "model", *trained, "-q")
+    return cells
 
 
 def analysed(shell: Any, script: str, *words: str) -> tuple[str, Any]:
@@ -60,38 +66,38 @@ def test_a_query_alone_in_part_and_without_its_leading_programs(study: Any) -> N
     assert all(name in text for name in found)
 
 
-def test_genes_that_a_list_lacks_are_looked_for(study: Any) -> None:
-    program = stimulated(study.folder)[0]
-    study.run("scmap", "preprocess", "programs", "programs.gmt", "-o", "fewer.npz", "--genes", "reference.h5ad",
+def test_genes_that_a_list_lacks_are_looked_for(cells: Any) -> None:
+    program = stimulated(cells.folder)[0]
+    cells.run("scmap", "preprocess", "programs", "programs.gmt", "-o", "fewer.npz", "--genes", "reference.h5ad",
               "--drop", program, "--min-genes", "1", "-q")  # fmt: skip
     trained = ("--programs", "fewer.npz", "--batch-key", "batch", *SMALL.split())
-    study.run("scmap", "train", "expimap", "reference.h5ad", "-o", "without", *trained, "-q")
+    cells.run("scmap", "train", "expimap", "reference.h5ad", "-o", "without", *trained, "-q")
     words = ("--query", "query.h5ad", "--programs", "programs.npz", "--program", program, "--work-dir", "soft")
     mapping = "--epochs 60 --batch-size 32 --l1-anneal-epochs 10 --device cpu"
     options = ("--soft-l1", "0.2", "1000", f"--map-options={mapping}")
-    _, (found, none) = analysed(study, "soft_membership.py", "without", *words, *options)
+    _, (found, none) = analysed(cells, "soft_membership.py", "without", *words, *options)
     assert found["listed"] + found["withheld"] == 15
     assert found["auc"] > 0.6
-    assert set(found["regained_genes"]) <= set(read_npz(study.folder / "programs.npz")[1]["genes"])
+    assert set(found["regained_genes"]) <= set(read_npz(cells.folder / "programs.npz")[1]["genes"])
     assert (none["taken_in"], none["outside_zero"], none["p"]) == (0, 1.0, 1.0)
 
 
-def test_cell_types_are_called_by_their_programs(study: Any) -> None:
-    cells = anndata.read_h5ad(study.folder / "reference.h5ad")
-    activity, names = cells.obsm["true_activity"], list(cells.uns["scmap_program_names"])
-    answers = study.folder / "answers.tsv"
+def test_cell_types_are_called_by_their_programs(cells: Any) -> None:
+    adata = anndata.read_h5ad(cells.folder / "reference.h5ad")
+    activity, names = adata.obsm["true_activity"], list(adata.uns["scmap_program_names"])
+    answers = cells.folder / "answers.tsv"
     lines = []
-    for label in cells.obs["cell_type"].unique():
-        mine = (cells.obs["cell_type"] == label).to_numpy()
+    for label in adata.obs["cell_type"].unique():
+        mine = (adata.obs["cell_type"] == label).to_numpy()
         order = (activity[mine].mean(0) - activity[~mine].mean(0)).argsort()[::-1]
         lines += [f"{label}\t{names[k]}\n" for k in order[:3]]
     answers.write_text("".join(lines))
     words = ("--gmt", "programs.gmt", "--batch-key", "batch", "--label-key", "cell_type", "--answers", "answers.tsv")
     text, found = analysed(
-        study, "type_programs.py", "reference.h5ad", *words, "--work-dir", "types", f"--train-options={SMALL}"
+        cells, "type_programs.py", "reference.h5ad", *words, "--work-dir", "types", f"--train-options={SMALL}"
     )
-    assert sum(row["cells"] for row in found) == cells.n_obs
-    assert sum(row["right"] * row["cells"] for row in found) / cells.n_obs > 0.5
+    assert sum(row["cells"] for row in found) == adata.n_obs
+    assert sum(row["right"] * row["cells"] for row in found) / adata.n_obs > 0.5
     assert "mean over labels" in text
 
 
