@@ -10,7 +10,6 @@ import anndata
 import pytest
 
 from scmap_cli.io.h5ad import write_h5ad
-from scmap_cli.io.npz import read_npz
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "examples" / "benchmarks"
 SMALL = "--hidden 32 --epochs 40 --batch-size 32 --device cpu"
@@ -67,18 +66,20 @@ def test_a_query_alone_in_part_and_without_its_leading_programs(study: Any) -> N
 
 
 def test_genes_that_a_list_lacks_are_looked_for(cells: Any) -> None:
-    program = stimulated(cells.folder)[0]
+    known = anndata.read_h5ad(cells.folder / "reference.h5ad")
+    # One that the reference's cells differ in: what its encoder never saw vary, no query can learn in so few steps.
+    program = list(known.uns["scmap_program_names"])[int(known.obsm["true_activity"].var(0).argmax())]
     cells.run("scmap", "preprocess", "programs", "programs.gmt", "-o", "fewer.npz", "--genes", "reference.h5ad",
               "--drop", program, "--min-genes", "1", "-q")  # fmt: skip
     trained = ("--programs", "fewer.npz", "--batch-key", "batch", *SMALL.split())
     cells.run("scmap", "train", "expimap", "reference.h5ad", "-o", "without", *trained, "-q")
     words = ("--query", "query.h5ad", "--programs", "programs.npz", "--program", program, "--work-dir", "soft")
-    mapping = "--epochs 60 --batch-size 32 --l1-anneal-epochs 10 --device cpu"
-    options = ("--soft-l1", "0.2", "1000", f"--map-options={mapping}")
+    mapping = "--epochs 100 --batch-size 32 --lr 0.01 --l1-anneal-epochs 10 --device cpu"
+    options = ("--soft-l1", "1", "1000", f"--map-options={mapping}")
     _, (found, none) = analysed(cells, "soft_membership.py", "without", *words, *options)
     assert found["listed"] + found["withheld"] == 15
-    assert found["auc"] > 0.6
-    assert set(found["regained_genes"]) <= set(read_npz(cells.folder / "programs.npz")[1]["genes"])
+    assert found["auc"] > 0.8
+    assert found["regained"] == len(found["regained_genes"]) > found["by_chance"]
     assert (none["taken_in"], none["outside_zero"], none["p"]) == (0, 1.0, 1.0)
 
 
