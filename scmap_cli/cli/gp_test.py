@@ -49,6 +49,24 @@ def verb(
             "--json-output", metavar="FILE.json", help="Also write everything as JSON.", rich_help_panel=o.DATA
         ),
     ] = None,
+    overlap_output: Annotated[
+        Path | None,
+        typer.Option(
+            "--overlap-output",
+            metavar="FILE.tsv",
+            help="Also write shared genes, Jaccard index and correlation of scores of each pair of passing programs.",
+            rich_help_panel=o.DATA,
+        ),
+    ] = None,
+    genes_output: Annotated[
+        Path | None,
+        typer.Option(
+            "--genes-output",
+            metavar="FILE.tsv",
+            help="Also write the genes of passing programs with importance and expression on both sides.",
+            rich_help_panel=o.DATA,
+        ),
+    ] = None,
     plot: Annotated[
         Path | None,
         typer.Option(
@@ -117,6 +135,17 @@ def verb(
             rich_help_panel=_CONTRAST,
         ),
     ] = 2.3,
+    gene_set_test: Annotated[
+        str | None,
+        typer.Option(
+            "--gene-set-test",
+            metavar="NAME[,NAME]",
+            show_default="none",
+            help="Test the programs' gene sets beside, on log counts without the model: fry (does a set change?), "
+            "camera (more than other genes?).",
+            rich_help_panel=_CONTRAST,
+        ),
+    ] = None,
     pairs: Annotated[
         int,
         typer.Option(
@@ -148,9 +177,11 @@ def verb(
     The table has the strongest programs first; inactive programs are listed without figures.
     """
     options = begin(ctx, needs=("model_dir", "inputs", "output"), text_output=True)
+    if gene_set_test is not None:
+        options["gene_set_test"] = o.names(gene_set_test)
     from scmap_cli.stages.gp_test import gp_test
 
     result = gp_test(**options)
     if str(output) == "-" and not dry_run:
         emit(result["table"])
-    finish(options, "output", "json_output", "plot")
+    finish(options, "output", "json_output", "overlap_output", "genes_output", "plot")

@@ -9,10 +9,15 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from scipy.stats import rankdata
 
 from scmap_cli.errors import UsageError
 
 DIRECTIONS = ("sum", "counts")
+
+OUTSIDE_INACTIVE = 0.9
+"""Share of the weights outside soft programs that ought to end as zero; the authors advise to raise ``soft_l1`` when it
+is lower, as programs then lose what sets them apart."""
 
 
 def directions(w_gk: np.ndarray, method: str = "sum") -> np.ndarray:
@@ -57,6 +62,31 @@ def normalised_entropy(w_gk: np.ndarray) -> np.ndarray:
     return np.asarray(np.where(size_k > 1, -(share_gk * logs_gk).sum(0) / limit_k, 0.0))
 
 
+def importance_against_expression(w_gk: np.ndarray, mean_g: np.ndarray) -> np.ndarray:
+    """Spearman's correlation of gene importance and mean expression over the genes of each program, (k,).
+
+    Near 1 a program's weights mirror how much its genes are expressed (paper, Supplementary Note 2). NaN for programs
+    of fewer than three genes with a weight, or whose genes are all alike.
+
+    Parameters
+    ----------
+    w_gk
+        Decoder weights, genes x programs.
+    mean_g
+        Mean expression on any scale: ranks alone count.
+    """
+    found = np.full(w_gk.shape[1], np.nan)
+    for k, column in enumerate(w_gk.T):
+        used = np.flatnonzero(column)
+        if len(used) < 3:
+            continue
+        ranks = [rankdata(values[used]) - (len(used) + 1) / 2 for values in (np.abs(column), mean_g)]
+        norm = float(np.sqrt((ranks[0] @ ranks[0]) * (ranks[1] @ ranks[1])))
+        if norm > 0:
+            found[k] = ranks[0] @ ranks[1] / norm
+    return found
+
+
 PROGRAM_COLUMNS = (
     "program",
     "kind",
@@ -70,6 +100,7 @@ PROGRAM_COLUMNS = (
     "direction_counts",
     "agreement",
     "entropy",
+    "expression_rho",
     "top_genes",
 )
 
@@ -80,6 +111,7 @@ def program_rows(
     genes: np.ndarray,
     programs: Sequence[str],
     size_before: Sequence[int | None],
+    mean_g: np.ndarray,
     top: int = 10,
 ) -> list[list[Any]]:
     """Rows of ``programs.tsv`` in the order of :data:`PROGRAM_COLUMNS`.
@@ -93,11 +125,14 @@ def program_rows(
         Names.
     size_before
         Genes of each program in its source, None where it has none.
+    mean_g
+        Mean expression of the genes, for ``expression_rho`` (:func:`importance_against_expression`).
     top
         Genes listed for each program by importance as ``GENE(+0.123)``, with ``*`` for a gene outside the program.
     """
     sum_k, count_k = directions(w_gk, "sum"), directions(w_gk, "counts")
     share_k, entropy_k = agreement(w_gk), normalised_entropy(w_gk)
+    rho_k = importance_against_expression(w_gk, mean_g)
     rows = []
     for k, name in enumerate(programs):
         column, member = w_gk[:, k], mask_gk[:, k] != 0
@@ -117,13 +152,14 @@ def program_rows(
                 int(count_k[k]),
                 f"{share_k[k]:.4f}",
                 f"{entropy_k[k]:.4f}",
+                "" if np.isnan(rho_k[k]) else f"{rho_k[k]:.4f}",
                 listed,
             ]
         )
     return rows
 
 
-def _by_importance(column_g: np.ndarray) -> np.ndarray:
+def by_importance(column_g: np.ndarray) -> np.ndarray:
     """Genes with a weight, the largest absolute one first."""
     used = np.flatnonzero(column_g)
     ordered: np.ndarray = used[np.argsort(-np.abs(column_g[used]), kind="stable")]
@@ -135,7 +171,7 @@ def top_genes(column_g: np.ndarray, genes: np.ndarray, top: int = 10, member_g: 
 
     With ``member_g`` (bool) a gene outside the program has ``*`` behind it.
     """
-    order = _by_importance(column_g)[:top]
+    order = by_importance(column_g)[:top]
     marks = ["" if member_g is None or member_g[g] else "*" for g in order]
     return ",".join(f"{genes[g]}({column_g[g]:+.3f}){mark}" for g, mark in zip(order, marks, strict=True))
 
@@ -177,7 +213,7 @@ def overlap_rows(
     rows: list[list[Any]] = []
     for k in range(n_known, w_gk.shape[1]):
         column = w_gk[:, k]
-        used = _by_importance(column)
+        used = by_importance(column)
         best = used[:compared]
         kind = "program" if mask_gk[:, k].any() else "unconstrained"
         listed = top_genes(column, genes)

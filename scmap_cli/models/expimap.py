@@ -353,10 +353,7 @@ class ExpiMap(ScmapModel):
         return (self.decoder_weights() != 0).any(0)
 
     def outside_share_inactive(self) -> float | None:
-        """Share of trained soft-membership weights outside their program that are zero; None if there are none.
-
-        The authors advise to raise ``soft_l1`` when it ends below 0.9.
-        """
+        """Share of trained soft-membership weights outside their program that are zero; None if there are none."""
         trained = self.all_programs()[self.first_trained :]
         soft = [b for b in trained if b.soft and (b.membership() == 0).any()]
         if not soft:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,7 +13,7 @@ from scmap_cli.errors import InputError, UsageError
 from scmap_cli.io.atomic import check_outputs, text_file, write_json, write_text
 from scmap_cli.io.bundle import Bundle, load_bundle
 from scmap_cli.metrics.bayes import EXACT_PAIRS, SAMPLED_PAIRS, BayesTest, bayes_factors
-from scmap_cli.metrics.programs import agreement, directions, top_genes
+from scmap_cli.metrics.gene_sets import METHODS
 from scmap_cli.models.expimap import ExpiMap
 from scmap_cli.nn.noise import mixed_seed
 from scmap_cli.plots.canvas import publish
@@ -22,43 +21,12 @@ from scmap_cli.plots.draw import program_tests
 from scmap_cli.registry import get_model
 from scmap_cli.runtime import provenance
 from scmap_cli.runtime.logs import log
+from scmap_cli.stages.contrasts import Contrast, TestedCells, contrasts_of, described, line
+from scmap_cli.stages.gp_evidence import GENE_COLUMNS, RELATION_COLUMNS, Expression, expression_of, joined
+from scmap_cli.stages.gp_table import ProgramTable, tsv
 from scmap_cli.stages.inputs import MISSING, aligned_counts, model_conditions, plain_records, text_column
 from scmap_cli.training.device import memory_errors, resolve_device
 from scmap_cli.training.infer import embed_cells, restore_model
-
-REST = "rest"
-"""Against all other cells."""
-
-# Below this share of weight with one sign it is not said whether a program goes up or down.
-_CLEAR = 0.6
-
-COLUMNS = (
-    *("group", "against", "within", "rank", "program", "active", "log_bf", "p", "se", "passes"),
-    *("direction", "agreement", "effect", "n", "n_against", "top_genes"),
-)
-"""Columns of the table. ``log_bf`` and ``effect`` (difference of mean posterior means) have the sign of the latent
-values; ``direction`` says what that means for the expression of the program's genes."""
-
-
-@dataclass(frozen=True)
-class _Cells:
-    """All cells of a run: posteriors, and the columns that make groups (empty text where a value is missing)."""
-
-    mean_nz: np.ndarray
-    var_nz: np.ndarray
-    group_n: np.ndarray
-    within_n: np.ndarray
-
-
-@dataclass(frozen=True)
-class _Contrast:
-    """Two sides of one test, bool (n,)."""
-
-    group: str
-    against: str
-    within: str
-    left_n: np.ndarray
-    right_n: np.ndarray
 
 
 def gp_test(
@@ -73,7 +41,10 @@ def gp_test(
     threshold: float = 2.3,
     pairs: int = SAMPLED_PAIRS,
     exact_pairs: int = EXACT_PAIRS,
+    gene_set_test: Sequence[str] = (),
     json_output: Path | None = None,
+    overlap_output: Path | None = None,
+    genes_output: Path | None = None,
     plot: Path | None = None,
     batch_key: str | None = None,
     layer: str | None = None,
@@ -108,8 +79,15 @@ def gp_test(
         |log Bayes factor| from which a program passes; 2.3 in the paper.
     pairs, exact_pairs
         As ``sampled_pairs`` and ``exact_pairs`` of :func:`~scmap_cli.metrics.bayes.bayes_factors`.
+    gene_set_test
+        Tests of :data:`~scmap_cli.metrics.gene_sets.METHODS` of the programs' members on the same cells, which know
+        no model: columns ``<test>_rank``, ``_statistic``, ``_p`` and ``_fdr`` more.
     json_output
         Also write the results as JSON.
+    overlap_output
+        Also write :data:`~scmap_cli.stages.gp_evidence.RELATION_COLUMNS` of the passing programs, pair by pair.
+    genes_output
+        Also write :data:`~scmap_cli.stages.gp_evidence.GENE_COLUMNS` of the passing programs.
     plot
         Also draw the first contrast.
     batch_key, layer, gene_column, min_overlap, missing, batch_size, seed, device, force, dry_run
@@ -127,8 +105,8 @@ def gp_test(
     """
     model_dir, inputs = Path(model_dir), [Path(path) for path in inputs]
     to_file = text_file(output)
-    _check(inputs, groupby, against, within, threshold, pairs, batch_size, min_overlap, missing)
-    check_outputs(to_file, json_output, plot, force=force)
+    _check(inputs, groupby, against, within, threshold, pairs, batch_size, min_overlap, missing, gene_set_test)
+    check_outputs(to_file, json_output, overlap_output, genes_output, plot, force=force)
     where = resolve_device(device)
     parameters = {
         "groupby": groupby,
@@ -142,6 +120,7 @@ def gp_test(
         "layer": layer,
         "gene_column": gene_column,
         "missing": missing,
+        "gene_set_test": list(gene_set_test),
     }
     with (
         provenance.run(
@@ -161,21 +140,32 @@ def gp_test(
                 "test with a model of `scmap train expimap`",
             )
         network = cast(ExpiMap, restore_model(kind, bundle.config, bundle.tensors, where))
-        cells, stores = _read(bundle, inputs, groupby, within, batch_key, layer, gene_column, min_overlap, missing)
-        contrasts, skipped = _contrasts(cells, group, against, within, groupby or "file")
+        wanted = bool(gene_set_test) or genes_output is not None
+        columns = (groupby, within, batch_key, layer, gene_column)
+        cells, stores, expression = _read(bundle, inputs, *columns, min_overlap, missing, wanted)
+        contrasts, skipped = contrasts_of(cells, group, against, within, groupby or "file")
         for contrast in contrasts:
-            log.info("%s", _line(contrast))
+            log.info("%s", line(contrast))
         result: dict[str, Any] = {
-            "contrasts": [_described(contrast) for contrast in contrasts],
+            "contrasts": [described(contrast) for contrast in contrasts],
             "skipped": skipped,
             "settings": plain_records(parameters) | {"seed": seed},
         }
         if dry_run:
             return result
-        parts = [embed_cells(network, store.to(where), batch_size) for store in stores]
-        mean_nz, var_nz = (np.concatenate(part) for part in zip(*parts, strict=True))
-        cells = _Cells(mean_nz, var_nz, cells.group_n, cells.within_n)
-        table = _Table(bundle, network.decoder_weights().cpu().numpy(), threshold)
+        embedded = [embed_cells(network, store.to(where), batch_size) for store in stores]
+        mean_nz, var_nz = (np.concatenate(part) for part in zip(*embedded, strict=True))
+        cells = TestedCells(mean_nz, var_nz, cells.group_n, cells.within_n)
+        table = ProgramTable(
+            bundle,
+            network.decoder_weights().cpu().numpy(),
+            network.membership().cpu().numpy(),
+            threshold,
+            gene_set_test,
+            expression,
+            pairs=overlap_output is not None,
+            genes=genes_output is not None,
+        )
         tests = []
         for number, contrast in enumerate(contrasts):
             tests.append(_test(cells, contrast, table.active, pairs, exact_pairs, mixed_seed(seed, "pairs", number)))
@@ -185,10 +175,16 @@ def gp_test(
             result["table"] = text
         else:
             write_text(to_file, text, force)
+        for path, header, rows in (
+            (overlap_output, RELATION_COLUMNS, table.relations),
+            (genes_output, GENE_COLUMNS, table.gene_rows),
+        ):
+            if path is not None and rows is not None:
+                write_text(path, tsv(header, rows), force)
         result["history"] = [run.record]
         if json_output is not None:
-            rows = [dict(zip(COLUMNS, row, strict=True)) for row in table.rows]
-            write_json(json_output, {k: v for k, v in result.items() if k != "table"} | {"tests": rows}, force)
+            listed = [dict(zip(table.columns, row, strict=True)) for row in table.rows]
+            write_json(json_output, {k: v for k, v in result.items() if k != "table"} | {"tests": listed}, force)
         if plot is not None:
             _draw(plot, contrasts[0], tests[0], cells, table, threshold, force)
     return result
@@ -204,7 +200,11 @@ def _check(
     batch_size: int,
     min_overlap: float,
     missing: str | None,
+    gene_set_test: Sequence[str],
 ) -> None:
+    unknown = [name for name in gene_set_test if name not in METHODS]
+    if unknown:
+        raise UsageError(f"unknown gene-set test {unknown[0]!r}", f"choose among {', '.join(METHODS)}")
     if groupby is None and len(inputs) < 2:
         raise UsageError("nothing to compare", "give --groupby COLUMN, or two files")
     if within is not None and within == groupby:
@@ -233,88 +233,32 @@ def _read(
     gene_column: str | None,
     min_overlap: float,
     missing: str | None,
-) -> tuple[_Cells, list[CsrStore]]:
+    wanted: bool,
+) -> tuple[TestedCells, list[CsrStore], Expression | None]:
+    """Cells by group, their counts for the model, and their expression where it is wanted."""
     names = [path.stem for path in inputs]
     if groupby is None and len(set(names)) < len(names):
         raise UsageError("two files have the same name", "rename one, or give --groupby COLUMN")
-    stores, groups, levels = [], [], []
+    as_is = bundle.config["model_config"].get("input_scale") == "as-is"
+    stores, groups, levels, parts = [], [], [], []
     for path, name in zip(inputs, names, strict=True):
         data, counts, _ = aligned_counts(
             bundle, path, layer=layer, gene_column=gene_column, min_overlap=min_overlap, missing=missing
         )
         _, codes = model_conditions(bundle, data, batch_key, path)
         stores.append(CsrStore(counts, codes))
+        if wanted:
+            parts.append(expression_of(bundle, data, counts, codes, as_is))
         obs = data.adata.obs
         groups.append(text_column(obs, groupby, path) if groupby else np.full(len(obs), name))
         levels.append(text_column(obs, within, path) if within else np.full(len(obs), ""))
     nothing = np.zeros((0, 0), np.float32)
-    return _Cells(nothing, nothing, np.concatenate(groups), np.concatenate(levels)), stores
-
-
-def _contrasts(
-    cells: _Cells, wanted: Sequence[str], against: str | None, within: str | None, column: str
-) -> tuple[list[_Contrast], list[dict[str, str]]]:
-    """The tests to make, and those left out because a side has no cells.
-
-    Raises
-    ------
-    InputError
-        A named group does not exist, or no test is left.
-    """
-    known = [str(name) for name in np.unique(cells.group_n) if name != ""]
-    rest = against is None or (against == REST and REST not in known)
-    for name in (*wanted, *(() if rest or against is None else (against,))):
-        if name not in known:
-            raise InputError(f"no cell has {column} {name!r}", f"groups: {', '.join(map(repr, known[:12])) or 'none'}")
-    if not wanted and against is not None and not rest:
-        wanted = [name for name in known if name != against]
-    groups = list(wanted) or known
-    levels = [""] if within is None else [str(name) for name in np.unique(cells.within_n) if name != ""]
-    contrasts, skipped = [], []
-    for level in levels:
-        inside_n = (cells.group_n != "") & ((cells.within_n == level) if within is not None else True)
-        for name in groups:
-            left_n = inside_n & (cells.group_n == name)
-            right_n = inside_n & ((cells.group_n != name) if rest else (cells.group_n == against))
-            other = ("all others" if REST in known else REST) if rest else str(against)
-            if name == other and not rest:
-                raise UsageError(f"group {name!r} is compared with itself", "give another --against")
-            if left_n.any() and right_n.any():
-                contrasts.append(_Contrast(name, other, level, left_n, right_n))
-                continue
-            empty = name if not left_n.any() else other
-            skipped.append({"group": name, "against": other, "within": level, "reason": f"{empty} has no cells"})
-    if not contrasts:
-        raise InputError(
-            f"no comparison has cells on both sides ({len(skipped)} were tried)",
-            f"groups: {', '.join(map(repr, known[:12])) or 'none'}",
-        )
-    for entry in skipped:
-        where = f" within {entry['within']}" if entry["within"] else ""
-        log.warning("%s against %s%s is left out: %s", entry["group"], entry["against"], where, entry["reason"])
-    return contrasts, skipped
-
-
-def _described(contrast: _Contrast) -> dict[str, Any]:
-    return {
-        "group": contrast.group,
-        "against": contrast.against,
-        "within": contrast.within,
-        "n": int(contrast.left_n.sum()),
-        "n_against": int(contrast.right_n.sum()),
-    }
-
-
-def _line(contrast: _Contrast) -> str:
-    where = f" within {contrast.within}" if contrast.within else ""
-    return (
-        f"{contrast.group} ({contrast.left_n.sum()} cells) against "
-        f"{contrast.against} ({contrast.right_n.sum()} cells){where}"
-    )
+    cells = TestedCells(nothing, nothing, np.concatenate(groups), np.concatenate(levels))
+    return cells, stores, joined(parts) if parts else None
 
 
 def _test(
-    cells: _Cells, contrast: _Contrast, active_z: np.ndarray, pairs: int, exact_pairs: int, seed: int
+    cells: TestedCells, contrast: Contrast, active_z: np.ndarray, pairs: int, exact_pairs: int, seed: int
 ) -> BayesTest:
     left, right = contrast.left_n, contrast.right_n
     return bayes_factors(
@@ -328,68 +272,12 @@ def _test(
     )
 
 
-class _Table:
-    """Rows of the output, contrast by contrast."""
-
-    def __init__(self, bundle: Bundle, w_gk: np.ndarray, threshold: float) -> None:
-        self.names = [str(name) for name in bundle.categories["latent"]]
-        self.active = (w_gk != 0).any(0)
-        self.sign, self.agreement = directions(w_gk, "sum"), agreement(w_gk)
-        self.genes = [top_genes(w_gk[:, k], bundle.features) for k in range(w_gk.shape[1])]
-        self.threshold = threshold
-        self.rows: list[list[Any]] = []
-
-    def add(self, contrast: _Contrast, test: BayesTest, cells: _Cells) -> dict[str, Any]:
-        """Append a contrast's rows, strongest program first and inactive ones last; return its summary."""
-        used = np.flatnonzero(self.active)
-        left, right = cells.mean_nz[contrast.left_n], cells.mean_nz[contrast.right_n]
-        effect_z = left.mean(0, dtype=np.float64) - right.mean(0, dtype=np.float64)
-        n, m = int(contrast.left_n.sum()), int(contrast.right_n.sum())
-        order = np.argsort(-np.abs(test.log_bf), kind="stable")
-        head = [contrast.group, contrast.against, contrast.within]
-        leading = []
-        for rank, i in enumerate(order, 1):
-            k = used[i]
-            clear = self.sign[k] != 0 and self.agreement[k] >= _CLEAR and test.log_bf[i] != 0
-            rises = (test.log_bf[i] > 0) == (self.sign[k] > 0)
-            direction = ("up" if rises else "down") if clear else "ambiguous"
-            passes = bool(abs(test.log_bf[i]) >= self.threshold)
-            figures = (test.log_bf[i], test.p[i], test.se[i])
-            self.rows.append(
-                [
-                    *head,
-                    rank,
-                    self.names[k],
-                    1,
-                    *(float(f"{value:.6g}") for value in figures),
-                    int(passes),
-                    direction,
-                    float(f"{self.agreement[k]:.4f}"),
-                    float(f"{effect_z[k]:.6g}"),
-                    n,
-                    m,
-                    self.genes[k],
-                ]
-            )
-            if passes:
-                leading.append({"program": self.names[k], "log_bf": float(f"{figures[0]:.6g}"), "direction": direction})
-        for k in np.flatnonzero(~self.active):
-            self.rows.append([*head, "", self.names[k], 0, "", "", "", "", "inactive", "", "", n, m, ""])
-        return {"pairs": test.pairs, "exact": test.exact, "passing": leading}
-
-    def text(self) -> str:
-        """The table as TSV."""
-        lines = ["\t".join(COLUMNS)]
-        lines += ["\t".join(str(value) for value in row) for row in self.rows]
-        return "\n".join(lines) + "\n"
-
-
 def _draw(
     path: Path,
-    contrast: _Contrast,
+    contrast: Contrast,
     test: BayesTest,
-    cells: _Cells,
-    table: _Table,
+    cells: TestedCells,
+    table: ProgramTable,
     threshold: float,
     force: bool,
 ) -> None:
@@ -403,4 +291,4 @@ def _draw(
         contrast.group: cells.mean_nz[contrast.left_n][:, top] * sign[top],
         contrast.against: cells.mean_nz[contrast.right_n][:, top] * sign[top],
     }
-    publish(path, force, "the tests", program_tests, directed[order], names, sides, threshold, _line(contrast))
+    publish(path, force, "the tests", program_tests, directed[order], names, sides, threshold, line(contrast))

@@ -372,6 +372,6 @@ def _train(
     def more(folder: Path) -> None:
         write_json(folder / OVERLAP, aligned.report)
         sizes = [*before, *added.size_before]
-        write_programs(folder, network, bundle.features, names, sizes, len(added.names))
+        write_programs(folder, network, bundle.features, names, sizes, bundle.feature_means, len(added.names))
 
     return training.fit(network, data, run, {"reference": bundle.config["digests"]}, more)

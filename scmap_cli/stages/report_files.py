@@ -17,6 +17,7 @@ from scmap_cli.errors import InputError
 from scmap_cli.io import bundle as files
 from scmap_cli.io.h5ad import read_h5ad
 from scmap_cli.io.text import read_json, read_table
+from scmap_cli.metrics.programs import OUTSIDE_INACTIVE
 from scmap_cli.plots.draw import embedding as draw_embedding
 from scmap_cli.plots.draw import loss_curves
 from scmap_cli.plots.page import details, figure, grid, heading, table, text
@@ -317,3 +318,9 @@ def _programs(part: Part, path: Path, metrics: dict[str, Any]) -> None:
     total, active = metrics.get("programs"), metrics.get("active_programs")
     if isinstance(total, int) and isinstance(active, int) and total and active < _ACTIVE * total:
         part.notes.append(f"{total - active} of {total} programs are switched off")
+    zero = metrics.get("outside_share_inactive")
+    if isinstance(zero, int | float) and zero < OUTSIDE_INACTIVE:
+        part.notes.append(
+            f"{zero:.0%} of the weights outside soft programs are zero, at least {OUTSIDE_INACTIVE:.0%} are wanted: "
+            "raise --soft-l1"
+        )

@@ -129,7 +129,7 @@ def train_expimap(
         )
 
         def programs_too(folder: Path) -> None:
-            write_programs(folder, network, job.genes, job.names, made.size_before)
+            write_programs(folder, network, job.genes, job.names, made.size_before, job.means)
 
         return training.fit(network, job, run, {}, programs_too)
 

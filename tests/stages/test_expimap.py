@@ -8,11 +8,13 @@ import anndata
 import numpy as np
 import pytest
 from scipy import sparse
+from scipy.stats import spearmanr
 
 from scmap_cli.errors import InputError, OutputExistsError, UsageError
 from scmap_cli.io.bundle import load_bundle, read_history
 from scmap_cli.io.h5ad import write_h5ad
 from scmap_cli.io.programs import Programs, load_programs, save_programs
+from scmap_cli.stages.report import report
 from scmap_cli.stages.train_expimap import size_weights, train_expimap
 
 SHORT = {"epochs": 3, "batch_size": 64}
@@ -59,6 +61,9 @@ def test_programs_tsv_agrees_with_the_weights(trained) -> None:
         row = table[name]
         assert float(row["norm"]) == pytest.approx(np.linalg.norm(column), rel=1e-4)
         assert int(row["active"]) == (column != 0).any()
+        mean = bundle.feature_means[programs.mask[:, k].toarray().ravel() > 0]
+        # Entries are ordered by gene, so a program's are in the order of its genes.
+        assert float(row["expression_rho"]) == pytest.approx(spearmanr(np.abs(column), mean).statistic, abs=1e-4)
         assert int(row["size"]) == programs.size_after[k]
         assert int(row["genes_outside"]) == 0
         assert int(row["direction_sum"]) == np.sign(column.sum())
@@ -203,3 +208,15 @@ def test_unconstrained_soft_and_every_mean_train(trained, tmp_path: Path) -> Non
         assert np.isfinite(summary["valid_loss"])
         assert summary["programs"] == 12 + options.get("unconstrained", 0)  # type: ignore[operator]
     assert load_bundle(tmp_path / "0").categories["latent"][-1] == "unconstrained_2"
+
+
+@pytest.mark.parametrize(("soft_l1", "warns"), [(0.0, True), (50.0, False)])
+def test_soft_programs_that_take_in_many_genes_are_told(
+    trained, tmp_path: Path, caplog: pytest.LogCaptureFixture, soft_l1: float, warns: bool
+) -> None:
+    soft = {"hidden": [8], "membership": "soft", "soft_l1": soft_l1, "l1_anneal_epochs": 1.0}
+    summary = run(trained, tmp_path / "m", model_options=soft)
+    assert (summary["outside_share_inactive"] < 0.9) == warns
+    assert ("raise --soft-l1" in caplog.text) == warns
+    result = report([tmp_path / "m"], tmp_path / "r.html")
+    assert any("raise --soft-l1" in note for note in result["notes"]) == warns

@@ -16,9 +16,12 @@ import pytest
 from scmap_cli.errors import InputError, UsageError
 from scmap_cli.io.h5ad import write_h5ad
 from scmap_cli.io.npz import read_npz
+from scmap_cli.io.programs import load_programs
 from scmap_cli.metrics.bayes import bayes_factors
 from scmap_cli.stages.embed import embed
-from scmap_cli.stages.gp_test import COLUMNS, gp_test
+from scmap_cli.stages.gp_evidence import GENE_COLUMNS, RELATION_COLUMNS
+from scmap_cli.stages.gp_table import COLUMNS
+from scmap_cli.stages.gp_test import gp_test
 
 STDOUT = Path("-")
 
@@ -167,3 +170,85 @@ def test_levels_with_one_side_only_are_told(trained: Any, tmp_path: Path) -> Non
         gp_test(trained.model, [path], STDOUT, groupby="cell_type", group=["type1"], within="level")
     others = gp_test(trained.model, [path], STDOUT, groupby="cell_type", within="level")
     assert {(e["group"], e["within"]) for e in others["skipped"]} >= {("type1", "alone"), ("type1", "together")}
+
+
+def table_of(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as handle:
+        return list(csv.DictReader(handle, delimiter="\t"))
+
+
+def test_gene_set_tests_stand_beside_and_find_the_planted_programs(trained: Any) -> None:
+    options: dict[str, Any] = {"groupby": "cell_type"}
+    plain = rows_of(gp_test(trained.model, [trained.data], STDOUT, **options))
+    rows = rows_of(gp_test(trained.model, [trained.data], STDOUT, gene_set_test=("fry", "camera"), **options))
+    assert [{name: row[name] for name in COLUMNS} for row in rows] == plain
+    data = anndata.read_h5ad(trained.data)
+    truth = pd.DataFrame(data.obsm["true_activity"], columns=list(data.uns["scmap_program_names"]))
+    means = truth.groupby(data.obs["cell_type"].to_numpy()).mean()
+    for method in ("fry", "camera"):
+        hits = 0
+        for name, row in (means - means.mean()).iterrows():
+            mine = [r for r in rows if r["group"] == name]
+            assert sorted(int(r[f"{method}_rank"]) for r in mine) == list(range(1, 13))
+            order = sorted(mine, key=lambda r: -abs(float(r[f"{method}_statistic"])))
+            assert [int(r[f"{method}_rank"]) for r in order] == list(range(1, 13))
+            hits += row.idxmax() in [r["program"] for r in order[:3] if float(r[f"{method}_statistic"]) > 0]
+        assert hits >= len(means) - 1
+    with pytest.raises(UsageError, match="'gsea'"):
+        gp_test(trained.model, [trained.data], STDOUT, gene_set_test=("gsea",), **options)
+
+
+def test_groups_that_are_batches_are_tested_with_a_warning(trained: Any, caplog: pytest.LogCaptureFixture) -> None:
+    options: dict[str, Any] = {"group": ["batch1"], "against": "batch2", "gene_set_test": ("fry",)}
+    rows = rows_of(gp_test(trained.model, [trained.data], STDOUT, groupby="batch", **options))
+    assert "cannot tell the two apart" in caplog.text
+    assert all(row["fry_p"] for row in rows)
+
+
+def test_pairs_of_passing_programs(trained: Any, tmp_path: Path) -> None:
+    out = tmp_path / "pairs.tsv"
+    options: dict[str, Any] = {"groupby": "cell_type", "group": ["type1"], "overlap_output": out, "force": True}
+    gp_test(trained.model, [trained.data], STDOUT, threshold=1e9, **options)
+    assert out.read_text().split("\n") == ["\t".join(RELATION_COLUMNS), ""]
+    tested = gp_test(trained.model, [trained.data], STDOUT, threshold=0.0, **options)
+    active = [row for row in rows_of(tested) if row["active"] == "1"]
+    pairs = table_of(out)
+    assert len(pairs) == len(active) * (len(active) - 1) // 2
+    programs, sign = load_programs(trained.programs), {}
+    for row in table_of(trained.model / "programs.tsv"):
+        sign[row["program"]] = int(row["direction_sum"]) or 1
+    embed(trained.model, trained.data, tmp_path / "e.npz")
+    arrays = read_npz(tmp_path / "e.npz")[1]
+    score = {name: arrays["embedding"][:, k] * sign[name] for k, name in enumerate(arrays["names"].tolist())}
+    place = {name: k for k, name in enumerate(programs.programs.tolist())}
+    for row in pairs:
+        one, other = (
+            set(programs.genes[programs.mask[:, place[row[side]]].toarray().ravel() > 0])
+            for side in ("program_a", "program_b")
+        )
+        assert set(filter(None, row["shared_genes"].split(","))) == one & other
+        assert int(row["shared"]) == len(one & other)
+        assert float(row["jaccard"]) == pytest.approx(len(one & other) / len(one | other), abs=1e-4)
+        expected = np.corrcoef(score[row["program_a"]], score[row["program_b"]])[0, 1]
+        assert float(row["correlation"]) == pytest.approx(expected, abs=2e-4)
+
+
+def test_genes_of_passing_programs(trained: Any, tmp_path: Path) -> None:
+    data = anndata.read_h5ad(trained.data)
+    write_h5ad(data[:, 3:].copy(), tmp_path / "fewer.h5ad")
+    out = tmp_path / "genes.tsv"
+    options: dict[str, Any] = {"groupby": "cell_type", "group": ["type1"], "threshold": 0.0}
+    gp_test(trained.model, [tmp_path / "fewer.h5ad"], STDOUT, genes_output=out, **options)
+    rows = pd.read_csv(out, sep="\t")
+    assert tuple(rows.columns) == GENE_COLUMNS
+    np.testing.assert_allclose(rows.groupby("program")["importance"].sum(), 1.0, atol=1e-4)
+    assert (rows.groupby("program")["importance"].diff().dropna() <= 0).all()
+    assert (rows["member"] == 1).all()
+    lacking = rows["gene"].isin(data.var_names[:3])
+    assert rows.loc[lacking, ["mean", "mean_against", "difference"]].isna().all(axis=None)
+    counts = data[:, 3:].X.toarray().astype(float)
+    scaled = pd.DataFrame(np.log1p(counts / counts.sum(1, keepdims=True) * 1e4), columns=data.var_names[3:])
+    inside = (data.obs["cell_type"] == "type1").to_numpy()
+    told = rows[~lacking]
+    np.testing.assert_allclose(told["mean"], scaled[inside].mean()[told["gene"]], rtol=1e-4)
+    np.testing.assert_allclose(told["mean_against"], scaled[~inside].mean()[told["gene"]], rtol=1e-4)
