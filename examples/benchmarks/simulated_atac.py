@@ -9,8 +9,8 @@ Every run is the command line with its shipped defaults: ``simulate atac --prese
 information is in nats, the mean over the dimensions; ARI and NMI are at the number of clusters nearest to that of the
 types. F1 of a rare type is that of the Leiden cluster (``embed --cluster leiden`` at its default resolution) that fits
 the type best, and the lowest of the rare types is told. Dice scores are means over the cells against the binary profile
-of the cell's type. ``soft`` takes probabilities as they are; ``rule`` is what ``impute --binarize`` makes of them by
-``--rule``; ``scale`` is SCALE's rule; ``best`` the one threshold that fits the truth best, a limit that no rule knows.
+of the cell's type. ``soft`` takes imputed values as they are; ``cell`` and ``scale`` (SCALE's rule) are those of
+``impute --binarize``; ``best`` is the one threshold that fits the truth best, a limit that no rule knows.
 
 PeakVI is trained on ``sim3`` alone, MAGIC on every simulation (see ``peer_peaks.py``); without their Pythons they are
 left out. Figures are means over the seeds, which seed simulation and training, and beside them those of Table 2.4 and
@@ -103,16 +103,13 @@ class Run:
 
     def imputations(self) -> dict[str, dict[str, float]]:
         """Dice scores of SAILER and MAGIC."""
-        model, values, binary = self.folder / "model", self.folder / "imputed.npz", self.folder / "binary.h5ad"
-        self.call("impute", model, self.data, o=values, device=self.args.device)
+        values = self.folder / "imputed.npz"
+        self.call("impute", self.folder / "model", self.data, o=values, device=self.args.device)
         found = {"SAILER": self.dice(values)}
-        self.call("impute", model, self.data, o=binary, binarize=self.args.rule, device=self.args.device)
-        found["SAILER"]["rule"] = self.dice(binary)["> 0.5"]
         if self.args.magic_python:
             self.peer(self.args.magic_python, "magic", values)
             found["MAGIC"] = self.dice(values)
         values.unlink()
-        binary.unlink()
         return found
 
 
@@ -167,7 +164,7 @@ def tables(runs: dict[str, Any]) -> str:
         what = "batch MI" if sim == "sim3" else "depth MI"
         header = [sim, "seeds", "depth MI", "batch MI", "ARI", "NMI", "rare F1", f"Table 2.4, {what}"]
         parts.append(measure.table(header, [row for row in rows if row[1] != "0"]))
-        rules = ("raw", "soft", "rule", "scale", "best")
+        rules = ("raw", "soft", "cell", "scale", "best")
         rows = []
         for name in ("SAILER", "MAGIC"):
             told = [run["dice"][name] for run in of_sim if name in run["dice"]]
@@ -190,7 +187,6 @@ def main() -> None:
     parser.add_argument("--cell-share", type=float, default=1.0, help="of the presets' cells")
     parser.add_argument("--depth-share", type=float, default=1.0, help="of the presets' depths: few peaks stay sparse")
     parser.add_argument("--train-options", default="", help="more options for scmap train sailer, in one string")
-    parser.add_argument("--rule", default="scale", help="value of scmap impute --binarize")
     parser.add_argument("--peakvi-python", help="Python with scvi-tools")
     parser.add_argument("--magic-python", help="Python with magic-impute")
     parser.add_argument("--work-dir", type=Path, required=True, help="data, models and embeddings of every run")
@@ -199,7 +195,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("-o", "--output", type=Path, required=True, help="JSON with every figure")
     args = parser.parse_args()
-    compared = ("bulk", "n_peaks", "cell_share", "depth_share", "train_options", "rule")
+    compared = ("bulk", "n_peaks", "cell_share", "depth_share", "train_options")
     settings = {name: value for name, value in measure.settings(args).items() if name in compared}
     runs = started(args, settings)
     for seed in args.seeds:
