@@ -20,16 +20,27 @@ import time
 from importlib.metadata import version
 
 
+def load(path):
+    """Counts, ``obs`` and ``var`` alone: an older anndata cannot read all that a newer one writes."""
+    import anndata
+    import h5py
+    from anndata.experimental import read_elem
+
+    with h5py.File(path) as file:
+        return anndata.AnnData(*(read_elem(file[name]) for name in ("X", "obs", "var")))
+
+
 def run_peakvi(args, adata):
     """PeakVI as its tutorial trains it; ``dimensions`` None leaves its own number."""
     import anndata
     import scvi
 
+    obs = adata.obs.copy()
     scvi.settings.seed = args.seed
     scvi.model.PEAKVI.setup_anndata(adata, batch_key=args.batch_key)
     model = scvi.model.PEAKVI(adata, n_latent=args.dimensions)
     model.train(max_epochs=args.epochs or 500, accelerator=args.accelerator, enable_progress_bar=False)
-    found = anndata.AnnData(obs=args.obs, obsm={"X_peakvi": model.get_latent_representation()})
+    found = anndata.AnnData(obs=obs, obsm={"X_peakvi": model.get_latent_representation()})
     found.write_h5ad(args.output)
     return {"epochs": len(model.history["reconstruction_loss_train"]), "dimensions": found.obsm["X_peakvi"].shape[1]}
 
@@ -60,10 +71,7 @@ def main():
     parser.add_argument("--accelerator", default="cpu", help="for peakvi")
     parser.add_argument("-o", "--output", required=True, help="h5ad (peakvi) or npz (magic)")
     args = parser.parse_args()
-    import anndata
-
-    adata = anndata.read_h5ad(args.cells)
-    args.obs = adata.obs.copy()
+    adata = load(args.cells)
     clock = time.perf_counter()
     result = {"peakvi": run_peakvi, "magic": run_magic}[args.job](args, adata)
     package = {"peakvi": "scvi-tools", "magic": "magic-impute"}[args.job]
