@@ -30,7 +30,7 @@ scmap preprocess multiome --rna "$rna" --atac "$atac" --atac-only "$only" -o "$o
 # the model, its embedding of all cells and their imputed accessibility
 scmap train sailerx "$out/multiome.h5ad" -o "$out/model" --batch-key batch --force "${train[@]}"
 scmap embed "$out/model" "$out/multiome.h5ad" -o "$out/sailerx.h5ad" --cluster leiden --force "${view[@]}"
-scmap impute "$out/model" "$out/multiome.h5ad" -o "$out/imputed.h5ad" --binarize scale --force
+scmap impute "$out/model" "$out/multiome.h5ad" -o "$out/imputed.h5ad" --binarize cell --force
 
 # do cells with and without RNA mix while types stay apart, beside an embedding of the peaks alone?
 scmap evaluate integration "$out/sailerx.h5ad" -o "$out/integration.json" --batch-key batch --label-key "$label" \

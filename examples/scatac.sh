@@ -25,7 +25,7 @@ fi
 # the model, its embedding and its imputed accessibility
 scmap train sailer "$data" -o "$out/model" --batch-key batch --force "${train[@]}"
 scmap embed "$out/model" "$data" -o "$out/sailer.h5ad" --cluster leiden --force "${view[@]}"
-scmap impute "$out/model" "$data" -o "$out/imputed.h5ad" --binarize scale --force
+scmap impute "$out/model" "$data" -o "$out/imputed.h5ad" --binarize cell --force
 
 # a linear embedding of the same cells beside it
 scmap embed --baseline lsi "$data" -o "$out/lsi.h5ad" --components 10 --force

@@ -96,6 +96,41 @@ def scmap_command(given: str | None) -> list[str]:
     return [str(script)] if script.exists() else [sys.executable, "-m", "scmap_cli"]
 
 
+def embedding_scores(
+    command: Sequence[str | Path], files: Sequence[Path], *, label_key: str, batch_key: str | None, **options: object
+) -> list[dict[str, float]]:
+    """What embeddings tell of depth and batch, and their agreement with the labels, by ``scmap evaluate``.
+
+    Parameters
+    ----------
+    command
+        Starts scmap.
+    files
+        One embedding each.
+    label_key, batch_key
+        Columns; without batches there is no ``batch_mi``.
+    options
+        Further options of both verbs, among them ``threads``.
+
+    Returns
+    -------
+    list of dict
+        ``depth_mi`` and ``batch_mi`` are means over the dimensions, in nats; ``ari`` and ``nmi`` those at the number of
+        clusters nearest to the number of labels, which picks nothing by the labels.
+    """
+    words = flags(**({} if batch_key is None else {"batch_key": batch_key}), quiet=True, **options)
+    told = json.loads(measured([*command, "evaluate", "invariance", *files, *words]).stdout)
+    words += flags(label_key=label_key)
+    alike = json.loads(measured([*command, "evaluate", "clustering", *files, *words]).stdout)
+    found = []
+    for invariance, clustering in zip(told["results"], alike["results"], strict=True):
+        entry = {"depth_mi": invariance["depth_mi"]["mean"]}
+        if batch_key is not None:
+            entry["batch_mi"] = invariance["batch_mi"]["mean"]
+        found.append(entry | {name: clustering["matched"][name] for name in ("ari", "nmi")})
+    return found
+
+
 def training_facts(model: Path) -> dict[str, Any]:
     """Wall seconds of each epoch, cells trained on in one, and training losses, from what ``scmap train`` wrote."""
     run = json.loads(model.with_name(model.name + ".run.json").read_text())["machine"]

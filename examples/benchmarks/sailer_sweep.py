@@ -13,7 +13,6 @@ those at the number of clusters nearest to the number of labels, which picks not
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
@@ -29,19 +28,9 @@ BASELINES = {"LSI": {}, "LSI, all components": {"keep_first": True}}
 
 
 def scores(args: argparse.Namespace, embedded: Path) -> dict[str, float]:
-    """What the embedding tells of depth and batch, and its agreement with the labels."""
-    command = measure.scmap_command(args.scmap)
-    common = flags(batch_key=args.batch_key, threads=args.threads, seed=args.seed, quiet=True)
-    told = json.loads(measured([*command, "evaluate", "invariance", embedded, *common], args.threads).stdout)
-    common += flags(label_key=args.label_key)
-    alike = json.loads(measured([*command, "evaluate", "clustering", embedded, *common], args.threads).stdout)
-    first, matched = told["results"][0], alike["results"][0]["matched"]
-    return {
-        "depth_mi": first["depth_mi"]["mean"],
-        "batch_mi": first["batch_mi"]["mean"],
-        "ari": matched["ari"],
-        "nmi": matched["nmi"],
-    }
+    """The four figures of one embedding."""
+    words = {"batch_key": args.batch_key, "label_key": args.label_key, "threads": args.threads, "seed": args.seed}
+    return measure.embedding_scores(measure.scmap_command(args.scmap), [embedded], **words)[0]
 
 
 def one(args: argparse.Namespace, data: Path, option: str, value: str) -> dict[str, float]:

@@ -13,7 +13,7 @@ from scmap_cli.cli.session import begin, finish
 SUMMARY = "Denoised accessibility, all genes from the markers, or values of genes that were not seen."
 EPILOG = """\b
 Example:
-  scmap impute model atac.h5ad -o imputed.h5ad --binarize scale
+  scmap impute model atac.h5ad -o imputed.h5ad --binarize cell
 
 Pitfall: cells x peaks is large. --features takes a list of peaks, and --binarize makes the output sparse. Of expression
 the value is told that a gene has if it is expressed; whether it is, no model here can tell.
@@ -69,8 +69,9 @@ def verb(
         str,
         typer.Option(
             "--binarize",
-            metavar="none|scale|X",
-            help="none: probabilities. X: 1 above this probability. scale: 1 above the peak's and the cell's mean.",
+            metavar="none|cell|scale|X",
+            help="none: probabilities. X: 1 above this probability. cell: 1 above the cell's mean probability. scale: "
+            "1 above the raw data's means of peak and cell.",
             rich_help_panel=o.DATA,
         ),
     ] = "none",

@@ -7,7 +7,10 @@ Equation 2.7 of Cao's SAILER thesis (2023), for a cell with profile ``b`` (0 or 
 The second form holds for binary ``x``; with probabilities the first one is a soft score. The thesis does not tell how
 its probabilities were made binary, so several rules are given, among them that of SCALE (Xiong et al. 2019,
 doi:10.1038/s41467-019-12630-7): open where the value is above both the peak's mean and the cell's mean of the binary
-raw data. Values come a block of cells at a time, so memory holds one block.
+raw data. That cell mean is high in cells of great depth, and half of all cells are below the mean of a peak that is
+open in all of them, so peaks that are open everywhere are lost. ``cell`` is a rule of ours without either: open where
+the value is above the mean of the cell's own imputed values. Values come a block of cells at a time, and memory holds
+one block.
 """
 
 from __future__ import annotations
@@ -29,6 +32,12 @@ def dice(true_positives: np.ndarray, imputed: np.ndarray, profile: np.ndarray) -
     """``2 TP / (|x| + |b|)``; an empty cell of an empty profile scores 0."""
     total = np.asarray(imputed + profile, dtype=np.float64)
     return np.divide(2.0 * true_positives, total, out=np.zeros_like(total), where=total > 0)
+
+
+def above_cell_mean(values_np: np.ndarray) -> np.ndarray:
+    """(n, P) bool: which values are above the mean of their row."""
+    opened: np.ndarray = values_np > values_np.mean(axis=1, keepdims=True, dtype=np.float64)
+    return opened
 
 
 def dice_raw(raw: sparse.csr_matrix, open_tp: np.ndarray, type_n: np.ndarray) -> np.ndarray:
@@ -116,11 +125,12 @@ def dice_imputed(
     Returns
     -------
     mapping
-        By rule, (n,) float64; ``soft`` takes the values as they are, those below 0 as 0.
+        By rule, (n,) float64; ``soft`` takes the values as they are, those below 0 as 0, and ``cell`` those above the
+        cell's mean of ``blocks`` as open.
     """
     n = len(type_n)
     size_t = open_tp.sum(axis=1)
-    names = ["soft", *(f"> {value:g}" for value in thresholds)]
+    names = ["soft", *(f"> {value:g}" for value in thresholds), "cell"]
     names += (["scale"] if means is not None else []) + (["best"] if best is not None else [])
     scores = {name: np.zeros(n) for name in names}
     for where, block in _chunks(blocks):
@@ -129,6 +139,7 @@ def dice_imputed(
         hits_n = (soft * profile_np).sum(axis=1, dtype=np.float64)
         scores["soft"][where] = dice(hits_n, soft.sum(axis=1, dtype=np.float64), size_n)
         opened = {f"> {value:g}": block > value for value in thresholds}
+        opened["cell"] = above_cell_mean(block)
         if means is not None:
             peak_p, cell_n = means
             opened["scale"] = (block > peak_p) & (block > cell_n[where][:, None])

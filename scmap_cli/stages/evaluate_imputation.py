@@ -124,7 +124,8 @@ def evaluate_imputation(
     dict
         ``settings`` and one entry an input in ``results``: under ``dice``, for each rule, the mean over cells, by type
         and of the types. ``raw`` is the binary raw data, ``soft`` takes the values as they are, ``> X`` are the
-        thresholds, ``scale`` is SCALE's rule, ``best`` the one threshold with the highest F1 of all entries.
+        thresholds, ``cell`` takes those above the cell's mean imputed value, ``scale`` is SCALE's rule, ``best`` the
+        one threshold with the highest F1 of all entries.
 
     Raises
     ------
@@ -147,6 +148,7 @@ def evaluate_imputation(
         "open_above": open_above if truth is not None else None,
         "thresholds": list(thresholds),
         "score": "Dice by cell: 2 TP / (2 TP + FP + FN); soft: 2 sum(b x) / (sum b + sum x)",
+        "cell": "above the mean of the cell's imputed values",
         "scale": "above the peak's mean and the cell's mean of the binary raw data",
         "best": "one threshold of highest F1 over all entries; looks at the truth",
         "seed": seed,

@@ -20,6 +20,7 @@ from scmap_cli.io.bundle import Bundle, load_bundle
 from scmap_cli.io.h5ad import write_h5ad_rows
 from scmap_cli.io.npz import write_npz_rows
 from scmap_cli.keys import HISTORY
+from scmap_cli.metrics.imputation import above_cell_mean
 from scmap_cli.registry import get_model
 from scmap_cli.runtime import provenance
 from scmap_cli.runtime.logs import log, progress
@@ -72,7 +73,8 @@ def impute(
     binarize
         ``none``: probabilities, float32. A number in (0, 1): 1 where the probability is above it. ``scale``: 1 where it
         is above both the share of cells in which the peak is open and the share of the model's peaks open in the cell,
-        where peaks that the input lacks are closed (the rule of SCALE).
+        where peaks that the input lacks are closed (the rule of SCALE). ``cell``: 1 where it is above the cell's mean
+        probability of all peaks of the model, which leaves depth out and keeps peaks that are open in all cells.
     batch
         SAILER and SAILERX: the batch that all cells are decoded as; by default the one of highest geometric mean depth
         in training.
@@ -153,7 +155,9 @@ def impute(
         cell_share = np.asarray(counts.mean(1)).ravel()
 
         def blocks() -> Iterator[Any]:
-            wanted = torch.from_numpy(columns).to(where)
+            # The cell's mean is over all peaks, whichever are written.
+            decoded = np.arange(len(bundle.features)) if binarize == "cell" else columns
+            wanted = torch.from_numpy(decoded).to(where)
             with progress("imputing cells", store.n) as bar:
                 for start in range(0, store.n, batch_size):
                     rows = torch.arange(start, min(start + batch_size, store.n))
@@ -161,6 +165,8 @@ def impute(
                     bar.advance(len(rows))
                     if binarize == "none":
                         yield share_np
+                    elif binarize == "cell":
+                        yield sparse.csr_matrix(above_cell_mean(share_np)[:, columns], dtype=np.uint8)
                     elif binarize == "scale":
                         cut_np = np.maximum(peak_share, cell_share[rows.numpy(), None])
                         yield sparse.csr_matrix(share_np > cut_np, dtype=np.uint8)
@@ -183,11 +189,11 @@ def impute(
 
 def _check_rule(binarize: str) -> None:
     try:
-        known = binarize in ("none", "scale") or 0 < float(binarize) < 1
+        known = binarize in ("none", "cell", "scale") or 0 < float(binarize) < 1
     except ValueError:
         known = False
     if not known:
-        raise UsageError(f"--binarize is {binarize!r}", "choose none, scale or a number between 0 and 1")
+        raise UsageError(f"--binarize is {binarize!r}", "choose none, cell, scale or a number between 0 and 1")
 
 
 def _check_rebuilds(bundle: Bundle, binarize: str, batch: str | None, path: Path) -> None:

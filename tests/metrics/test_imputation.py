@@ -39,9 +39,10 @@ def test_scores_equal_plain_loops(case, rows, kind):
         assert found["soft"][n] == pytest.approx(2 * x[b].sum() / (x.sum() + b.sum()))
         assert found["> 0.3"][n] == plain(x > 0.3, b)
         assert found["> 0.5"][n] == plain(x > 0.5, b)
+        assert found["cell"][n] == plain(x > x.mean(), b)
         assert found["scale"][n] == plain((x > means[0]) & (x > means[1][n]), b)
         assert found["best"][n] == plain(values[n].astype(np.float32) >= 0.375, b)
-    assert list(found) == ["soft", "> 0.3", "> 0.5", "scale", "best"]
+    assert list(found) == ["soft", "> 0.3", "> 0.5", "cell", "scale", "best"]
 
 
 def test_raw_counts_are_binary(case):

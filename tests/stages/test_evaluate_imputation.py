@@ -52,7 +52,7 @@ def test_the_file_holds_scores_and_settings(tmp_path, raw, values):
     assert json.loads((tmp_path / "s.json").read_text()) == json.loads(render(result))
     entry = result["results"][0]
     assert (entry["cells"], entry["peaks"], entry["cells_left_out"]) == (90, 400, 0)
-    assert list(entry["dice"]) == ["raw", "soft", "> 0.2", "> 0.3", "scale", "best"]
+    assert list(entry["dice"]) == ["raw", "soft", "> 0.2", "> 0.3", "cell", "scale", "best"]
     best = entry["dice"]["best"]
     assert best["mean"] > entry["dice"]["raw"]["mean"] + 0.2
     assert set(best["by_type"]) == {"type1", "type2", "type3"}
@@ -69,6 +69,7 @@ def test_scores_are_those_of_the_dense_definition(tmp_path, raw, values):
     rules = {
         "raw": seen,
         "> 0.5": values > 0.5,
+        "cell": values > values.mean(1, keepdims=True),
         "scale": (values > seen.mean(0)) & (values > seen.mean(1)[:, None]),
     }
     found = score(as_h5ad(tmp_path / "i.h5ad", raw, values), raw)["dice"]
@@ -93,7 +94,7 @@ def test_every_form_of_file_and_every_order_gives_the_same(tmp_path, raw, values
     for name in ("i.npz", "plain.npz", "s.npz", "sparse.h5ad"):
         entry = score(tmp_path / name, raw)
         assert entry["dice"]["soft"]["mean"] == pytest.approx(whole["dice"]["soft"]["mean"], abs=1e-6)
-        for rule in ("raw", "> 0.5", "scale", "best"):
+        for rule in ("raw", "> 0.5", "cell", "scale", "best"):
             assert entry["dice"][rule]["mean"] == pytest.approx(whole["dice"][rule]["mean"], abs=1e-12), name
         assert entry["best_threshold"] == whole["best_threshold"]
 

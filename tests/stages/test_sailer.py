@@ -125,8 +125,9 @@ def test_imputed_rows_equal_the_plain_network(made: Made, tmp_path: Path) -> Non
     np.testing.assert_allclose(found.X, expected.numpy(), atol=1e-5)
 
 
-def test_imputing_brings_the_profile_back(made: Made, tmp_path: Path) -> None:
-    impute(made.model, made.data, tmp_path / "i.h5ad", binarize="scale")
+@pytest.mark.parametrize("rule", ["cell", "scale"])
+def test_imputing_brings_the_profile_back(made: Made, tmp_path: Path, rule: str) -> None:
+    impute(made.model, made.data, tmp_path / "i.h5ad", binarize=rule)
     data, found = peaks(), anndata.read_h5ad(tmp_path / "i.h5ad")
     assert sparse.issparse(found.X)
     truth = data.varm["profile"].T[data.obs["type"].astype(int)] > 0.5
@@ -155,6 +156,9 @@ def test_forms_of_the_output_agree(made: Made, tmp_path: Path) -> None:
     _, parts = read_npz(tmp_path / "cut.npz", "imputed")
     again = sparse.csr_matrix((parts["data"], parts["indices"], parts["indptr"]), shape=tuple(parts["shape"]))
     assert (again != cut).nnz == 0
+    impute(made.model, made.data, tmp_path / "cell.h5ad", binarize="cell", features=wanted, batch="poor")
+    above = whole > whole.mean(1, keepdims=True, dtype=np.float64)
+    np.testing.assert_array_equal(anndata.read_h5ad(tmp_path / "cell.h5ad").X.toarray(), above[:, [90, 3, 41]])
 
 
 def test_the_same_run_gives_the_same_bytes(made: Made, tmp_path: Path) -> None:

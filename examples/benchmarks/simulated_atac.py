@@ -1,0 +1,222 @@
+"""The thesis's three simulations: what SAILER's embedding tells of depth and batch, and how good its imputation is.
+
+    python examples/benchmarks/simulated_atac.py --n-peaks 20000 --depth-share 0.5 --work-dir sims -o sims.json
+    python examples/benchmarks/simulated_atac.py --bulk bulk.tsv.gz --peakvi-python scvi-env/bin/python \
+        --magic-python magic-env/bin/python --work-dir sims -o sims.json
+
+Every run is the command line with its shipped defaults: ``simulate atac --preset``, ``train sailer``, ``embed``,
+``impute``, ``evaluate``. LSI has as many dimensions as SAILER (10), with and without its first component. Mutual
+information is in nats, the mean over the dimensions; ARI and NMI are at the number of clusters nearest to that of the
+types. F1 of a rare type is that of the Leiden cluster (``embed --cluster leiden`` at its default resolution) that fits
+the type best, and the lowest of the rare types is told. Dice scores are means over the cells against the binary profile
+of the cell's type. ``soft`` takes imputed values as they are; ``cell`` and ``scale`` (SCALE's rule) are those of
+``impute --binarize``; ``best`` is the one threshold that fits the truth best, a limit that no rule knows.
+
+PeakVI is trained on ``sim3`` alone, MAGIC on every simulation (see ``peer_peaks.py``); without their Pythons they are
+left out. Figures are means over the seeds, which seed simulation and training, and beside them those of Table 2.4 and
+Figure 2.10 of the thesis (Cao 2023). Its simulations have other profiles and 90,635 peaks, and its Dice scores are of
+Sim3 and of SAILER and SCALE. Runs that are in the output file are not repeated.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+from pathlib import Path
+from typing import Any
+
+import anndata
+import measure
+from measure import HERE, flags, measured, say
+
+from scmap_cli.data.simulation_atac import PRESETS
+
+SIMS = ("sim1", "sim2", "sim3")
+EMBEDDED = ("SAILER", "LSI, all components", "LSI", "PeakVI")
+FIGURES = ("depth_mi", "batch_mi", "ari", "nmi", "rare_f1")
+#: depth in sim1 and sim2, batch in sim3; "LSI" there is taken to have all components
+TABLE_2_4 = {
+    "SAILER": {"sim1": 0.107, "sim2": 0.100, "sim3": 0.005},
+    "LSI, all components": {"sim1": 0.610, "sim2": 0.500, "sim3": 0.130},
+    "SCALE": {"sim1": 0.290, "sim2": 0.224, "sim3": 0.087},
+}
+FIGURE_2_10 = {"SAILER": 0.64, "SCALE": 0.54}
+
+
+class Run:
+    """One simulation of one seed, in a folder of its own."""
+
+    def __init__(self, args: argparse.Namespace, sim: str, seed: int) -> None:
+        self.args, self.sim, self.seed = args, sim, seed
+        self.scmap, self.folder = measure.scmap_command(args.scmap), args.work_dir / f"{sim}_{seed}"
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.batch_key = "batch" if sim == "sim3" else None
+        self.batch = {} if self.batch_key is None else {"batch_key": self.batch_key}
+        self.data = self.folder / "atac.h5ad"
+
+    def call(self, *words: str | Path, **options: object) -> None:
+        """Run scmap; what is there is replaced."""
+        common = flags(**options, seed=self.seed, threads=self.args.threads, force=True, quiet=True)
+        measured([*self.scmap, *words, *common], self.args.threads)
+
+    def peer(self, python: str, job: str, output: Path, **options: object) -> dict[str, Any]:
+        """Run a job of ``peer_peaks.py``; return what it tells."""
+        words = [self.data, *flags(o=output, seed=self.seed, **options)]
+        return dict(measured([python, HERE / "peer_peaks.py", job, *words], self.args.threads).json())
+
+    def sizes(self) -> dict[str, Any]:
+        """Options of ``simulate atac`` that differ from the preset."""
+        args, preset = self.args, PRESETS[self.sim]
+        found: dict[str, Any] = {"n_peaks": args.n_peaks} if args.bulk is None else {"bulk": args.bulk}
+        found |= {name: round(args.cell_share * preset[name]) for name in ("n_cells", "rare_cells")}
+        found |= {name: round(args.depth_share * preset[name]) for name in ("min_depth", "max_depth")}
+        return found | {"mu": ",".join(f"{args.depth_share * mu:g}" for mu in preset["mu"])}
+
+    def embeddings(self) -> dict[str, dict[str, float]]:
+        """Scores of every embedding."""
+        args, clusters = self.args, {"cluster": "leiden"}
+        self.call("simulate", "atac", o=self.data, preset=self.sim, **self.sizes())
+        train = shlex.split(args.train_options)
+        self.call("train", "sailer", self.data, *train, o=self.folder / "model", device=args.device, **self.batch)
+        files = {name: self.folder / f"{name.lower().replace(', ', '-').replace(' ', '-')}.h5ad" for name in EMBEDDED}
+        self.call("embed", self.folder / "model", self.data, o=files["SAILER"], **clusters)
+        for name, more in (("LSI, all components", {"keep_first": True}), ("LSI", {})):
+            self.call("embed", self.data, o=files[name], baseline="lsi", components=10, **clusters, **more)
+        keys = {"label_key": "cell_type", "batch_key": self.batch_key, "threads": args.threads, "seed": self.seed}
+        ours = [name for name in EMBEDDED if name != "PeakVI"]
+        scores = measure.embedding_scores(self.scmap, [files[name] for name in ours], **keys)
+        found = dict(zip(ours, scores, strict=True))
+        for name in ours:
+            found[name] |= rare_f1(files[name])
+        if self.sim == "sim3" and args.peakvi_python:
+            told = self.peer(args.peakvi_python, "peakvi", files["PeakVI"], **self.batch)
+            scores = measure.embedding_scores(self.scmap, [files["PeakVI"]], embedding="X_peakvi", **keys)
+            found["PeakVI"] = scores[0] | {"epochs": told["epochs"], "dimensions": told["dimensions"]}
+        return found
+
+    def dice(self, imputed: Path) -> dict[str, float]:
+        """Mean Dice score by rule."""
+        words = flags(raw=self.data, label_key="cell_type", threads=self.args.threads, quiet=True)
+        told = json.loads(measured([*self.scmap, "evaluate", "imputation", imputed, *words]).stdout)
+        return {rule: entry["mean"] for rule, entry in told["results"][0]["dice"].items()}
+
+    def imputations(self) -> dict[str, dict[str, float]]:
+        """Dice scores of SAILER and MAGIC."""
+        values = self.folder / "imputed.npz"
+        self.call("impute", self.folder / "model", self.data, o=values, device=self.args.device)
+        found = {"SAILER": self.dice(values)}
+        if self.args.magic_python:
+            self.peer(self.args.magic_python, "magic", values)
+            found["MAGIC"] = self.dice(values)
+        values.unlink()
+        return found
+
+
+def rare_f1(path: Path) -> dict[str, float]:
+    """``rare_f1``: the lowest, over types of less than a tenth of the mean size, of the F1 of a type's best cluster."""
+    obs = anndata.read_h5ad(path, backed="r").obs
+    clusters = obs[next(name for name in obs.columns if name.endswith("_cluster"))]
+    sizes = obs["cell_type"].value_counts()
+    rare = [name for name, size in sizes.items() if size < sizes.mean() / 10]
+    if not rare:
+        return {}
+    of_cluster = clusters.value_counts()
+    shared = [clusters[obs["cell_type"] == name].value_counts() for name in rare]
+    best = [
+        float((2 * both / (both + of_cluster[both.index] + sizes[name] - both)).max())
+        for name, both in zip(rare, shared, strict=True)
+    ]
+    return {"rare_f1": min(best)}
+
+
+def started(args: argparse.Namespace, settings: dict[str, Any]) -> dict[str, Any]:
+    """What the output holds of earlier calls with the same settings."""
+    if not args.output.exists():
+        return {}
+    earlier = json.loads(args.output.read_text())
+    if earlier["compared"] != settings:
+        raise SystemExit(f"{args.output} was made with other settings: {earlier['compared']}; give another -o")
+    return dict(earlier["runs"])
+
+
+def shown(values: list[float]) -> str:
+    """Mean and standard deviation."""
+    if not values:
+        return ""
+    found = measure.mean_sd(values)
+    return f"{found['mean']:.3f} +- {found['sd']:.3f}" if len(values) > 1 else f"{found['mean']:.3f}"
+
+
+def tables(runs: dict[str, Any]) -> str:
+    """One table of embeddings and one of imputations for each simulation."""
+    parts = []
+    for sim in SIMS:
+        of_sim = [run for name, run in runs.items() if name.startswith(sim)]
+        if not of_sim:
+            continue
+        rows = []
+        for name in EMBEDDED:
+            told = [run["embeddings"][name] for run in of_sim if name in run["embeddings"]]
+            cells = [shown([one[figure] for one in told if figure in one]) for figure in FIGURES]
+            rows.append([name, str(len(told)), *cells, str(TABLE_2_4.get(name, {}).get(sim, ""))])
+        rows.append(["SCALE", "", *[""] * len(FIGURES), str(TABLE_2_4["SCALE"][sim])])
+        what = "batch MI" if sim == "sim3" else "depth MI"
+        header = [sim, "seeds", "depth MI", "batch MI", "ARI", "NMI", "rare F1", f"Table 2.4, {what}"]
+        parts.append(measure.table(header, [row for row in rows if row[1] != "0"]))
+        rules = ("raw", "soft", "cell", "scale", "best")
+        rows = []
+        for name in ("SAILER", "MAGIC"):
+            told = [run["dice"][name] for run in of_sim if name in run["dice"]]
+            cells = [shown([one[rule] for one in told if rule in one]) for rule in rules]
+            rows.append([name, str(len(told)), *cells, str(FIGURE_2_10.get(name, "")) if sim == "sim3" else ""])
+        if sim == "sim3":
+            rows.append(["SCALE", "", *[""] * len(rules), str(FIGURE_2_10["SCALE"])])
+        header = [f"{sim}, Dice", "seeds", *rules, "Fig. 2.10" if sim == "sim3" else ""]
+        parts.append(measure.table(header, [row for row in rows if row[1] != "0"]))
+    return "\n\n".join(parts)
+
+
+def main() -> None:
+    """Make the runs that are missing, print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sims", nargs="+", choices=SIMS, default=SIMS)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
+    parser.add_argument("--bulk", type=Path, help="table of bulk profiles (default: generated)")
+    parser.add_argument("--n-peaks", type=int, default=PRESETS["sim1"]["n_peaks"], help="of generated profiles")
+    parser.add_argument("--cell-share", type=float, default=1.0, help="of the presets' cells")
+    parser.add_argument("--depth-share", type=float, default=1.0, help="of the presets' depths: few peaks stay sparse")
+    parser.add_argument("--train-options", default="", help="more options for scmap train sailer, in one string")
+    parser.add_argument("--peakvi-python", help="Python with scvi-tools")
+    parser.add_argument("--magic-python", help="Python with magic-impute")
+    parser.add_argument("--work-dir", type=Path, required=True, help="data, models and embeddings of every run")
+    parser.add_argument("--scmap", help="command that starts scmap (default: the one beside this Python)")
+    parser.add_argument("--threads", type=int, default=measure.machine()["cores"])
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="JSON with every figure")
+    args = parser.parse_args()
+    compared = ("bulk", "n_peaks", "cell_share", "depth_share", "train_options")
+    settings = {name: value for name, value in measure.settings(args).items() if name in compared}
+    runs = started(args, settings)
+    for seed in args.seeds:
+        for sim in args.sims:
+            if f"{sim}, seed {seed}" in runs:
+                continue
+            run = Run(args, sim, seed)
+            embeddings = run.embeddings()
+            facts = measure.training_facts(run.folder / "model")
+            runs[f"{sim}, seed {seed}"] = {
+                "embeddings": embeddings,
+                "dice": run.imputations(),
+                "epochs": len(facts["epoch_seconds"]),
+                "train_seconds": sum(facts["epoch_seconds"]),
+            }
+            say(f"{sim}, seed {seed}: {json.dumps(runs[f'{sim}, seed {seed}'])}")
+            result = {"benchmark": "simulated_atac", "machine": measure.machine(), "compared": settings, "runs": runs}
+            versions = measure.versions("scmap-cli", "torch", "numpy", "anndata")
+            measure.write_json(args.output, result | {"settings": measure.settings(args), "versions": versions})
+    say("\n" + tables(runs))
+
+
+if __name__ == "__main__":
+    main()

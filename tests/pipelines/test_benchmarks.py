@@ -1,0 +1,49 @@
+"""Benchmark scripts run from beginning to end on tiny data; what they measure is not tested."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+BENCHMARKS = Path(__file__).resolve().parents[2] / "examples" / "benchmarks"
+SHORT = "--epochs 2 --hidden 16,6 --batch-size 64"
+
+
+@pytest.mark.slow
+def test_the_three_simulations_go_on_where_they_were_stopped(shell):
+    words = ("python", BENCHMARKS / "simulated_atac.py", "--scmap", "scmap", "--threads", "1", "--n-peaks", "300")
+    words += (
+        "--cell-share",
+        "0.03",
+        "--depth-share",
+        "0.1",
+        "--train-options",
+        SHORT,
+        "--work-dir",
+        "work",
+        "-o",
+        "found.json",
+    )
+    shell.run(*words, "--sims", "sim3", "--seeds", "0")
+    first = json.loads((shell.folder / "found.json").read_text())["runs"]
+    assert list(first) == ["sim3, seed 0"]
+    text = shell.run(*words, "--sims", "sim3", "sim1", "--seeds", "0")
+    assert "sim3, seed 0: " not in text
+    assert "Table 2.4, depth MI" in text
+    assert "Table 2.4, batch MI" in text
+    both = json.loads((shell.folder / "found.json").read_text())["runs"]
+    assert both["sim3, seed 0"] == first["sim3, seed 0"]
+    sim1, sim3 = both["sim1, seed 0"], both["sim3, seed 0"]
+    assert sim1["epochs"] == 2
+    assert set(sim1["embeddings"]) == {"SAILER", "LSI, all components", "LSI"}
+    for name, scores in sim3["embeddings"].items():
+        assert 0 <= scores["rare_f1"] <= 1, name
+        assert scores["batch_mi"] >= 0, name
+    assert "batch_mi" not in sim1["embeddings"]["SAILER"]
+    dice = sim1["dice"]["SAILER"]
+    assert set(dice) == {"raw", "soft", "> 0.5", "cell", "scale", "best"}
+    assert dice["raw"] < dice["best"] <= 1
+    other = shell.start(*words, "--sims", "sim1", "--seeds", "0", "--n-peaks", "301")
+    assert "other settings" in other.communicate(timeout=60)[1]
