@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from anndata import AnnData
 from scipy import sparse
 
 from scmap_cli.data.batches import CsrStore
@@ -17,13 +16,11 @@ from scmap_cli.data.matrices import binarised
 from scmap_cli.errors import UsageError
 from scmap_cli.io.atomic import check_output
 from scmap_cli.io.bundle import Bundle, load_bundle
-from scmap_cli.io.h5ad import write_h5ad_rows
-from scmap_cli.io.npz import write_npz_rows
-from scmap_cli.keys import HISTORY
 from scmap_cli.registry import get_model
 from scmap_cli.runtime import provenance
 from scmap_cli.runtime.logs import log, progress
 from scmap_cli.stages.impute_values import impute_values
+from scmap_cli.stages.imputed import write_imputed
 from scmap_cli.stages.inputs import aligned_counts, estimated_sizes, named_columns, plain_records
 from scmap_cli.stages.multiome import encoder_reference
 from scmap_cli.stages.views import check_ending
@@ -167,17 +164,10 @@ def impute(
                     else:
                         yield sparse.csr_matrix(share_np > float(binarize), dtype=np.uint8)
 
-        shape = (store.n, len(columns))
-        if output.suffix == ".npz":
-            names = {"cells": data.cells, "features": bundle.features[columns]}
-            header = {"kind": "imputed", "binarize": binarize, "batch": name, "history": [run.record]}
-            write_npz_rows(output, blocks(), shape, names, header, force)
-        else:
-            frame = AnnData(obs=data.adata.obs.copy(), var=data.adata.var.reindex(bundle.features[columns]))
-            frame.uns = {k: v for k, v in data.adata.uns.items() if k == HISTORY}
-            run.stamp(frame.uns)
-            write_h5ad_rows(frame, blocks(), shape, output, force=force)
-        log.info("wrote %s: %d cells x %d %s%s", output, *shape, word, "" if name is None else f" as batch {name}")
+        header = {"binarize": binarize, "batch": name}
+        write_imputed(output, data, bundle.features[columns], blocks(), run, header, force)
+        as_batch = "" if name is None else f" as batch {name}"
+        log.info("wrote %s: %d cells x %d %s%s", output, store.n, len(columns), word, as_batch)
     return summary
 
 
