@@ -106,7 +106,8 @@ def _cells(part: Part, path: Path, adata: AnnData, found: dict[str, Any], batch_
         raise InputError(f"{path} has no obs column {batch_key!r}", f"columns: {', '.join(map(str, obs.columns))}")
     groups = None if group is None else obs[group].astype(object).astype(str).to_numpy()
     drawn = []
-    for name, values in quality_columns(obs).items():
+    columns, zero = quality_columns(obs)
+    for name, values in columns.items():
         part.numbers[f"median_{name}"] = float(np.nanmedian(values))
         caption = f"{name.replace('_', ' ')}, median {np.nanmedian(values):.4g}" + (f", by {group}" if group else "")
         drawn.append(figure(caption, violins, {name: values}, groups))
@@ -118,6 +119,9 @@ def _cells(part: Part, path: Path, adata: AnnData, found: dict[str, Any], batch_
             profiles = {str(name): np.asarray(values) for name, values in dict(adata.uns[slot]).items()}
             drawn.append(figure(caption, draw, profiles))
     part.add("Cells", grid(drawn))
+    if zero:
+        names = ", ".join(name.replace("_", " ") for name in zero)
+        part.add("Cells", text(f"Not drawn, as 0 in every cell: {names}.", soft=True))
     if "total_counts" in obs and (empty := int((obs["total_counts"] == 0).sum())) > _FEW_COUNTS * adata.n_obs:
         part.notes.append(f"{empty} of {adata.n_obs} cells have no counts")
     _labels(part, obs)

@@ -181,6 +181,18 @@ def test_pictures_show_the_names_asked_for(tmp_path):
     assert not (tmp_path / "s.html").exists()
 
 
+def test_columns_of_zeros_are_named_and_not_drawn(tmp_path):
+    columns = {"total_counts": np.arange(60.0), "pct_counts_mt": np.zeros(60), "frip": np.full(60, np.nan)}
+    report([cells(tmp_path / "e.h5ad", **columns)], tmp_path / "r.html")
+    found = Page((tmp_path / "r.html").read_text())
+    assert [alt for alt in found.alts if "median" in alt] == ["total counts, median 29.5"]
+    assert "Not drawn, as 0 in every cell: pct counts mt." in found.words
+    report([cells(tmp_path / "f.h5ad", pct_counts_mt=np.eye(1, 60).ravel())], tmp_path / "s.html")
+    found = Page((tmp_path / "s.html").read_text())
+    assert "Not drawn" not in found.words
+    assert any(alt.startswith("pct counts mt, median 0") for alt in found.alts)
+
+
 def test_what_should_be_looked_at_is_named(tmp_path):
     columns = {
         keys.LABEL: ["unknown"] * 20 + ["a"] * 40,
