@@ -18,7 +18,7 @@ from scmap_cli.io.h5ad import check_csr
 from scmap_cli.registry import get_model
 from scmap_cli.runtime import provenance
 from scmap_cli.runtime.logs import log, progress
-from scmap_cli.stages.imputed import write_imputed
+from scmap_cli.stages.imputed import Sample, write_imputed
 from scmap_cli.stages.inputs import RnaInput, aligned_counts, named_columns
 from scmap_cli.training.asked import check_told, impute_entries, impute_genes
 from scmap_cli.training.infer import restore_model
@@ -38,6 +38,8 @@ def impute_values(
     batch_size: int,
     min_overlap: float,
     where: torch.device,
+    plot: Path | None,
+    seed: int,
     force: bool,
     dry_run: bool,
 ) -> dict[str, Any]:
@@ -98,7 +100,15 @@ def impute_values(
         "unit": "log1p CP10k, given that the gene is expressed",
         "withheld": provenance.read_withheld(data.adata.uns),
     }
-    write_imputed(output, data, bundle.features[chosen], blocks(), run, header, force)
+    names, sample = bundle.features[chosen], Sample(n, seed)
+    values = blocks()
+    if plot is not None:
+        before = log1p_cp10k(counts[sample.rows], totals=total_n[sample.rows])
+        values = sample.watch(values, before[:, chosen], adds=marked is not None)
+    write_imputed(output, data, names, values, run, header, force)
+    if plot is not None:
+        asked = "every gene taken as expressed" if marked is None else "with the marked entries"
+        sample.draw(plot, force, names, "genes", "log1p CP10k of the input", f"log1p CP10k, {asked}")
     log.info("wrote %s: %d entries of %d cells predicted, given that their genes are expressed", output, predicted, n)
     return summary
 
