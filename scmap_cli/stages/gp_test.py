@@ -22,12 +22,10 @@ from scmap_cli.plots.draw import program_tests
 from scmap_cli.registry import get_model
 from scmap_cli.runtime import provenance
 from scmap_cli.runtime.logs import log
+from scmap_cli.stages.contrasts import Contrast, find_contrasts
 from scmap_cli.stages.inputs import MISSING, aligned_counts, model_conditions, plain_records, text_column
 from scmap_cli.training.device import memory_errors, resolve_device
 from scmap_cli.training.infer import embed_cells, restore_model
-
-REST = "rest"
-"""Against all other cells."""
 
 # Below this share of weight with one sign it is not said whether a program goes up or down.
 _CLEAR = 0.6
@@ -48,17 +46,6 @@ class _Cells:
     var_nz: np.ndarray
     group_n: np.ndarray
     within_n: np.ndarray
-
-
-@dataclass(frozen=True)
-class _Contrast:
-    """Two sides of one test, bool (n,)."""
-
-    group: str
-    against: str
-    within: str
-    left_n: np.ndarray
-    right_n: np.ndarray
 
 
 def gp_test(
@@ -162,11 +149,12 @@ def gp_test(
             )
         network = cast(ExpiMap, restore_model(kind, bundle.config, bundle.tensors, where))
         cells, stores = _read(bundle, inputs, groupby, within, batch_key, layer, gene_column, min_overlap, missing)
-        contrasts, skipped = _contrasts(cells, group, against, within, groupby or "file")
+        levels_n = None if within is None else cells.within_n
+        contrasts, skipped = find_contrasts(cells.group_n, levels_n, group, against, groupby or "file")
         for contrast in contrasts:
-            log.info("%s", _line(contrast))
+            log.info("%s", contrast.line)
         result: dict[str, Any] = {
-            "contrasts": [_described(contrast) for contrast in contrasts],
+            "contrasts": [contrast.described() for contrast in contrasts],
             "skipped": skipped,
             "settings": plain_records(parameters) | {"seed": seed},
         }
@@ -251,70 +239,8 @@ def _read(
     return _Cells(nothing, nothing, np.concatenate(groups), np.concatenate(levels)), stores
 
 
-def _contrasts(
-    cells: _Cells, wanted: Sequence[str], against: str | None, within: str | None, column: str
-) -> tuple[list[_Contrast], list[dict[str, str]]]:
-    """The tests to make, and those left out because a side has no cells.
-
-    Raises
-    ------
-    InputError
-        A named group does not exist, or no test is left.
-    """
-    known = [str(name) for name in np.unique(cells.group_n) if name != ""]
-    rest = against is None or (against == REST and REST not in known)
-    for name in (*wanted, *(() if rest or against is None else (against,))):
-        if name not in known:
-            raise InputError(f"no cell has {column} {name!r}", f"groups: {', '.join(map(repr, known[:12])) or 'none'}")
-    if not wanted and against is not None and not rest:
-        wanted = [name for name in known if name != against]
-    groups = list(wanted) or known
-    levels = [""] if within is None else [str(name) for name in np.unique(cells.within_n) if name != ""]
-    contrasts, skipped = [], []
-    for level in levels:
-        inside_n = (cells.group_n != "") & ((cells.within_n == level) if within is not None else True)
-        for name in groups:
-            left_n = inside_n & (cells.group_n == name)
-            right_n = inside_n & ((cells.group_n != name) if rest else (cells.group_n == against))
-            other = ("all others" if REST in known else REST) if rest else str(against)
-            if name == other and not rest:
-                raise UsageError(f"group {name!r} is compared with itself", "give another --against")
-            if left_n.any() and right_n.any():
-                contrasts.append(_Contrast(name, other, level, left_n, right_n))
-                continue
-            empty = name if not left_n.any() else other
-            skipped.append({"group": name, "against": other, "within": level, "reason": f"{empty} has no cells"})
-    if not contrasts:
-        raise InputError(
-            f"no comparison has cells on both sides ({len(skipped)} were tried)",
-            f"groups: {', '.join(map(repr, known[:12])) or 'none'}",
-        )
-    for entry in skipped:
-        where = f" within {entry['within']}" if entry["within"] else ""
-        log.warning("%s against %s%s is left out: %s", entry["group"], entry["against"], where, entry["reason"])
-    return contrasts, skipped
-
-
-def _described(contrast: _Contrast) -> dict[str, Any]:
-    return {
-        "group": contrast.group,
-        "against": contrast.against,
-        "within": contrast.within,
-        "n": int(contrast.left_n.sum()),
-        "n_against": int(contrast.right_n.sum()),
-    }
-
-
-def _line(contrast: _Contrast) -> str:
-    where = f" within {contrast.within}" if contrast.within else ""
-    return (
-        f"{contrast.group} ({contrast.left_n.sum()} cells) against "
-        f"{contrast.against} ({contrast.right_n.sum()} cells){where}"
-    )
-
-
 def _test(
-    cells: _Cells, contrast: _Contrast, active_z: np.ndarray, pairs: int, exact_pairs: int, seed: int
+    cells: _Cells, contrast: Contrast, active_z: np.ndarray, pairs: int, exact_pairs: int, seed: int
 ) -> BayesTest:
     left, right = contrast.left_n, contrast.right_n
     return bayes_factors(
@@ -339,7 +265,7 @@ class _Table:
         self.threshold = threshold
         self.rows: list[list[Any]] = []
 
-    def add(self, contrast: _Contrast, test: BayesTest, cells: _Cells) -> dict[str, Any]:
+    def add(self, contrast: Contrast, test: BayesTest, cells: _Cells) -> dict[str, Any]:
         """Append a contrast's rows, strongest program first and inactive ones last; return its summary."""
         used = np.flatnonzero(self.active)
         left, right = cells.mean_nz[contrast.left_n], cells.mean_nz[contrast.right_n]
@@ -386,7 +312,7 @@ class _Table:
 
 def _draw(
     path: Path,
-    contrast: _Contrast,
+    contrast: Contrast,
     test: BayesTest,
     cells: _Cells,
     table: _Table,
@@ -403,4 +329,4 @@ def _draw(
         contrast.group: cells.mean_nz[contrast.left_n][:, top] * sign[top],
         contrast.against: cells.mean_nz[contrast.right_n][:, top] * sign[top],
     }
-    publish(path, force, "the tests", program_tests, directed[order], names, sides, threshold, _line(contrast))
+    publish(path, force, "the tests", program_tests, directed[order], names, sides, threshold, contrast.line)
