@@ -153,8 +153,9 @@ def depth_dependence(emb_nz: np.ndarray, depth_n: np.ndarray, names: Sequence[st
     strongest = int(np.argmax(np.abs(rho_z)))
     figure, (left, right) = new_figure(9, 3.4, 2)
     order = np.argsort(-np.abs(rho_z), kind="stable")[:50]
-    left.bar(np.arange(len(order)), np.abs(rho_z[order]), color=COLOURS[0])
+    left.bar(np.arange(1, len(order) + 1), np.abs(rho_z[order]), color=COLOURS[0])
     left.set_ylim(0, 1)
+    left.xaxis.get_major_locator().set_params(integer=True)
     left.set_xlabel("dimensions, strongest first")
     left.set_ylabel("|rank correlation with depth|")
     shown = np.random.default_rng(0).permutation(len(depth_n))[:_MOST_CELLS]

@@ -22,7 +22,7 @@ INTEGRATION = [
     {
         "file": "a.h5ad",
         "embedding": name,
-        "scores": {key: None if key == "kbet" else 0.5 for key, _ in scores._INTEGRATION},
+        "scores": {key: None if key == "kbet" else 0.5 for key, _ in scores.INTEGRATION},
         "details": {"batch_shares": {"edges": [0, 0.5, 1], "histogram": {"x": [0.2, 0.8], "y": [0.8, 0.2]}}},
         "subsamples": {"sd": {"pcr": 0.1}},
     }
