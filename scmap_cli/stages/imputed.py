@@ -10,7 +10,7 @@ import numpy as np
 from anndata import AnnData
 from scipy import sparse
 
-from scmap_cli.io.h5ad import write_h5ad_rows
+from scmap_cli.io.h5ad import is_sparse, write_h5ad_rows
 from scmap_cli.io.npz import write_npz_rows
 from scmap_cli.keys import HISTORY, WITHHELD_RECORD
 from scmap_cli.plots.canvas import publish
@@ -105,7 +105,7 @@ class Sample:
             first, last = np.searchsorted(self.rows, [start, stop])
             part = block[self.rows[first:last] - start]
             found = part[:, self.columns]
-            self.after_sf[first:last] += found.toarray() if sparse.issparse(found) else found
+            self.after_sf[first:last] += found.toarray() if is_sparse(found) else found
             self.mean_after_g += np.asarray(part.sum(0)).ravel() / len(self.rows)
             start = stop
             yield block
