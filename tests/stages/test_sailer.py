@@ -230,6 +230,13 @@ def test_missing_peaks_are_closed(made: Made, tmp_path: Path) -> None:
         embed(made.model, made.data, tmp_path / "e.npz", missing="reference-mean")
 
 
+def test_a_file_of_genes_is_asked_about(made: Made, trained, tmp_path: Path, caplog) -> None:  # type: ignore[no-untyped-def]
+    train_sailer(made.data, tmp_path / "m", dry_run=True)
+    assert "a file of peaks?" not in caplog.text
+    train_sailer(trained.data, tmp_path / "m", dry_run=True)
+    assert "a file of peaks?" in caplog.text
+
+
 def test_a_model_that_cannot_impute(trained, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(UsageError, match="does not impute"):
         impute(trained.model, trained.data, tmp_path / "i.h5ad")
