@@ -200,7 +200,9 @@ def verb(
         return
     if baseline is None:
         refuse(ctx, _OF_BASELINES, "needs --baseline")
-        options = begin(ctx, needs=("model_dir", "input", "output"))
+        options = begin(ctx, needs=("model_dir", "output"))
+        if input is None:
+            raise UsageError("missing argument INPUT", "give MODEL_DIR and INPUT; or INPUT alone with --baseline pca")
         from scmap_cli.stages.embed import embed
 
         embed(**{name: value for name, value in options.items() if name not in ("genes", *_OF_BASELINES)})

@@ -46,6 +46,15 @@ def verb(
             rich_help_panel=o.DATA,
         ),
     ] = None,
+    plot: Annotated[
+        Path | None,
+        typer.Option(
+            "--plot",
+            metavar="FILE.png",
+            help="Draw values before and after: 200 cells, drawn by --seed, in their 40 most variable peaks or genes.",
+            rich_help_panel=o.DATA,
+        ),
+    ] = None,
     features: Annotated[
         Path | None,
         typer.Option(
@@ -111,4 +120,4 @@ def verb(
     from scmap_cli.stages.impute import impute
 
     impute(**options)
-    finish(options)
+    finish(options, "plot")

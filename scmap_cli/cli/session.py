@@ -106,7 +106,9 @@ def finish(options: dict[str, Any], *outputs: str) -> None:
     if options.get("dry_run"):
         logs.log.info("dry run: nothing was written")
         return
-    paths = [str(options[name]) for name in outputs if name in options and str(options[name]) != "-"]
+    named = [str(options[name]) for name in outputs if name in options and str(options[name]) != "-"]
+    # A figure that could not be drawn was warned of, and is not there.
+    paths = [path for path in named if os.path.lexists(path)]
     if paths:
         logs.log.info("wrote %s", ", ".join(paths))
 

@@ -10,6 +10,7 @@ the schedule of :math:`\beta`, and imputation. :mod:`.sailer` says where the rel
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
@@ -28,13 +29,19 @@ from scmap_cli.nn.invariance import BOUNDS, mean_pairwise_kl, mixture_kl
 _MIN_VARIANCE = 1e-4
 
 
-def number(key: str, value: str, choices: str, least: float) -> float:
-    """A weight that is given as text; :class:`~scmap_cli.errors.UsageError` if it is no number from ``least`` up."""
+def number(key: str, value: str, choices: str, *, above: bool = False) -> float:
+    """A weight that is given as text: a finite number from 0 up, or ``above`` 0.
+
+    Raises
+    ------
+    UsageError
+        It is none; ``choices`` tells what would be.
+    """
     try:
         found = float(value)
     except ValueError:
-        found = -1.0
-    if not least <= found < float("inf"):
+        found = math.nan
+    if not math.isfinite(found) or found < 0 or (above and found == 0):
         raise UsageError(f"{key} is {value!r}", f"choose {choices}")
     return found
 
@@ -101,7 +108,7 @@ class InvariantConfig:
 
     def lam(self) -> float:
         """The weight lambda as a number; :class:`~scmap_cli.errors.UsageError` if it is none."""
-        return number("invariance", self.invariance, "auto or a number, at least 0", least=0.0)
+        return number("invariance", self.invariance, "auto or a number, at least 0")
 
     def omega(self, open_share: float) -> float:
         """The weight of open peaks, given their share among the entries of the training cells."""
@@ -109,7 +116,7 @@ class InvariantConfig:
             return 1.0
         if self.positive_weight == "auto":
             return (1.0 - open_share) / open_share
-        return number("positive_weight", self.positive_weight, "none, auto or a number above 0", least=5e-324)
+        return number("positive_weight", self.positive_weight, "none, auto or a number above 0", above=True)
 
 
 class InvariantVae(ScmapModel):

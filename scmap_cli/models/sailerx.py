@@ -103,7 +103,7 @@ class SailerXConfig(InvariantConfig):
 
     def gamma(self) -> float:
         """The weight of the alignment as a number; :class:`~scmap_cli.errors.UsageError` if it is none."""
-        return number("alignment_weight", self.alignment_weight, "auto or a number, at least 0", least=0.0)
+        return number("alignment_weight", self.alignment_weight, "auto or a number, at least 0")
 
 
 class SailerX(InvariantVae):

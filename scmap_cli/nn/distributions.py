@@ -8,7 +8,7 @@ log-likelihood of a count :math:`x` splits into a part for every entry and a par
 
 Log-gamma and digamma, the dear functions, are therefore evaluated at the non-zeros only (5-10 % of the entries).
 Value and gradient are computed together: by tensor operations, or on a CPU with the default softmax mean by a compiled
-kernel (:mod:`..nn.kernels`). The tests compare both with the plain formula in float64.
+kernel (:mod:`..nn.distributions_kernel`). The tests compare both with the plain formula in float64.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class _NegativeBinomial(torch.autograd.Function):
         counts = (size_n, condition_n, flat_m, value_m)
         if link == "softmax" and logits_ng.device.type == "cpu" and logits_ng.dtype == torch.float32:
             # numba takes half a second to import, which only CPU training has to wait for
-            from scmap_cli.nn.kernels import softmax_negative_binomial
+            from scmap_cli.nn.distributions_kernel import softmax_negative_binomial
 
             nll_n, grad_ng, slope_ng = softmax_negative_binomial(
                 logits_ng.contiguous(), log_theta_bg.contiguous(), *counts

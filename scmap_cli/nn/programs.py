@@ -68,7 +68,7 @@ class _SparseProduct(torch.autograd.Function):
         ctx.pattern, ctx.conditions = pattern, len(shift_bg)
         ctx.save_for_backward(z_nk, w_e, condition_n)
         if _compiled(z_nk):
-            from scmap_cli.nn.kernels import sparse_product
+            from scmap_cli.nn.sparse_kernels import sparse_product
 
             return sparse_product(z_nk, w_e, shift_bg, condition_n, pattern.crow_g, pattern.program_e)
         return z_nk @ pattern.dense(w_e).T + shift_bg.index_select(0, condition_n)
@@ -79,7 +79,7 @@ class _SparseProduct(torch.autograd.Function):
         z_nk, w_e, condition_n = ctx.saved_tensors
         pattern: SparsePattern = ctx.pattern
         if _compiled(z_nk):
-            from scmap_cli.nn.kernels import sparse_product_gradient
+            from scmap_cli.nn.sparse_kernels import sparse_product_gradient
 
             structure = (ctx.conditions, condition_n, pattern.crow_g, pattern.program_e)
             return *sparse_product_gradient(grad_ng, z_nk, w_e, *structure), None, None

@@ -35,7 +35,7 @@ def segment_shrink_(w_e: Tensor, segment_e: Tensor, strength_k: Tensor) -> Tenso
     """As :func:`group_shrink_` for entries ``w_e`` that belong to groups ``segment_e`` (a sparse column layout)."""
     if w_e.device.type == "cpu" and w_e.dtype == strength_k.dtype == torch.float32:
         # numba takes half a second to import, which only CPU training has to wait for
-        from scmap_cli.nn.kernels import shrink_segments_
+        from scmap_cli.nn.sparse_kernels import shrink_segments_
 
         return shrink_segments_(w_e, segment_e, strength_k)
     square_k = torch.zeros_like(strength_k, dtype=w_e.dtype).index_add_(0, segment_e, w_e * w_e)

@@ -17,7 +17,7 @@ class _SumOfRows(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, weight_gh: Tensor, value_m: Tensor, flat_m: Tensor, n: int) -> Tensor:
         # numba takes half a second to import, which only CPU training has to wait for
-        from scmap_cli.nn.kernels import StoredRows
+        from scmap_cli.nn.sparse_kernels import StoredRows
 
         ctx.rows = StoredRows(flat_m, value_m, n, len(weight_gh))
         return ctx.rows.times(weight_gh)

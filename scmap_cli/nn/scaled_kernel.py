@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
-import numpy as np
-
-from scmap_cli.nn.kernels import log1p32
-from scmap_cli.runtime.compiled import compiled
-
-f32 = np.float32
-_kernel = partial(compiled, fastmath={"nsz", "contract", "reassoc"}, error_model="numpy")
+from scmap_cli.nn.kernels import f32, kernel, log1p32
 
 
-@_kernel
+@kernel
 def scaled_values(
     flat_m: Any, value_m: Any, size_n: Any, place_g: Any, mean_a: Any, reverse_a: Any, clip: float, out_na: Any
 ) -> None:

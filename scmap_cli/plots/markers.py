@@ -95,6 +95,8 @@ def _lines(axes: Any, rows: Sequence[Mapping[str, Any]], names: Sequence[str], a
     else:
         axes.set_xlabel(across.replace("_", " "))
         axes.set_ylabel(measure.replace("_", " "))
+        if "accuracy" in measure:
+            axes.set_ylim(top=min(axes.get_ylim()[1], 1.02))
     axes.spines[["top", "right"]].set_visible(False)
 
 
@@ -112,10 +114,31 @@ def benchmark_curves(rows: Sequence[Mapping[str, Any]], names: Sequence[str], pa
     """
     named = [{**row, "name": f"{row['method']} as-published" if row["as_published"] else row["method"]} for row in rows]
     measures = [m for m in ("knn_accuracy", "rf_accuracy", "mse") if m in named[0]]
-    one = len({row["k"] for row in named}) == 1
+    score_curves(named, names, "k", measures, path)
+
+
+def score_curves(
+    rows: Sequence[Mapping[str, Any]], names: Sequence[str], across: str, measures: Sequence[str], path: Path
+) -> None:
+    """Means and one standard deviation by name, a panel a measure: lines over a column, or bars where it has one value.
+
+    Parameters
+    ----------
+    rows
+        With ``name``, the column and the measures; several of a name at one place are splits.
+    names
+        In the order of the legend.
+    across
+        The column.
+    measures
+        What is drawn.
+    path
+        Where to write.
+    """
+    one = len({row[across] for row in rows}) == 1
     figure, panels = new_figure((5.0 if one else 4.2) * len(measures), max(3.4, 0.22 * len(names) + 1.2), len(measures))
     for axes, measure in zip(panels, measures, strict=True):
-        _lines(axes, named, names, "k", measure)
+        _lines(axes, rows, names, across, measure)
     if not one:
         panels[-1].legend(frameon=False, fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5))
     figure.tight_layout()

@@ -27,12 +27,15 @@ h2 { font-size: 1.2rem; margin: 2.2rem 0 0.6rem; padding-bottom: 0.25rem; border
 h3 { font-size: 1rem; margin: 1.4rem 0 0.4rem; }
 p { margin: 0.4rem 0; } .soft, figcaption { color: var(--soft); font-size: 0.875rem; }
 nav { display: flex; flex-wrap: wrap; gap: 0.3rem 1rem; margin: 0.6rem 0; } a { color: var(--blue); }
-.scroll { overflow-x: auto; margin: 0.5rem 0; }
+.scroll { overflow-x: auto; margin: 0.5rem 0; background: linear-gradient(90deg, #fff 40%, #fff0) 0 0 / 3rem 100%,
+  linear-gradient(270deg, #fff 40%, #fff0) 100% 0 / 3rem 100%, linear-gradient(90deg, #0003, #0000) 0 0 / 0.6rem 100%,
+  linear-gradient(270deg, #0003, #0000) 100% 0 / 0.6rem 100%; background-repeat: no-repeat;
+  background-attachment: local, local, scroll, scroll; }
 table { border-collapse: collapse; font-size: 0.875rem; overflow-wrap: normal; }
 th, td { padding: 0.3rem 0.7rem 0.3rem 0; text-align: left; vertical-align: top; border-bottom: 1px solid var(--line); }
-th { font-weight: 600; } td.number, th.number { text-align: right; white-space: nowrap;
-  font-variant-numeric: tabular-nums; } td.best { font-weight: 700; }
-td.text { min-width: 9rem; max-width: 26rem; overflow-wrap: anywhere; }
+th { font-weight: 600; vertical-align: bottom; } td.number, th.number { text-align: right; }
+td.number { white-space: nowrap; font-variant-numeric: tabular-nums; } td.best { font-weight: 700; }
+td.text { max-width: 26rem; overflow-wrap: break-word; } td.long { min-width: 20rem; }
 .grid { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 21rem), 1fr)); gap: 1rem; }
 figure { margin: 0; } figure.wide { grid-column: 1 / -1; } figure.wide .scroll img { min-width: 44rem; }
 img { display: block; max-width: 100%; height: auto; }
@@ -41,9 +44,13 @@ img { display: block; max-width: 100%; height: auto; }
 details { margin: 0.2rem 0; } summary { cursor: pointer; color: var(--blue); }
 code { font-size: 0.85em; background: var(--shade); padding: 0 0.2em; }
 @media print { body { max-width: none; padding: 0; font-size: 10.5pt; } nav { display: none; }
-  figure, tr, .notes { break-inside: avoid; } h2, h3 { break-after: avoid; } .scroll { overflow: visible; }
+  figure, tr, .notes { break-inside: avoid; } h2, h3 { break-after: avoid; }
+  .scroll { overflow: visible; background: none; }
   figure.wide .scroll img { min-width: 0; } table { font-size: 8pt; } a { color: inherit; } @page { margin: 15mm; } }
 """
+
+# Text beyond so many characters gets room enough not to become a column of single words.
+_LONG = 40
 
 
 @dataclass
@@ -70,7 +77,10 @@ def heading(value: str) -> str:
 
 
 def number(value: Any, digits: int = 4) -> str:
-    """A value for people: floats to a few digits, whole numbers with a separator, None as a dash."""
+    """A value for people: floats to a few digits, whole numbers with a separator, None as a dash, pairs as x ± y."""
+    if isinstance(value, tuple):
+        mean, spread = value
+        return number(mean, digits) + ("" if spread is None else f" ± {number(spread, 2)}")
     if value is None:
         return "-"
     if isinstance(value, bool):
@@ -81,9 +91,12 @@ def number(value: Any, digits: int = 4) -> str:
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[Any]], best: Sequence[str] = ()) -> str:
-    """A table that scrolls sideways where the screen is narrow; in columns of ``best`` the largest number is bold."""
+    """A table that scrolls sideways where the screen is narrow; in columns of ``best`` the largest number is bold.
+
+    A pair is a mean and its standard deviation, which may be None.
+    """
     numeric = [
-        all(isinstance(row[i], int | float | None) for row in rows) and any(row[i] is not None for row in rows)
+        all(isinstance(row[i], int | float | tuple | None) for row in rows) and any(row[i] is not None for row in rows)
         for i in range(len(header))
     ]
     tops = [
@@ -92,19 +105,21 @@ def table(header: Sequence[str], rows: Sequence[Sequence[Any]], best: Sequence[s
         else None
         for i, name in enumerate(header)
     ]
+    long = [any(len(number(row[i])) > _LONG for row in rows) for i in range(len(header))]
     head = "".join(f"<th{_kind(numeric[i])} scope=col>{escape(name)}</th>" for i, name in enumerate(header))
     body = []
     for row in rows:
         cells = [
-            f"<td{_kind(numeric[i], tops[i] is not None and cell == tops[i])}>{escape(number(cell))}</td>"
+            f"<td{_kind(numeric[i], tops[i] is not None and cell == tops[i], long[i])}>{escape(number(cell))}</td>"
             for i, cell in enumerate(row)
         ]
         body.append(f"<tr>{''.join(cells)}</tr>")
     return f"<div class=scroll><table><thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table></div>"
 
 
-def _kind(is_number: bool, is_best: bool = False) -> str:
-    return f' class="number{" best" if is_best else ""}"' if is_number else " class=text"
+def _kind(is_number: bool, is_best: bool = False, is_long: bool = False) -> str:
+    words = ["number", "best" if is_best else ""] if is_number else ["text", "long" if is_long else ""]
+    return f' class="{" ".join(filter(None, words))}"'
 
 
 def notes(lines: Sequence[str]) -> str:

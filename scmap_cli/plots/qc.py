@@ -20,16 +20,27 @@ _MOST_GROUPS, _MOST_CELLS = 16, 20_000
 _LOGARITHMIC = ("counts", "fragments", "genes", "features")
 
 
-def quality_columns(obs: pd.DataFrame) -> dict[str, np.ndarray]:
-    """The columns of :data:`QUALITY` that a table has as finite numbers, (n,) float64 by name."""
+def quality_columns(obs: pd.DataFrame) -> tuple[dict[str, np.ndarray], list[str]]:
+    """The columns of :data:`QUALITY` that a table has as finite numbers, and which of its columns are 0 throughout.
+
+    Returns
+    -------
+    dict
+        (n,) float64 by name; without the columns of zeros, which have no distribution to show.
+    list
+        Names of these, such as ``pct_counts_mt`` where no gene is mitochondrial.
+    """
     shown = [name for name in QUALITY if name in obs and pd.api.types.is_numeric_dtype(obs[name])]
     columns = {name: obs[name].to_numpy(dtype=np.float64) for name in shown}
-    return {name: values for name, values in columns.items() if np.isfinite(values).any()}
+    known = {name: values for name, values in columns.items() if np.isfinite(values).any()}
+    zero = [name for name, values in known.items() if not np.nan_to_num(values).any()]
+    return {name: values for name, values in known.items() if name not in zero}, zero
 
 
 def cell_quality(obs: pd.DataFrame, batch_key: str, path: Path) -> None:
     """Distributions of the quality columns of a cells' table, by batch if it has this column."""
-    violins(quality_columns(obs), obs[batch_key].astype(str).to_numpy() if batch_key in obs else None, path)
+    columns, _ = quality_columns(obs)
+    violins(columns, obs[batch_key].astype(str).to_numpy() if batch_key in obs else None, path)
 
 
 def violins(columns: Mapping[str, np.ndarray], groups: np.ndarray | None, path: Path) -> None:
@@ -142,8 +153,9 @@ def depth_dependence(emb_nz: np.ndarray, depth_n: np.ndarray, names: Sequence[st
     strongest = int(np.argmax(np.abs(rho_z)))
     figure, (left, right) = new_figure(9, 3.4, 2)
     order = np.argsort(-np.abs(rho_z), kind="stable")[:50]
-    left.bar(np.arange(len(order)), np.abs(rho_z[order]), color=COLOURS[0])
+    left.bar(np.arange(1, len(order) + 1), np.abs(rho_z[order]), color=COLOURS[0])
     left.set_ylim(0, 1)
+    left.xaxis.get_major_locator().set_params(integer=True)
     left.set_xlabel("dimensions, strongest first")
     left.set_ylabel("|rank correlation with depth|")
     shown = np.random.default_rng(0).permutation(len(depth_n))[:_MOST_CELLS]

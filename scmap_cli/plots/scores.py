@@ -11,7 +11,7 @@ import numpy as np
 from scmap_cli.plots.canvas import COLOURS, new_figure, palette, save, short
 
 _MOST_ROWS, _MOST_SHARES = 24, 6
-_INTEGRATION = (
+INTEGRATION = (
     ("pcr", "PC regression"),
     ("batch_asw", "batch ASW"),
     ("kbet", "kBET"),
@@ -26,6 +26,8 @@ _INTEGRATION = (
     ("overall", "overall (mean of nine)"),
     ("overall_weighted", "overall (.4 batch, .6 label)"),
 )
+"""Scores of an integration in the order that they are shown, and what they are called."""
+
 _MEANS = ("batch_removal", "label_conservation", "overall", "overall_weighted")
 
 
@@ -80,8 +82,8 @@ def integration_panels(results: Sequence[Mapping[str, Any]], path: Path) -> None
     figure = Figure(figsize=(11, max(4.6, 1.15 * len(shared))), layout="constrained")
     left, right = figure.subfigures(1, 2, width_ratios=[1.25, 1], squeeze=False)[0]
     axes = left.subplots()
-    _dots(axes, _INTEGRATION, [entry["scores"] for entry in results], names, spread)
-    for line, (key, _) in enumerate(_INTEGRATION):
+    _dots(axes, INTEGRATION, [entry["scores"] for entry in results], names, spread)
+    for line, (key, _) in enumerate(INTEGRATION):
         if key in _MEANS:
             axes.axhspan(line - 0.5, line + 0.5, color="0.94", zorder=0)
     axes.set_xlim(min(0.0, axes.get_xlim()[0]), 1.02)
@@ -101,7 +103,7 @@ def _share_lines(axes: Any, shares: Mapping[str, Any], title: str) -> None:
         axes.stairs(shares["histogram"][name], shares["edges"], color=colour, label=short(name, 20), linewidth=1.2)
     axes.axvline(1 / len(batches), color="0.5", linewidth=0.8, linestyle=":")
     axes.set_title(title, fontsize=8, loc="left", pad=2)
-    axes.set_ylabel("cells", fontsize=7)
+    axes.set_ylabel("share of cells", fontsize=7)
     _clear(axes)
 
 
@@ -298,6 +300,6 @@ def ranked_bars(log_bf: np.ndarray, names: Sequence[str], up: np.ndarray, path: 
     axes.axvline(2.3, color="0.4", linewidth=0.8, linestyle="--")
     axes.set_xlabel("|log Bayes factor|", fontsize=9)
     handles = [Patch(color=COLOURS[5], label="up"), Patch(color=COLOURS[0], label="down or ambiguous")]
-    axes.legend(handles=handles, frameon=False, fontsize=7, loc="lower right")
+    axes.legend(handles=handles, frameon=False, fontsize=7, loc="lower left", bbox_to_anchor=(0, 1.0), ncols=2)
     _clear(axes)
     save(figure, path)

@@ -31,7 +31,7 @@ from scmap_cli.stages.inputs import (
     plain_records,
 )
 from scmap_cli.stages.multiome import encoder_reference
-from scmap_cli.stages.views import Embedding, Views, arrange, check_ending, draw_umap, write_embedding
+from scmap_cli.stages.views import Embedding, Views, arrange, check_color, check_ending, draw_umap, write_embedding
 from scmap_cli.training.device import memory_errors, resolve_device
 from scmap_cli.training.infer import embed_cells, restore_model
 
@@ -158,6 +158,7 @@ def embed(
         values = binarised(counts) if kind.features == "peaks" else counts
         store = kind.make_store(values, codes, reference=reference, size_n=sizes)
         summary: dict[str, Any] = {"model": bundle.config["model"], "cells": store.n, "genes": report}
+        check_color(color, data.adata.obs, bundle.categories.get("latent", []), views)
         if dry_run:
             return summary
         model = restore_model(kind, bundle.config, bundle.tensors, where)
@@ -171,9 +172,9 @@ def embed(
         summary |= arrange(result, views, seed)
         if program_scores is not None:
             _write_scores(program_scores, result, data, groupby, force)
+        write_embedding(output, result, data, variance, run, force)
         if plot is not None:
             draw_umap(plot, result, data.adata.obs, labels, color, force)
-        write_embedding(output, result, data, variance, run, force)
         told = f" programs, {summary['active']} active" if result.w_gk is not None else " dimensions"
         log.info("wrote %s: %d cells x %d%s", output, *mean_nz.shape, told)
     return summary

@@ -15,7 +15,7 @@ from scmap_cli.runtime import provenance
 from scmap_cli.runtime.logs import log
 from scmap_cli.stages.embeddings import BASELINES, baseline_slot
 from scmap_cli.stages.inputs import condition_labels, load_rna
-from scmap_cli.stages.views import Embedding, Views, arrange, check_ending, draw_umap, write_embedding
+from scmap_cli.stages.views import Embedding, Views, arrange, check_color, check_ending, draw_umap, write_embedding
 
 
 def embed_baseline(
@@ -97,6 +97,9 @@ def embed_baseline(
         data = load_rna(input, layer, gene_column)
         labels = condition_labels(data.adata.obs, batch_key, input)
         summary: dict[str, Any] = {"baseline": baseline, "cells": len(data.cells), "dimensions": components}
+        dropped = int(drop_first and baseline != "pca")
+        names = [f"{baseline.partition('-')[0].upper()}{i + 1 + dropped}" for i in range(components)]
+        check_color(color, data.adata.obs, names, views)
         if dry_run:
             return summary
         if baseline == "pca":
@@ -108,14 +111,12 @@ def embed_baseline(
             summary["first_with_depth"] = round(float(np.corrcoef(emb_nz[:, 0], depth_n)[0, 1]), 6)
         if baseline == "lsi-harmony":
             emb_nz = harmony(emb_nz, labels, seed=seed)
-        dropped = int(drop_first and baseline != "pca")
-        names = [f"{baseline.partition('-')[0].upper()}{i + 1 + dropped}" for i in range(components)]
         active = np.ones(components, dtype=bool)
         result = Embedding(baseline_slot(baseline), names, emb_nz.astype(np.float32), None, active)
         summary |= arrange(result, views, seed)
+        write_embedding(output, result, data, False, run, force)
         if plot is not None:
             draw_umap(plot, result, data.adata.obs, labels, color, force)
-        write_embedding(output, result, data, False, run, force)
         log.info("wrote %s: %d cells x %d components of %s", output, *emb_nz.shape, baseline)
     return summary
 

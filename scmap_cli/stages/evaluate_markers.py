@@ -30,7 +30,8 @@ from scmap_cli.stages.scores import render
 EVERYWHERE, SELECTION = "everywhere", "selection"
 """Where wrong labels are: in all training, or in choosing genes alone."""
 
-_WHERE = {EVERYWHERE: "in all training", SELECTION: "in choosing genes"}
+WHERE = {EVERYWHERE: "in all training", SELECTION: "in choosing genes"}
+"""The same in words."""
 
 
 @dataclass(frozen=True)
@@ -242,7 +243,7 @@ def _line(entry: dict[str, Any]) -> str:
         sd = "" if accuracy["sd"] is None else f" ± {accuracy['sd']:.3f}"
         return f"{classifier} accuracy {accuracy['mean']:.3f}{sd}, macro F1 {f1:.3f}"
 
-    noise = f", {entry['label_noise']:g} of labels drawn anew {_WHERE[entry['design']]}" if entry["design"] else ""
+    noise = f", {entry['label_noise']:g} of labels drawn anew {WHERE[entry['design']]}" if entry["design"] else ""
     return f"{entry['name']}, {entry['k']} genes{noise}: {'; '.join(text(one) for one in CLASSIFIERS)}"
 
 
@@ -279,7 +280,7 @@ def _draw(
     # Without noise both designs are the same, so that both curves begin there.
     noisy = [
         row | {"name": f"{row['name']}, {text}"}
-        for design, text in _WHERE.items()
+        for design, text in WHERE.items()
         for row in rows
         if row["design"] in (design, None) and row["k"] == largest and row["source"] == "method"
     ]

@@ -8,23 +8,20 @@ from typing import Any
 
 import numpy as np
 import torch
-from anndata import AnnData
 from scipy import sparse
 
 from scmap_cli.data.batches import CsrStore
 from scmap_cli.data.confounders import usual
-from scmap_cli.data.matrices import binarised
+from scmap_cli.data.matrices import binarised, log1p_cp10k
 from scmap_cli.errors import UsageError
-from scmap_cli.io.atomic import check_output
+from scmap_cli.io.atomic import check_outputs
 from scmap_cli.io.bundle import Bundle, load_bundle
-from scmap_cli.io.h5ad import write_h5ad_rows
-from scmap_cli.io.npz import write_npz_rows
-from scmap_cli.keys import HISTORY
 from scmap_cli.metrics.imputation import above_cell_mean
 from scmap_cli.registry import get_model
 from scmap_cli.runtime import provenance
 from scmap_cli.runtime.logs import log, progress
 from scmap_cli.stages.impute_values import impute_values
+from scmap_cli.stages.imputed import Sample, write_imputed
 from scmap_cli.stages.inputs import aligned_counts, estimated_sizes, named_columns, plain_records
 from scmap_cli.stages.multiome import encoder_reference
 from scmap_cli.stages.views import check_ending
@@ -46,6 +43,7 @@ def impute(
     min_overlap: float = 0.5,
     reference_key: str | None = None,
     ignore_rna: bool = False,
+    plot: Path | None = None,
     seed: int = 0,
     device: str = "auto",
     force: bool = False,
@@ -78,6 +76,8 @@ def impute(
     batch
         SAILER and SAILERX: the batch that all cells are decoded as; by default the one of highest geometric mean depth
         in training.
+    plot
+        Draw values before and after, of cells drawn by ``seed`` in their most variable peaks or genes.
     layer, batch_size, min_overlap, reference_key, ignore_rna, seed, device, force, dry_run
         As :func:`scmap_cli.stages.embed.embed`.
 
@@ -98,7 +98,7 @@ def impute(
     if not 0 <= min_overlap <= 1:
         raise UsageError(f"--min-overlap {min_overlap} is not in [0, 1]")
     _check_rule(binarize)
-    check_output(output, force)
+    check_outputs(output, plot, force=force)
     where = resolve_device(device)
     parameters = {
         "features": features,
@@ -126,7 +126,8 @@ def impute(
                 raise UsageError("--binarize and --batch are for peaks; this model imputes expression")
             return impute_values(
                 bundle, input, output, run, features=features, entries_layer=entries_layer, layer=layer,
-                batch_size=batch_size, min_overlap=min_overlap, where=where, force=force, dry_run=dry_run,
+                batch_size=batch_size, min_overlap=min_overlap, where=where, plot=plot, seed=seed, force=force,
+                dry_run=dry_run,
             )  # fmt: skip
         if entries_layer is not None:
             raise UsageError("--entries-layer is for expression; this model imputes peaks")
@@ -173,18 +174,32 @@ def impute(
                     else:
                         yield sparse.csr_matrix(share_np > float(binarize), dtype=np.uint8)
 
-        shape = (store.n, len(columns))
-        if output.suffix == ".npz":
-            names = {"cells": data.cells, "features": bundle.features[columns]}
-            header = {"kind": "imputed", "binarize": binarize, "batch": name, "history": [run.record]}
-            write_npz_rows(output, blocks(), shape, names, header, force)
-        else:
-            frame = AnnData(obs=data.adata.obs.copy(), var=data.adata.var.reindex(bundle.features[columns]))
-            frame.uns = {k: v for k, v in data.adata.uns.items() if k == HISTORY}
-            run.stamp(frame.uns)
-            write_h5ad_rows(frame, blocks(), shape, output, force=force)
-        log.info("wrote %s: %d cells x %d %s%s", output, *shape, word, "" if name is None else f" as batch {name}")
+        header = {"binarize": binarize, "batch": name}
+        names, sample = bundle.features[columns], Sample(store.n, seed)
+        values = blocks()
+        if plot is not None:
+            shown = counts[sample.rows]
+            if word == "genes":
+                shown = log1p_cp10k(shown, totals=estimated_sizes(shown, report))
+            values = sample.watch(values, shown[:, columns])
+        write_imputed(output, data, names, values, run, header, force)
+        if plot is not None:
+            sample.draw(plot, force, names, word, *_unit(word, binarize))
+        as_batch = "" if name is None else f" as batch {name}"
+        log.info("wrote %s: %d cells x %d %s%s", output, store.n, len(columns), word, as_batch)
     return summary
+
+
+def _unit(word: str, binarize: str) -> tuple[str, str]:
+    """What values are before and after."""
+    if word == "genes":
+        return "log1p CP10k of the input", "log1p CP10k, rebuilt from the markers"
+    rule = {
+        "none": "probability of being open",
+        "cell": "open with a probability above the cell's mean",
+        "scale": "open by the rule of SCALE",
+    }
+    return "open in the input", rule.get(binarize, f"open with a probability above {binarize}")
 
 
 def _check_rule(binarize: str) -> None:

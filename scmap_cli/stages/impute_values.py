@@ -8,19 +8,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from anndata import AnnData
 from scipy import sparse
 
 from scmap_cli.data.features import align, apply
 from scmap_cli.data.matrices import cell_totals, log1p_cp10k, row_chunks
 from scmap_cli.errors import InputError, UsageError
 from scmap_cli.io.bundle import Bundle
-from scmap_cli.io.h5ad import check_csr, write_h5ad_rows
-from scmap_cli.io.npz import write_npz_rows
-from scmap_cli.keys import HISTORY, WITHHELD_RECORD
+from scmap_cli.io.h5ad import check_csr
 from scmap_cli.registry import get_model
 from scmap_cli.runtime import provenance
 from scmap_cli.runtime.logs import log, progress
+from scmap_cli.stages.imputed import Sample, write_imputed
 from scmap_cli.stages.inputs import RnaInput, aligned_counts, named_columns
 from scmap_cli.training.asked import check_told, impute_entries, impute_genes
 from scmap_cli.training.infer import restore_model
@@ -40,6 +38,8 @@ def impute_values(
     batch_size: int,
     min_overlap: float,
     where: torch.device,
+    plot: Path | None,
+    seed: int,
     force: bool,
     dry_run: bool,
 ) -> dict[str, Any]:
@@ -96,21 +96,19 @@ def impute_values(
                 bar.advance(block.shape[0])
                 yield np.where(own_ng > 0, own_ng, found_ng)
 
-    shape = (n, len(chosen))
-    if output.suffix == ".npz":
-        names = {"cells": data.cells, "features": bundle.features[chosen]}
-        header = {
-            "kind": "imputed",
-            "unit": "log1p CP10k, given that the gene is expressed",
-            "withheld": provenance.read_withheld(data.adata.uns),
-            "history": [run.record],
-        }
-        write_npz_rows(output, blocks(), shape, names, header, force)
-    else:
-        frame = AnnData(obs=data.adata.obs.copy(), var=data.adata.var.reindex(bundle.features[chosen]))
-        frame.uns = {k: v for k, v in data.adata.uns.items() if k in (HISTORY, WITHHELD_RECORD)}
-        run.stamp(frame.uns)
-        write_h5ad_rows(frame, blocks(), shape, output, force=force)
+    header = {
+        "unit": "log1p CP10k, given that the gene is expressed",
+        "withheld": provenance.read_withheld(data.adata.uns),
+    }
+    names, sample = bundle.features[chosen], Sample(n, seed)
+    values = blocks()
+    if plot is not None:
+        before = log1p_cp10k(counts[sample.rows], totals=total_n[sample.rows])
+        values = sample.watch(values, before[:, chosen], adds=marked is not None)
+    write_imputed(output, data, names, values, run, header, force)
+    if plot is not None:
+        asked = "every gene taken as expressed" if marked is None else "with the marked entries"
+        sample.draw(plot, force, names, "genes", "log1p CP10k of the input", f"log1p CP10k, {asked}")
     log.info("wrote %s: %d entries of %d cells predicted, given that their genes are expressed", output, predicted, n)
     return summary
 

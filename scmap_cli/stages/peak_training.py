@@ -14,6 +14,7 @@ import torch
 from scmap_cli.config import TrainConfig
 from scmap_cli.data.confounders import confounders
 from scmap_cli.data.matrices import binarised
+from scmap_cli.data.peaks import peak_positions
 from scmap_cli.errors import InputError
 from scmap_cli.models.invariant import InvariantConfig, InvariantVae
 from scmap_cli.nn.noise import mixed_seed
@@ -73,6 +74,14 @@ def text_weight(options: Mapping[str, Any] | None, *names: str) -> dict[str, Any
     return given | {n: str(given[n]) for n in names if isinstance(given.get(n), int | float)}
 
 
+def _look_at_names(data: RnaInput, path: Path) -> None:
+    """Warn of features that are not named like peaks: a file of genes would train as well, and mean something else."""
+    try:
+        peak_positions(data.adata.var)
+    except InputError as error:
+        log.warning("is %s a file of peaks? %s", path, error)
+
+
 def train_on_peaks(
     kind: type[InvariantVae],
     config: InvariantConfig,
@@ -111,7 +120,9 @@ def train_on_peaks(
         batch_key=options.batch_key, seed=options.seed, device=options.device, resume=options.resume,
         metrics=options.metrics, force=options.force, dry_run=options.dry_run,
     ) as (training, run):  # fmt: skip
-        job = prepare(load_rna(options.input, options.layer))
+        data = load_rna(options.input, options.layer)
+        _look_at_names(data, options.input)
+        job = prepare(data)
         job.data.names = [f"z{i + 1}" for i in range(config.latent)]
         plan = _plan(kind, job, training)
         log.info(

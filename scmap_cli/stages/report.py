@@ -15,7 +15,7 @@ from scmap_cli.io.text import read_json
 from scmap_cli.plots.page import Section, details, notes, page, table, text
 from scmap_cli.runtime import provenance
 from scmap_cli.runtime.logs import log
-from scmap_cli.stages.report_files import Part, describe_cells, describe_model, describe_npz
+from scmap_cli.stages.report_files import Part, describe_cells, describe_model, describe_npz, read_beside
 from scmap_cli.stages.report_scores import describe_scores, describe_table
 
 _LARGEST_JSON = 64 << 20
@@ -170,15 +170,8 @@ def _history(paths: Sequence[Path], parts: Sequence[Part]) -> list[str]:
 
 def _machine(path: Path, record: dict[str, Any]) -> dict[str, Any]:
     """Wall time and memory from the file beside an output, where it is of this very run."""
-    beside = provenance.run_json_path(path)
-    if not beside.is_file():
-        return {}
-    try:
-        found = read_json(beside, _LARGEST_JSON)
-    except InputError as error:
-        log.debug("%s", error)
-        return {}
-    same = isinstance(found, dict) and found.get("record") == record and isinstance(found.get("machine"), dict)
+    found = read_beside(path)
+    same = found.get("record") == record and isinstance(found.get("machine"), dict)
     return dict(found["machine"]) if same else {}
 
 

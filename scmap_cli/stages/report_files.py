@@ -22,6 +22,8 @@ from scmap_cli.plots.draw import embedding as draw_embedding
 from scmap_cli.plots.draw import loss_curves
 from scmap_cli.plots.page import details, figure, grid, heading, table, text
 from scmap_cli.plots.qc import depth_dependence, elbow, fragment_lengths, quality_columns, tss_profile, violins
+from scmap_cli.runtime.logs import log
+from scmap_cli.runtime.provenance import run_json_path
 from scmap_cli.stages.describe import describe
 from scmap_cli.stages.embeddings import BASELINES, baseline_slot
 
@@ -32,6 +34,7 @@ _MOST_CATEGORIES, _MOST_PICTURES, _MOST_CELLS = 100, 8, 100_000
 _ONE_COLUMN = 20
 _OVERLAP = "overlap.json"
 _LARGEST_JSON = 16 << 20
+_MOST_PROGRAMS, _MOST_GENES = 15, 5
 _FEW_COUNTS, _MANY_UNKNOWN, _MANY_NEW, _LITTLE_OVERLAP, _ACTIVE = 0.01, 0.2, 0.95, 0.8, 0.9
 
 
@@ -65,6 +68,30 @@ class Part:
     def add(self, section: str, *pieces: str) -> None:
         """Append pieces to a section."""
         self.pieces.setdefault(section, []).extend(pieces)
+
+
+def read_beside(path: Path) -> dict[str, Any]:
+    """``FILE.run.json``: the command that made a file, and what the machine gave; empty where there is none to read."""
+    beside = run_json_path(path)
+    if not beside.is_file():
+        return {}
+    try:
+        found = read_json(beside, _LARGEST_JSON)
+    except InputError as error:
+        log.debug("%s", error)
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def shown_cell(column: str, cell: str) -> Any:
+    """A cell of a TSV for people: numbers as such, of a list of genes the first ones, None for nothing."""
+    if column == "top_genes":
+        return ", ".join(cell.split(",")[:_MOST_GENES])
+    try:
+        value = float(cell)
+    except ValueError:
+        return cell or None
+    return int(value) if value.is_integer() and "." not in cell and abs(value) < 2**53 else value
 
 
 def describe_npz(path: Path) -> Part:
@@ -107,7 +134,8 @@ def _cells(part: Part, path: Path, adata: AnnData, found: dict[str, Any], batch_
         raise InputError(f"{path} has no obs column {batch_key!r}", f"columns: {', '.join(map(str, obs.columns))}")
     groups = None if group is None else obs[group].astype(object).astype(str).to_numpy()
     drawn = []
-    for name, values in quality_columns(obs).items():
+    columns, zero = quality_columns(obs)
+    for name, values in columns.items():
         part.numbers[f"median_{name}"] = float(np.nanmedian(values))
         caption = f"{name.replace('_', ' ')}, median {np.nanmedian(values):.4g}" + (f", by {group}" if group else "")
         drawn.append(figure(caption, violins, {name: values}, groups))
@@ -119,6 +147,9 @@ def _cells(part: Part, path: Path, adata: AnnData, found: dict[str, Any], batch_
             profiles = {str(name): np.asarray(values) for name, values in dict(adata.uns[slot]).items()}
             drawn.append(figure(caption, draw, profiles))
     part.add("Cells", grid(drawn))
+    if zero:
+        names = ", ".join(name.replace("_", " ") for name in zero)
+        part.add("Cells", text(f"Not drawn, as 0 in every cell: {names}.", soft=True))
     if "total_counts" in obs and (empty := int((obs["total_counts"] == 0).sum())) > _FEW_COUNTS * adata.n_obs:
         part.notes.append(f"{empty} of {adata.n_obs} cells have no counts")
     _labels(part, obs)
@@ -313,8 +344,9 @@ def _programs(part: Part, path: Path, metrics: dict[str, Any]) -> None:
             pd.to_numeric(found["norm"], errors="coerce").fillna(-1).sort_values(ascending=False, kind="stable").index
         )
         found = found.loc[order]
-    rows = found[wanted].head(15).to_numpy().tolist()
-    part.add("Programs", heading(f"{part.name}: programs of the largest weights"), table(wanted, rows))
+    rows = [[shown_cell(name, row[name]) for name in wanted] for _, row in found.head(_MOST_PROGRAMS).iterrows()]
+    names = [name.replace("_", " ") for name in wanted]
+    part.add("Programs", heading(f"{part.name}: programs of the largest weights"), table(names, rows))
     total, active = metrics.get("programs"), metrics.get("active_programs")
     if isinstance(total, int) and isinstance(active, int) and total and active < _ACTIVE * total:
         part.notes.append(f"{total - active} of {total} programs are switched off")

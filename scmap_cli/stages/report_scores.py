@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from scmap_cli.io.text import read_table
 from scmap_cli.metrics.integration import OVERALLS, SCORES
 from scmap_cli.plots.page import figure, grid, heading, table, text
 from scmap_cli.plots.scores import (
+    INTEGRATION,
     clustering_panels,
     dice_panels,
     integration_panels,
@@ -22,10 +24,19 @@ from scmap_cli.plots.scores import (
 )
 from scmap_cli.stages.compare import tabulate
 from scmap_cli.stages.evaluate_integration import BESIDE
-from scmap_cli.stages.report_files import Part
+from scmap_cli.stages.report_files import Part, read_beside, shown_cell
+from scmap_cli.stages.report_markers import (
+    describe_accuracy,
+    describe_benchmark,
+    describe_reconstruction,
+    is_accuracy,
+    is_benchmark,
+    is_reconstruction,
+)
 
 _MOST_ROWS, _MOST_COLUMNS, _MOST_GROUPS, _TOP = 60, 16, 12, 10
 _PANELS = {"clustering": clustering_panels, "invariance": invariance_panels, "imputation": dice_panels}
+_INTEGRATION = dict(INTEGRATION)
 _SETTINGS = ("resolutions", "thresholds")
 _WITHHELD = ("mae", "rmse", "pearson", "within_gene_pearson")
 
@@ -44,11 +55,15 @@ def describe_scores(path: Path, found: Any) -> Part:
     part.add("Scores", heading(f"{path.name}: {what}"))
     if what == "integration" and all(set(SCORES) <= set(entry.get("scores", ())) for entry in entries):
         _integration(part, entries)
+    elif what == "markers" and is_accuracy(entries):
+        describe_accuracy(part, entries)
+    elif what == "reconstruction" and is_reconstruction(entries):
+        describe_reconstruction(part, entries)
     else:
         made = tabulate({path.stem: found})
         columns = [name for name in made.columns if name != "run"][:_MOST_COLUMNS]
         rows: list[list[Any]] = [[row.get(name) for name in columns] for row in made.rows[:_MOST_ROWS]]
-        part.add("Scores", table([name.replace("_", " ") for name in columns], rows))
+        part.add("Scores", table([re.sub("[_.]", " ", name) for name in columns], rows))
         name = f"{path.name}: {what}"
         if what == "imputation" and "dice" not in entries[0]:
             drawn = [key for key in made.columns if key in _WITHHELD]
@@ -68,7 +83,7 @@ def _integration(part: Part, entries: Sequence[Mapping[str, Any]]) -> None:
     several = len({entry.get("file") for entry in entries}) > 1
     names = [f"{entry['file']} {entry['embedding']}" if several else str(entry["embedding"]) for entry in entries]
     columns = [name for name in (*SCORES, *OVERALLS) if any(entry["scores"].get(name) is not None for entry in entries)]
-    texts = [name.replace("_", " ") for name in columns]
+    texts = [_INTEGRATION[name] for name in columns]
     rows = [
         [name, entry.get("cells"), *(_rounded(entry["scores"].get(column)) for column in columns)]
         for name, entry in zip(names, entries, strict=True)
@@ -85,7 +100,7 @@ def _integration(part: Part, entries: Sequence[Mapping[str, Any]]) -> None:
         if better:
             part.notes.append(f"{name} has an overall score of {value:.3f}, below {', '.join(better)}")
     for name, entry in zip(names, entries, strict=True):
-        missing = [column.replace("_", " ") for column in SCORES if entry["scores"].get(column) is None]
+        missing = [_INTEGRATION[column] for column in SCORES if entry["scores"].get(column) is None]
         if missing:
             part.notes.append(f"{name}: {', '.join(missing)} could not be computed")
 
@@ -102,11 +117,16 @@ def _short_json(value: Any) -> str:
 def describe_table(path: Path) -> Part:
     """The leading rows of a TSV: of programs tested, of marker genes, or of any other table."""
     header, rows = read_table(path)
-    part = Part(path.name)
+    # A table has no place for the command that made it.
+    record = read_beside(path).get("record")
+    part = Part(path.name, history=[record] if isinstance(record, dict) else [])
     if {"group", "program", "log_bf", "rank"} <= set(header):
         _tests(part, header, rows)
     elif {"gene", "rank"} <= set(header):
         part.add("Markers", heading(f"{path.name}: {len(rows)} rows"), _leading(header, rows))
+    elif is_benchmark(header):
+        part.add("Markers", heading(path.name))
+        describe_benchmark(part, header, rows, _leading(header, rows))
     else:
         section = "Markers" if {"method", "k"} <= set(header) else "Scores"
         part.add(section, heading(path.name), _leading(header, rows))
@@ -115,18 +135,9 @@ def describe_table(path: Path) -> Part:
 
 def _leading(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     more = f"and {len(rows) - _MOST_ROWS} more rows" if len(rows) > _MOST_ROWS else ""
-    shown = [[_number(cell) for cell in row[:_MOST_COLUMNS]] for row in rows[:_MOST_ROWS]]
-    return table([name.replace("_", " ") for name in header[:_MOST_COLUMNS]], shown) + (
-        text(more, True) if more else ""
-    )
-
-
-def _number(cell: str) -> Any:
-    try:
-        value = float(cell)
-    except ValueError:
-        return cell or None
-    return int(value) if value.is_integer() and "." not in cell and abs(value) < 2**53 else value
+    columns = header[:_MOST_COLUMNS]
+    shown = [[shown_cell(*pair) for pair in zip(columns, row, strict=False)] for row in rows[:_MOST_ROWS]]
+    return table([name.replace("_", " ") for name in columns], shown) + (text(more, True) if more else "")
 
 
 def _tests(part: Part, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -139,15 +150,18 @@ def _tests(part: Part, header: Sequence[str], rows: Sequence[Sequence[str]]) -> 
             contrasts.setdefault(key, []).append(entry)
     passing = sum(entry.get("passes") == "1" for entry in entries)
     part.numbers |= {"contrasts": len(contrasts), "programs_passing": passing}
-    wanted = [name for name in ("program", "log_bf", "se", "direction", "effect", "top_genes") if name in header]
+    words = {"program": "program", "log_bf": "log BF", "se": "se", "passes": "passes"}
+    words |= {"direction": "direction", "effect": "effect", "top_genes": "top genes"}
+    wanted = [name for name in words if name in header]
     drawn: list[str] = []
     for (group, against, within), found in list(contrasts.items())[:_MOST_GROUPS]:
         title = f"{group} against {against}" + (f" within {within}" if within else "")
         leading = found[:_TOP]
-        shown = [[_number(entry[name]) for name in wanted] for entry in leading]
-        part.add(
-            "Programs", heading(f"{part.name}: {title}"), table([name.replace("_", " ") for name in wanted], shown)
-        )
+        shown = [
+            [entry[name] == "1" if name == "passes" else shown_cell(name, entry[name]) for name in wanted]
+            for entry in leading
+        ]
+        part.add("Programs", heading(f"{part.name}: {title}"), table([words[name] for name in wanted], shown))
         values = np.array([float(entry["log_bf"]) for entry in leading])
         names = [entry["program"] for entry in leading]
         up = np.array([entry.get("direction") == "up" for entry in leading])

@@ -184,7 +184,9 @@ def _prepare(
     mask_gk = mask_gk[:, kept_k]
     outside = n_genes - len(np.unique(mask_gk.indices))
     if outside:
-        log.info("%d genes are in no program: only their condition explains them", outside)
+        log.info("%d of %d genes are in no program: only their condition explains them", outside, n_genes)
+    if outside > n_genes / 2:
+        log.warning("most genes are in no program; `scmap preprocess rna --programs FILE.npz` keeps those that are")
     names = [str(name) for name in table.programs[kept_k]]
     free = [f"unconstrained_{i + 1}" for i in range(config.unconstrained)]
     labels = condition_labels(data.adata.obs, batch_key, path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -162,8 +163,25 @@ def tsne_layout(mean_nz: np.ndarray, seed: int) -> np.ndarray:
     return np.asarray(found, dtype=np.float32)
 
 
+def check_color(color: str | None, obs: pd.DataFrame, names: Sequence[str], views: Views) -> None:
+    """Refuse what :func:`plot_columns` could not show, before anything is computed.
+
+    Raises
+    ------
+    InputError
+        A name is neither a column of the input nor a dimension; the message says what there is.
+    """
+    known = {*map(str, obs.columns), *names, *(["clusters"] if views.cluster_method else [])}
+    for name in color.split(",") if color else []:
+        if name not in known:
+            raise InputError(
+                f"--color {name!r} is neither an obs column nor a program of the model",
+                f"columns: {', '.join(map(str, list(obs.columns)[:12])) or 'none'}",
+            )
+
+
 def plot_columns(result: Embedding, obs: pd.DataFrame, labels: np.ndarray, color: str | None) -> dict[str, np.ndarray]:
-    """What the panels show: the columns asked for (obs, clusters or programs), else clusters and conditions."""
+    """What the panels show: the columns asked for (obs, programs or clusters), else clusters and conditions."""
     columns: dict[str, np.ndarray] = {}
     for name in color.split(",") if color else []:
         if name in obs:
@@ -171,9 +189,7 @@ def plot_columns(result: Embedding, obs: pd.DataFrame, labels: np.ndarray, color
             columns[name] = obs[name].to_numpy(float) if numeric else obs[name].astype(object).astype(str).to_numpy()
         elif name in result.names:
             columns[name] = result.mean_nz[:, result.names.index(name)].astype(float)
-        elif not (name == "clusters" and result.clusters is not None):
-            raise InputError(f"--color {name!r} is neither an obs column nor a program of the model")
-        else:
+        elif result.clusters is not None:
             columns[name] = result.clusters.astype(str)
     if not color and result.clusters is not None:
         columns["clusters"] = result.clusters.astype(str)

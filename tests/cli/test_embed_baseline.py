@@ -24,7 +24,7 @@ def test_a_model_makes_tsne(scmap, shelf):
     [
         (["--baseline", "lsi", "model", "data.h5ad"], "takes no MODEL_DIR"),
         (["--baseline", "lsi"], "missing argument INPUT"),
-        (["data.h5ad"], "missing argument INPUT"),
+        (["data.h5ad"], "INPUT alone with --baseline"),
         (["--baseline", "lsi", "data.h5ad", "--variance"], "--variance is for models"),
         (["--baseline", "pca", "data.h5ad", "--min-overlap", "0.1"], "--min-overlap is for models"),
         (["model", "data.h5ad", "--components", "3"], "--components needs --baseline"),

@@ -12,6 +12,7 @@ import pytest
 from scmap_cli.plots import qc, scores
 from scmap_cli.plots.canvas import palette, publish, safely
 from scmap_cli.plots.draw import embedding, loss_curves
+from scmap_cli.plots.imputation import BeforeAfter, before_after
 
 RNG = np.random.default_rng(0)
 XY = RNG.normal(size=(300, 2))
@@ -21,7 +22,7 @@ INTEGRATION = [
     {
         "file": "a.h5ad",
         "embedding": name,
-        "scores": {key: None if key == "kbet" else 0.5 for key, _ in scores._INTEGRATION},
+        "scores": {key: None if key == "kbet" else 0.5 for key, _ in scores.INTEGRATION},
         "details": {"batch_shares": {"edges": [0, 0.5, 1], "histogram": {"x": [0.2, 0.8], "y": [0.8, 0.2]}}},
         "subsamples": {"sd": {"pcr": 0.1}},
     }
@@ -68,6 +69,20 @@ DRAWN = {
             {"name": "a.h5ad", "overall": {"mse": 0.5, "mae": 0.2}},
         ],
         {"a.h5ad": (np.arange(5.0), np.zeros(5)), "hvg": (np.zeros(5), np.zeros(5))},
+    ),
+    "imputed": (
+        before_after,
+        BeforeAfter(
+            *(RNG.random((30, 4)), RNG.random((30, 4)), np.array(["P" * 60, "b", "c", "d"])),
+            *(RNG.random(9), RNG.random(9), "before: open", "after: probability", False, "30 of 99 cells", "peaks"),
+        ),
+    ),
+    "nothing imputed": (
+        before_after,
+        BeforeAfter(
+            *(np.zeros((1, 2)), np.zeros((1, 2)), np.array(["a", "b"]), np.zeros(2), np.zeros(2)),
+            *("before", "after", True, "all 1 cells", "genes"),
+        ),
     ),
     "programs": (scores.ranked_bars, np.array([4.0, -3.0]), ["P" * 60, "Q"], np.array([True, False])),
 }

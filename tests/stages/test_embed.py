@@ -144,4 +144,6 @@ def test_a_file_that_is_no_model(trained, tmp_path: Path) -> None:
 def test_dry_run(trained, tmp_path: Path) -> None:
     summary = embed(trained.model, trained.data, tmp_path / "o.npz", dry_run=True)
     assert json.dumps(summary)
+    with pytest.raises(InputError, match="'nothing'"):
+        embed(trained.model, trained.data, tmp_path / "o.npz", plot=tmp_path / "p.png", color="nothing", dry_run=True)
     assert list(tmp_path.iterdir()) == []

@@ -17,6 +17,8 @@ from scipy import sparse
 from scmap_cli.errors import InputError, StoppedError, UsageError
 from scmap_cli.io.bundle import load_bundle, read_history
 from scmap_cli.io.npz import read_npz
+from scmap_cli.plots.imputation import BeforeAfter, before_after
+from scmap_cli.stages import imputed as writing
 from scmap_cli.stages.embed import embed
 from scmap_cli.stages.embed_genes import embed_genes
 from scmap_cli.stages.evaluate_withheld import evaluate_withheld
@@ -230,13 +232,24 @@ def test_candidates_are_imputed_and_own_values_stay(case: Case, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("form", ["h5ad", "npz"])
-def test_marked_entries_are_imputed_as_in_the_evaluation(case: Case, tmp_path: Path, form: str) -> None:
+def test_marked_entries_are_imputed_as_in_the_evaluation(
+    case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str
+) -> None:
     """The file of what is left, imputed by the verb, scores as the model does directly; other entries are refused."""
     observed, imputed = tmp_path / "observed.h5ad", tmp_path / f"imputed.{form}"
     direct = evaluate_withheld([case.model], raw=case.test, withhold_share=0.1, observed_output=observed, device="cpu")
     left = anndata.read_h5ad(observed)
     assert (left.X.multiply(left.layers["scmap_withheld"])).nnz == 0
-    impute(case.model, observed, imputed, entries_layer="scmap_withheld", device="cpu")
+    seen: list[BeforeAfter] = []
+    monkeypatch.setattr(writing, "before_after", lambda shown, path: (seen.append(shown), before_after(shown, path)))
+    plot = tmp_path / "imputed.png"
+    impute(case.model, observed, imputed, entries_layer="scmap_withheld", device="cpu", plot=plot)
+    # In the picture, what was marked comes to what was there.
+    marked = left.layers["scmap_withheld"][:, left.var_names.get_indexer(seen[0].names_f)].toarray() > 0
+    np.testing.assert_array_equal(seen[0].after_sf[~marked], seen[0].before_sf[~marked])
+    assert (seen[0].before_sf[marked] == 0).all()
+    assert (seen[0].after_sf[marked] > 0).all()
+    assert plot.exists()
     if form == "h5ad":
         scored = evaluate_withheld([imputed], raw=case.test, withhold_share=0.1, features=case.model, device="cpu")
         assert scored["results"][-1]["mae"] == pytest.approx(direct["results"][-1]["mae"], rel=1e-4)

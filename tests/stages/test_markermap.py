@@ -94,8 +94,9 @@ def test_the_markers_alone_give_all_genes_back(joint, counts, tmp_path):
     markers = [row["gene"] for row in rows(joint / "markers.tsv")]
     write_h5ad(data[:, markers].copy(), tmp_path / "few.h5ad")
     impute(joint, counts, tmp_path / "all.npz", device="cpu")
-    impute(joint, tmp_path / "few.h5ad", tmp_path / "few.npz", device="cpu")
+    impute(joint, tmp_path / "few.h5ad", tmp_path / "few.npz", device="cpu", plot=tmp_path / "few.svg")
     whole, few = (read_npz(tmp_path / name, "imputed")[1]["imputed"] for name in ("all.npz", "few.npz"))
+    assert (tmp_path / "few.svg").read_text().startswith("<?xml")
     truth = log1p_cp10k(data.X.tocsr()).toarray()
     flat = ((truth - truth.mean(0)) ** 2).mean()
     assert whole.shape == few.shape == truth.shape

@@ -19,8 +19,11 @@ from scmap_cli.errors import InputError, OutputExistsError, UsageError
 from scmap_cli.plots import page
 from scmap_cli.stages.embed import embed
 from scmap_cli.stages.evaluate_integration import evaluate_integration
+from scmap_cli.stages.evaluate_markers import evaluate_markers
+from scmap_cli.stages.evaluate_reconstruction import evaluate_reconstruction
 from scmap_cli.stages.gp_test import gp_test
 from scmap_cli.stages.report import report
+from scmap_cli.stages.select_markers import select_markers
 
 
 class Page(HTMLParser):
@@ -122,7 +125,14 @@ def test_the_page_needs_nothing_but_itself(made):
 def test_the_page_tells_what_was_run_and_what_came_of_it(made):
     _, output = made
     found = Page(output.read_text())
-    for words in ("A <run>", "train expimap", "evaluate integration", "overall weighted", "validation_cells", "type1"):
+    for words in (
+        "A <run>",
+        "train expimap",
+        "evaluate integration",
+        "overall (.4 batch, .6 label)",
+        "validation_cells",
+        "type1",
+    ):
         assert words in found.words, words
     assert {"to-look-at", "cells", "models", "pictures", "programs", "scores", "what-was-run"} <= set(found.ids)
 
@@ -181,6 +191,18 @@ def test_pictures_show_the_names_asked_for(tmp_path):
     assert not (tmp_path / "s.html").exists()
 
 
+def test_columns_of_zeros_are_named_and_not_drawn(tmp_path):
+    columns = {"total_counts": np.arange(60.0), "pct_counts_mt": np.zeros(60), "frip": np.full(60, np.nan)}
+    report([cells(tmp_path / "e.h5ad", **columns)], tmp_path / "r.html")
+    found = Page((tmp_path / "r.html").read_text())
+    assert [alt for alt in found.alts if "median" in alt] == ["total counts, median 29.5"]
+    assert "Not drawn, as 0 in every cell: pct counts mt." in found.words
+    report([cells(tmp_path / "f.h5ad", pct_counts_mt=np.eye(1, 60).ravel())], tmp_path / "s.html")
+    found = Page((tmp_path / "s.html").read_text())
+    assert "Not drawn" not in found.words
+    assert any(alt.startswith("pct counts mt, median 0") for alt in found.alts)
+
+
 def test_what_should_be_looked_at_is_named(tmp_path):
     columns = {
         keys.LABEL: ["unknown"] * 20 + ["a"] * 40,
@@ -207,7 +229,49 @@ def test_a_model_below_a_baseline_is_named(tmp_path):
     (tmp_path / "s.json").write_text(json.dumps({"what": "integration", "results": entries}))
     notes = report([tmp_path / "s.json"], tmp_path / "r.html")["notes"]
     assert "below pca" in notes[0]
-    assert "kbet could not be computed" in notes[1]
+    assert "kBET could not be computed" in notes[1]
+
+
+def test_marker_scores_are_shown_with_their_spread_and_pictures(trained, tmp_path):
+    data, methods = trained.data, tmp_path / "methods.txt"
+    methods.write_text("random\ngreedy-labels\n")
+    common = {"label_key": "cell_type", "splits": 2}
+    select_markers(data, tmp_path / "table.tsv", benchmark=methods, k_grid=[2, 8], workers=1, **common)
+    noisy = evaluate_markers(data, tmp_path / "noisy.json", method=["random"], k=2, label_noise=[0.5], **common)
+    accuracy = evaluate_markers(data, tmp_path / "accuracy.json", method=["random"], k_grid=[2, 8], **common)
+    rebuilt = evaluate_reconstruction(data, tmp_path / "rebuilt.json", method=["random", "greedy-columns"], k=8)
+    inputs = [tmp_path / name for name in ("table.tsv", "noisy.json", "accuracy.json", "rebuilt.json")]
+    result = report(inputs, tmp_path / "r.html")
+    assert result["sections"] == ["To look at", "Markers", "Scores", "What was run"]
+    found = Page((tmp_path / "r.html").read_text())
+    assert "could not be drawn" not in found.words
+    assert [alt.partition(":")[0] for alt in found.alts] == ["table.tsv", "noisy.json", "accuracy.json", "rebuilt.json"]
+    for told in (
+        accuracy["results"][1]["knn"]["accuracy"],
+        noisy["results"][1]["random-forest"]["macro_f1"],
+        rebuilt["results"][0]["overall"]["mse"],
+    ):
+        assert page.number((told["mean"], told["sd"])) in found.words
+    rows = pd.read_csv(tmp_path / "table.tsv", sep="\t")
+    rows = rows[(rows["method"] == "random") & (rows["k"] == 8)]
+    assert page.number((float(rows["mse"].mean()), float(rows["mse"].std()))) in found.words
+    assert "accuracy, random forest" in found.words
+    assert "wrong labels" in found.words
+    # A table has no place for the command that made it; the file beside it tells.
+    assert found.words.count("select-markers") == 2
+
+
+def test_scores_of_another_shape_are_still_a_table(tmp_path):
+    for what in ("markers", "reconstruction", "integration"):
+        (tmp_path / f"{what}.json").write_text(json.dumps({"what": what, "results": [{"name": "other", "x": 7.25}]}))
+    report(sorted(tmp_path.glob("*.json")), tmp_path / "r.html")
+    assert Page((tmp_path / "r.html").read_text()).words.count("7.25") == 3
+
+
+def test_a_mean_is_told_with_its_deviation():
+    assert page.number((0.123456, 0.0123)) == "0.1235 ± 0.012"
+    assert page.number((0.5, None)) == "0.5"
+    assert 'class="number"' in page.table(["x"], [[(0.5, 0.1)], [None]])
 
 
 def test_a_figure_that_fails_leaves_a_line(caplog):

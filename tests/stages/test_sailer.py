@@ -19,7 +19,8 @@ from scmap_cli.io.bundle import load_bundle
 from scmap_cli.io.h5ad import write_h5ad
 from scmap_cli.io.npz import read_npz
 from scmap_cli.models.sailer import Sailer
-from scmap_cli.stages import weight_search
+from scmap_cli.plots.imputation import BeforeAfter, before_after
+from scmap_cli.stages import imputed, weight_search
 from scmap_cli.stages.embed import embed
 from scmap_cli.stages.impute import impute
 from scmap_cli.stages.train_sailer import train_sailer
@@ -161,6 +162,36 @@ def test_forms_of_the_output_agree(made: Made, tmp_path: Path) -> None:
     np.testing.assert_array_equal(anndata.read_h5ad(tmp_path / "cell.h5ad").X.toarray(), above[:, [90, 3, 41]])
 
 
+@pytest.mark.parametrize("rule", ["none", "scale"])
+def test_the_picture_shows_what_is_written_and_changes_nothing(
+    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, rule: str
+) -> None:
+    seen: list[BeforeAfter] = []
+    monkeypatch.setattr(imputed, "before_after", lambda shown, path: (seen.append(shown), before_after(shown, path)))
+    impute(made.model, made.data, tmp_path / "a.h5ad", binarize=rule, batch_size=37)
+    impute(made.model, made.data, tmp_path / "b.h5ad", binarize=rule, batch_size=37, plot=tmp_path / "i.png")
+    assert (tmp_path / "a.h5ad").read_bytes() == (tmp_path / "b.h5ad").read_bytes()
+    assert (tmp_path / "i.png").read_bytes().startswith(b"\x89PNG")
+    rows = np.sort(np.random.default_rng(0).permutation(CELLS)[:200])
+    opened = peaks().X[rows].toarray() > 0
+    written = anndata.read_h5ad(tmp_path / "a.h5ad").X[rows]
+    written = written.toarray() if sparse.issparse(written) else written
+    (shown,) = seen
+    columns = peaks().var_names.get_indexer(shown.names_f)
+    assert set(columns) == set(np.argsort(-opened.var(0), kind="stable")[:40])
+    np.testing.assert_array_equal(shown.before_sf, opened[:, columns])
+    np.testing.assert_array_equal(shown.after_sf, written[:, columns])
+    np.testing.assert_allclose(shown.mean_before_g, opened.mean(0), rtol=1e-6)
+    np.testing.assert_allclose(shown.mean_after_g, written.mean(0), rtol=1e-5)
+    assert "200 of 300 cells" in shown.title
+    # A figure that cannot be drawn costs neither the matrix nor the exit code.
+    monkeypatch.setattr(imputed, "before_after", lambda shown, path: path.no_such_thing)
+    impute(made.model, made.data, tmp_path / "c.h5ad", binarize=rule, plot=tmp_path / "none.png")
+    assert (tmp_path / "c.h5ad").exists()
+    assert not (tmp_path / "none.png").exists()
+    assert "could not draw" in caplog.text
+
+
 def test_the_same_run_gives_the_same_bytes(made: Made, tmp_path: Path) -> None:
     for name in ("a", "b"):
         train_sailer(made.data, tmp_path / name, batch_key="batch", **SMALL, train_options={"epochs": 2})
@@ -201,6 +232,13 @@ def test_bad_inputs(made: Made, tmp_path: Path) -> None:
 def test_missing_peaks_are_closed(made: Made, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="reads open and closed peaks"):
         embed(made.model, made.data, tmp_path / "e.npz", missing="reference-mean")
+
+
+def test_a_file_of_genes_is_asked_about(made: Made, trained, tmp_path: Path, caplog) -> None:  # type: ignore[no-untyped-def]
+    train_sailer(made.data, tmp_path / "m", dry_run=True)
+    assert "a file of peaks?" not in caplog.text
+    train_sailer(trained.data, tmp_path / "m", dry_run=True)
+    assert "a file of peaks?" in caplog.text
 
 
 def test_a_model_that_cannot_impute(trained, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
