@@ -9,7 +9,7 @@ several seeds. Methods, each ranking all programs by the size of its statistic:
 
 gp-test      log Bayes factor of the active programs, one row a model
 fry, camera  ``scmap gp-test --gene-set-test``: log counts and a linear model, no expiMap; the same for every model
-ulm, gsea    decoupler's, on the genes' t statistics of that linear model; left out where decoupler is not installed
+ulm          decoupler's, on the genes' t statistics of that linear model; left out where decoupler is not installed
 
 ``found at`` is the rank of the first program whose name fits the regular expression of ``--sought``, ``passing`` counts
 programs of \|log BF\| >= 2.3 or of a false discovery rate below 0.05, and ``genes`` is the median size of the five
@@ -64,12 +64,12 @@ def ranking(rows: list[dict[str, str]], column: str, passes: Any) -> dict[str, A
     }
 
 
-def by_decoupler(model: Path, cells: Path, contrast: dict[str, str], seed: int) -> dict[str, dict[str, Any]]:
-    """Decoupler's ULM and GSEA on t statistics of the genes of the model."""
+def by_decoupler(model: Path, cells: Path, contrast: dict[str, str]) -> dict[str, Any] | None:
+    """Decoupler's univariate linear model on t statistics of the genes of the model."""
     try:
         import decoupler
     except ImportError:
-        return {}
+        return None
     import pandas as pd
 
     bundle = load_bundle(model)
@@ -85,16 +85,14 @@ def by_decoupler(model: Path, cells: Path, contrast: dict[str, str], seed: int) 
     gene, program = bundle.tensors["blocks.0.pattern.gene_e"], bundle.tensors["blocks.0.pattern.program_e"]
     names = np.asarray(bundle.categories["latent"])
     net = pd.DataFrame({"source": names[program], "target": bundle.features[gene], "weight": 1.0})
-    found = {}
-    for name, options in (("ulm", {}), ("gsea", {"times": 1000, "seed": seed})):
-        score, fdr = getattr(decoupler.mt, name)(data, net, tmin=1, verbose=False, **options)
-        order = np.argsort(-np.abs(score.to_numpy()[0]), kind="stable")
-        found[f"decoupler {name}"] = {
-            "programs": score.columns[order].tolist(),
-            "statistic": score.to_numpy()[0, order].tolist(),
-            "passing": int((fdr.to_numpy()[0] < 0.05).sum()),
-        }
-    return found
+    score, fdr = decoupler.mt.ulm(data, net, tmin=1, verbose=False)
+    order = np.argsort(-np.abs(score.to_numpy()[0]), kind="stable")
+    return {
+        "method": "decoupler ulm",
+        "programs": score.columns[order].tolist(),
+        "statistic": score.to_numpy()[0, order].tolist(),
+        "passing": int((fdr.to_numpy()[0] < 0.05).sum()),
+    }
 
 
 def compare(args: argparse.Namespace, contrast: dict[str, str], sought: str) -> list[dict[str, Any]]:
@@ -110,8 +108,8 @@ def compare(args: argparse.Namespace, contrast: dict[str, str], sought: str) -> 
             fdr = f"{name}_fdr"
             found = ranking(rows, f"{name}_statistic", lambda row, fdr=fdr: float(row[fdr]) < 0.05)
             results.append({"method": name} | found)
-        others = by_decoupler(Path(model), Path(cells), contrast, 0)
-        results += [{"method": name} | found for name, found in others.items()]
+        peer = by_decoupler(Path(model), Path(cells), contrast)
+        results += [peer] if peer else []
         with (Path(model) / "programs.tsv").open(newline="") as handle:
             sizes = {row["program"]: int(row["size"]) for row in csv.DictReader(handle, delimiter="\t")}
     for found in results:

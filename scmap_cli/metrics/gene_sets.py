@@ -70,8 +70,9 @@ class LinearFit:
 
 def separable(inside_n: np.ndarray, batch_n: np.ndarray) -> bool:
     """Whether some batch has cells on both sides."""
-    found = np.unique(np.stack([np.asarray(batch_n), np.asarray(inside_n)]), axis=1)
-    return len(np.unique(found[0])) < found.shape[1]
+    _, code_n = np.unique(batch_n, return_inverse=True)
+    inside_b = np.bincount(code_n, np.asarray(inside_n, dtype=np.float64))
+    return bool(((inside_b > 0) & (inside_b < np.bincount(code_n))).any())
 
 
 def group_effects(values_ng: sp.csr_matrix | np.ndarray, inside_n: np.ndarray, batch_n: np.ndarray) -> LinearFit:
@@ -84,7 +85,7 @@ def group_effects(values_ng: sp.csr_matrix | np.ndarray, inside_n: np.ndarray, b
     inside_n
         (n,) bool: the group.
     batch_n
-        (n,) integer codes.
+        (n,) codes or names.
 
     Raises
     ------
