@@ -181,7 +181,7 @@ COMMANDS = {
     ),
     "simulate rna": ("--preset", "tiny", "-o", "out.h5ad"),
     "train sailer": (
-        *("{shelf}/data.h5ad", "-o", "out", "--epochs", "1", "--hidden", "8,6", "--batch-size", "64"),
+        *("{shelf}/pair.h5ad", "-o", "out", "--epochs", "1", "--hidden", "8,6", "--batch-size", "64"),
         *("--device", "cpu"),
     ),
     "train sailerx": (

@@ -60,6 +60,7 @@ def test_planted_markers_are_nearly_all_found(planted, name):
     assert all(CLASSES[gene // 5] == of for gene, of in right)
 
 
+@pytest.mark.slow
 def test_planted_markers_are_found_by_lassonet(planted):
     found = pick("lassonet", planted.data, 8)
     assert len(set(found.genes)) == 8

@@ -84,6 +84,7 @@ def test_regression_is_out_of_fold():
     assert abs(regress(rng.normal(size=(300, 200)), rng.normal(size=300), 0)["pearson"]) < 0.25
 
 
+@pytest.mark.slow
 def test_lists_have_an_interval():
     rng = np.random.default_rng(0)
     listed = rng.random(160) < 0.5

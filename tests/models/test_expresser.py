@@ -133,6 +133,7 @@ def test_the_encoder_sees_no_values():
     assert torch.equal(net.encode(batch_of(matrix)), net.encode(batch_of(other)))
 
 
+@pytest.mark.slow
 def test_many_masks_are_one_in_expectation():
     matrix = cells(n=4)
     one, many = model(draws=1), model(draws=4)

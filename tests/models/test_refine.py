@@ -39,7 +39,7 @@ def cost(model: ExpiMap, store: CsrStore, z_nz: np.ndarray) -> np.ndarray:
 )
 def test_many_steps_end_at_the_mode(options: dict[str, str]) -> None:
     model, store, start = case(**options)
-    found = refined_positions(model, store, start, 800)
+    found = refined_positions(model, store, start, 500)
     for cell in (0, 7):
         batch = store.batch(torch.tensor([cell]))
 

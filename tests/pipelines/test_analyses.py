@@ -15,6 +15,8 @@ SCRIPTS = Path(__file__).resolve().parents[2] / "examples" / "benchmarks"
 SMALL = "--hidden 32 --epochs 40 --batch-size 32 --device cpu"
 SHORT = "--epochs 10 --batch-size 32 --device cpu"
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def cells(shell: Any) -> Any:

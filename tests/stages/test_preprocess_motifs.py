@@ -106,6 +106,7 @@ def test_planted_motifs_are_found_and_tell_types_apart(files: Files, tmp_path: P
     assert mean["M3_GAMMA"].abs().max() < 1
 
 
+@pytest.mark.slow
 # Fold changes, which scanpy adds of its own accord, do not exist for z-scores.
 @pytest.mark.filterwarnings("ignore:invalid value encountered in log2:RuntimeWarning")
 def test_groups_of_cells_are_compared_by_scanpy(files: Files, tmp_path: Path) -> None:

@@ -208,6 +208,7 @@ def test_a_benchmark_is_what_its_parts_are(tmp_path, data):
     assert not list(tmp_path.glob(".*partial*"))
 
 
+@pytest.mark.slow
 def test_processes_give_the_same_table(tmp_path, data):
     one = benchmark(tmp_path, data)["table"]
     two = benchmark(tmp_path, data, workers=2, force=True)["table"]
@@ -250,6 +251,7 @@ def test_half_a_line_of_a_killed_run_is_done_again(tmp_path, data, monkeypatch):
     assert not kept.exists()
 
 
+@pytest.mark.slow
 def test_a_killed_worker_is_told_as_memory(tmp_path, data, monkeypatch):
     def killed(running, finished):
         raise BrokenProcessPool

@@ -115,6 +115,7 @@ def test_a_stop_of_any_rank_stops_all_and_the_run_goes_on(scmap: Any, sample: An
         assert (model / name).read_bytes() == (scmap.folder / "straight" / name).read_bytes(), name
 
 
+@pytest.mark.slow
 def test_a_rank_that_dies_ends_the_run_and_leaves_the_checkpoint(scmap: Any, sample: Any) -> None:
     command = words(sample, "model", BATCH, "--checkpoint-minutes", 0, epochs=8)
     started = start_two(scmap, words(sample, "model", BATCH, "--checkpoint-minutes", 0, epochs=8))
