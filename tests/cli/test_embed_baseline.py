@@ -42,7 +42,9 @@ def test_a_file_of_options_serves_both(scmap, shelf):
     assert read_npz(scmap.folder / "out.npz")[1]["embedding"].shape[1] == 4
 
 
-@pytest.mark.parametrize("name", ["lsi", "pca", "lsi-harmony"])
+@pytest.mark.parametrize(
+    "name", ["lsi", *(pytest.param(name, marks=pytest.mark.slow) for name in ("pca", "lsi-harmony"))]
+)
 def test_threads_change_no_byte(scmap, shelf, name):
     more = ["--batch-key", "batch", "--components", 5, *(["--tsne"] if name == "lsi" else [])]
     for threads in (1, 2):
