@@ -193,6 +193,15 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join("  ".join(line).rstrip() for line in padded)
 
 
+def add_run_options(parser: argparse.ArgumentParser) -> None:
+    """The options that every script has which runs several commands in a folder."""
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--work-dir", type=Path, required=True)
+    parser.add_argument("--scmap", help="command that starts scmap (default: the one beside this Python)")
+    parser.add_argument("--threads", type=int, default=machine()["cores"])
+    parser.add_argument("-o", "--output", type=Path, help="JSON with every figure")
+
+
 def settings(args: argparse.Namespace) -> dict[str, Any]:
     """Every option as a JSON value."""
     return {name: str(value) if isinstance(value, Path) else value for name, value in vars(args).items()}

@@ -54,11 +54,7 @@ def main() -> None:
     parser.add_argument("--peaks", type=int, default=20_000, help="of the simulation")
     parser.add_argument("--grids", nargs="+", choices=GRIDS, default=list(GRIDS))
     parser.add_argument("--epochs", type=int, default=100)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--work-dir", type=Path, required=True)
-    parser.add_argument("--scmap", help="command that starts scmap (default: the one beside this Python)")
-    parser.add_argument("--threads", type=int, default=measure.machine()["cores"])
-    parser.add_argument("-o", "--output", type=Path, help="JSON with every figure")
+    measure.add_run_options(parser)
     args = parser.parse_args()
     args.work_dir.mkdir(parents=True, exist_ok=True)
     command, data = measure.scmap_command(args.scmap), args.input

@@ -106,12 +106,8 @@ def main() -> None:
     parser.add_argument("--program", required=True)
     parser.add_argument("--withhold", type=float, default=0.5, help="share of its genes to withhold")
     parser.add_argument("--soft-l1", type=float, nargs="+", default=[0.5])
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--work-dir", type=Path, required=True)
     parser.add_argument("--map-options", default="", help="more options for scmap map-query, in one string")
-    parser.add_argument("--scmap", help="command that starts scmap (default: the one beside this Python)")
-    parser.add_argument("--threads", type=int, default=measure.machine()["cores"])
-    parser.add_argument("-o", "--output", type=Path, help="JSON with every figure")
+    measure.add_run_options(parser)
     args = parser.parse_args()
     args.work_dir.mkdir(parents=True, exist_ok=True)
     results, rows = [], []

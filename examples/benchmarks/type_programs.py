@@ -98,12 +98,8 @@ def main() -> None:
     parser.add_argument("--min-genes", type=int, default=3)
     parser.add_argument("--max-genes", type=int, default=200)
     parser.add_argument("--hvg", type=int, help="variable genes to keep (default: all genes of the sets)")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--work-dir", type=Path, required=True)
     parser.add_argument("--train-options", default="", help="more options for scmap train, in one string")
-    parser.add_argument("--scmap", help="command that starts scmap (default: the one beside this Python)")
-    parser.add_argument("--threads", type=int, default=measure.machine()["cores"])
-    parser.add_argument("-o", "--output", type=Path, help="JSON with every figure")
+    measure.add_run_options(parser)
     args = parser.parse_args()
     args.work_dir.mkdir(parents=True, exist_ok=True)
     answers: dict[str, set[str]] = {}

@@ -246,9 +246,10 @@ def map_query(
             return summary
         names = [*bundle.categories["latent"], *added.names]
         mapped = aligned.cells
-        for cells in (mapped, known_cells):
-            if cells is not None:
-                cells.mean_nz, _ = embed_cells(network, CsrStore(cells.counts, cells.codes).to(where))
+        both = [cells for cells in (mapped, known_cells) if cells is not None]
+        stores = [CsrStore(cells.counts, cells.codes).to(where) for cells in both]
+        for cells, store in zip(both, stores, strict=True):
+            cells.mean_nz, _ = embed_cells(network, store)
         adata = query_file(mapped, network.name, names)
         found = None
         if known_cells is not None and known_cells.labels is not None and label_key is not None:
@@ -256,9 +257,9 @@ def map_query(
             if not w_gk.any():
                 raise InputError(f"no program of {model_dir} is active, so cells cannot be told apart")
             shift_free = config.likelihood == "nb" and config.mean == "softmax"
-            reference_nz, query_nz = (
-                refined_positions(network, CsrStore(cells.counts, cells.codes).to(where), cells.mean_nz, refine)
-                for cells in (known_cells, mapped)
+            query_nz, reference_nz = (
+                refined_positions(network, store, cells.mean_nz, refine)
+                for cells, store in zip(both, stores, strict=True)
             )
             if space == "decoder":
                 reference_nz, query_nz = (decoder_space(z, w_gk, shift_free) for z in (reference_nz, query_nz))
