@@ -11,7 +11,6 @@ set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 out=${1:-scmap-genes}
-read -ra train <<< "${TRAIN---preset tiny --max-genes 256 --lr 3e-3}"
 mkdir -p "$out"
 
 if [ $# -gt 1 ]; then
@@ -19,12 +18,14 @@ if [ $# -gt 1 ]; then
   shift 3
 else
   pairs=$out/pairs.tsv test=$out/held-out.h5ad
+  : "${TRAIN=--preset tiny --max-genes 128 --lr 3e-3 --epochs 3}"
   scmap simulate rna -o "$out/simulated.h5ad" --preset "${PRESET:-default}" --n-batches 3 \
     --gmt-output "$out/programs.gmt" --force
   python3 "$here/data/split_studies.py" "$out/simulated.h5ad" "$out/study1.h5ad" "$out/study2.h5ad" "$test"
   awk -F '\t' '{ for (i = 3; i < NF; i++) print $i "\t" $(i + 1) }' "$out/programs.gmt" > "$pairs"
   set -- "$out/study1.h5ad" "$out/study2.h5ad"
 fi
+read -ra train <<< "${TRAIN---preset tiny --max-genes 256 --lr 3e-3}"
 
 # all studies in one shuffled store of expressed genes, and the model of them
 scmap preprocess corpus "$@" -o "$out/corpus.zarr" --force

@@ -10,19 +10,20 @@ set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 out=${1:-scmap-multiome}
-read -ra train <<< "${TRAIN-}"
-read -ra view <<< "${VIEW---umap}"
 mkdir -p "$out"
 
 if [ $# -gt 1 ]; then
   rna=$2 atac=$3 only=$4 label=${5:-cell_type}
 else
   rna=$out/rna.h5ad atac=$out/atac.h5ad only=$out/atac-only.h5ad label=cell_type
+  : "${TRAIN=--epochs 40}"
   types=(--preset "${PRESET:-default}" --n-types "${TYPES:-4}")
   scmap simulate rna -o "$out/simulated-rna.h5ad" "${types[@]}" --n-batches 1 --force
-  scmap simulate atac -o "$out/simulated-atac.h5ad" "${types[@]}" --n-batches 2 --force
+  scmap simulate atac -o "$out/simulated-atac.h5ad" "${types[@]}" --n-peaks "${PEAKS:-4000}" --mu 800 --min-depth 100 --n-batches 2 --force
   python3 "$here/data/pair_cells.py" "$out/simulated-rna.h5ad" "$out/simulated-atac.h5ad" "$rna" "$atac" "$only"
 fi
+read -ra train <<< "${TRAIN-}"
+read -ra view <<< "${VIEW---umap}"
 
 # one file of peaks with an embedding of the RNA where there is any; the log says how many cells were paired
 scmap preprocess multiome --rna "$rna" --atac "$atac" --atac-only "$only" -o "$out/multiome.h5ad" --batch-key batch --force

@@ -10,7 +10,7 @@ out=${1:-scmap-panel}
 data=${2:-}
 label=${3:-cell_type}
 genes=${GENES:-50}
-splits=${SPLITS:-6}
+splits=${SPLITS:-3}
 mkdir -p "$out"
 
 if [ -z "$data" ]; then

@@ -11,9 +11,6 @@ set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 out=${1:-scmap-query}
-read -ra train <<< "${TRAIN-}"
-read -ra map <<< "${MAP-}"
-read -ra view <<< "${VIEW---umap}"
 mkdir -p "$out"
 
 if [ $# -gt 1 ]; then
@@ -21,11 +18,15 @@ if [ $# -gt 1 ]; then
   shift 4
 else
   reference=$out/reference.h5ad sets=$out/programs.gmt label=cell_type
+  : "${TRAIN=--epochs 100}" "${MAP=--epochs 100}"
   scmap simulate rna -o "$out/simulated.h5ad" --preset "${PRESET:-default}" --n-batches 3 --gmt-output "$sets" --force
   # one batch is the reference; two become samples, a fifth of their genes left out
   python3 "$here/data/split_for_query.py" "$out/simulated.h5ad" "$reference" "$out/sample1.h5ad" "$out/sample2.h5ad"
   set -- "$out/sample1.h5ad" "$out/sample2.h5ad"
 fi
+read -ra train <<< "${TRAIN-}"
+read -ra map <<< "${MAP-}"
+read -ra view <<< "${VIEW---umap}"
 
 # the reference
 scmap preprocess programs "$sets" -o "$out/programs.npz" --genes "$reference" --min-genes 5 --force

@@ -13,14 +13,15 @@ set -euo pipefail
 out=${1:-scmap-scatac}
 data=${2:-}
 label=${3:-cell_type}
-read -ra train <<< "${TRAIN-}"
-read -ra view <<< "${VIEW---umap}"
 mkdir -p "$out"
 
 if [ -z "$data" ]; then
   data=$out/peaks.h5ad
-  scmap simulate atac -o "$data" --preset "${PRESET:-default}" --n-batches 2 --mu 1500,4000 --force
+  : "${TRAIN=--epochs 40}"
+  scmap simulate atac -o "$data" --preset "${PRESET:-default}" --n-peaks "${PEAKS:-4000}" --n-batches 2 --mu 400,1000 --min-depth 100 --force
 fi
+read -ra train <<< "${TRAIN-}"
+read -ra view <<< "${VIEW---umap}"
 
 # the model, its embedding and its imputed accessibility
 scmap train sailer "$data" -o "$out/model" --batch-key batch --force "${train[@]}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import time
 from importlib.util import find_spec
@@ -15,7 +16,7 @@ from scmap_cli.io.bundle import is_bundle
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 SHORT = "--epochs 2 --hidden 16 --batch-size 64 --device cpu"
-TINY = {"PRESET": "tiny", "VIEW": "", "TRAIN": SHORT}
+TINY = {"PRESET": "tiny", "PEAKS": "1500", "VIEW": "", "TRAIN": SHORT}
 
 
 def check_report(folder: Path, *sections: str) -> dict:
@@ -62,12 +63,16 @@ def test_a_panel_beside_baselines(shell):
 
 
 def test_programs_after_a_stimulus_go_through_sort_and_head(shell):
-    text = shell.run("bash", EXAMPLES / "stimulus.sh", "out", **TINY)
+    train = "--epochs 100 --hidden 32 --batch-size 32 --device cpu"
+    text = shell.run("bash", EXAMPLES / "stimulus.sh", "out", **(TINY | {"TRAIN": train}))
     rows = [line.split("\t") for line in text.splitlines()]
     assert len(rows) == 10
-    values = [float(row[1]) for row in rows]
-    assert values == sorted(values, reverse=True)
-    assert {row[2] for row in rows} <= {"up", "down", "ambiguous"}
+    truth = json.loads(str(anndata.read_h5ad(shell.folder / "out" / "cells.h5ad").uns["scmap_truth"]))
+    planted = truth["stimulated_programs"]
+    assert {row[0] for row in rows[: len(planted)]} == set(planted)
+    rising = [abs(float(row[1])) for row in rows if row[2] == "up"]
+    assert rising == sorted(rising, reverse=True)
+    assert [row[2] for row in rows] == sorted((row[2] for row in rows), reverse=True)
     check_report(shell.folder / "out", "Models", "Programs")
 
 
@@ -99,13 +104,30 @@ def test_pretraining_and_using_gene_embeddings(shell):
     check_report(out, "Models", "Scores")
 
 
-def test_a_task_that_is_stopped_goes_back_to_the_queue_and_on(shell, sample):
+# Long enough to be stopped: something is saved after every step.
+LONG = "--hidden 16 --batch-size 16 --kl-anneal-epochs 2 --epochs 6 --device cpu --checkpoint-minutes 0"
+
+
+def test_a_training_on_a_machine_that_is_taken_away(shell):
+    started = shell.start("bash", EXAMPLES / "preempted.sh", "out", PRESET="tiny", VIEW="", TRAIN=LONG)
+    _, err = started.communicate(timeout=300)
+    assert started.returncode == 0, err
+    assert "the training ended with 75" in err
+    assert "resumed in epoch" in err
+    assert "the weights are those of a run that nobody stopped" in err
+    check_report(shell.folder / "out", "Cells", "Models", "Programs")
+
+
+def test_a_task_that_is_stopped_goes_back_to_the_queue_and_on(shell):
     shell.add("scontrol", '#!/usr/bin/env bash\necho "$@" >> requeued\n')
-    options = "--hidden 16 --batch-size 16 --kl-anneal-epochs 2 --epochs 6 --device cpu --checkpoint-minutes 0"
-    words = ("bash", EXAMPLES / "requeue.sbatch", sample.data, sample.programs, "runs")
-    queue = {"TRAIN": options, "SLURM_JOB_ID": "18", "SLURM_ARRAY_JOB_ID": "17", "SLURM_ARRAY_TASK_ID": "3"}
+    (shell.folder / "examples").symlink_to(EXAMPLES)
+    sets = ("--gmt-output", "sets.gmt")
+    shell.run("scmap", "simulate", "rna", "-o", "cells.h5ad", "--preset", "tiny", *sets)
+    words = ("bash", EXAMPLES / "stories.sbatch", "runs", "preempted", "cells.h5ad", "sets.gmt")
+    queue = {"SLURM_JOB_ID": "18", "SLURM_ARRAY_JOB_ID": "17", "SLURM_ARRAY_TASK_ID": "3"}
+    queue |= {"TRAIN": LONG, "VIEW": ""}
     started = shell.start(*words, **queue)
-    saved = shell.folder / "runs" / "model-3" / "checkpoints" / "last.safetensors"
+    saved = shell.folder / "runs" / "preempted-3" / "model" / "checkpoints" / "last.safetensors"
     end = time.monotonic() + 120
     while not saved.exists():
         assert time.monotonic() < end, started.poll()
@@ -117,11 +139,44 @@ def test_a_task_that_is_stopped_goes_back_to_the_queue_and_on(shell, sample):
     assert (shell.folder / "requeued").read_text() == "requeue 17_3\n"
     assert not is_bundle(saved.parents[1])
     shell.run(*words, **queue)
-    assert is_bundle(saved.parents[1])
     assert (shell.folder / "requeued").read_text() == "requeue 17_3\n"
+    record = json.loads((saved.parents[1] / "config.json").read_text())["record"]
+    assert record["seed"] == 3
+    check_report(shell.folder / "runs" / "preempted-3", "Cells", "Models")
 
 
-@pytest.mark.skipif(find_spec("snakemake") is None, reason="needs snakemake: pip install 'scmap-cli[workflow]'")
+def test_a_task_of_the_array_runs_its_story(shell):
+    task = {"SLURM_ARRAY_TASK_ID": "3", "SLURM_JOB_ID": "1", "EXAMPLES": str(EXAMPLES)}
+    shell.run("bash", EXAMPLES / "stories.sbatch", "runs", PRESET="tiny", GENES="10", SPLITS="1", **task)
+    check_report(shell.folder / "runs" / "panel", "Markers", "Scores")
+
+
+def test_workflow_and_queue_name_every_story():
+    stories = sorted(path.stem for path in EXAMPLES.glob("*.sh") if path.stem != "demo")
+    queue = re.search(r"^stories=\((.*)\)$", (EXAMPLES / "stories.sbatch").read_text(), re.M)[1].split()
+    assert sorted(queue) == stories
+    array = re.search(r"^#SBATCH --array=0-(\d+)$", (EXAMPLES / "stories.sbatch").read_text(), re.M)[1]
+    assert int(array) == len(stories) - 1
+    workflow = re.search(r"^STORIES = \[(.*)\]$", (EXAMPLES / "Snakefile").read_text(), re.M)[1]
+    assert re.findall(r'"(\w+)"', workflow) == queue
+
+
+NEEDS_SNAKEMAKE = pytest.mark.skipif(
+    find_spec("snakemake") is None, reason="needs snakemake: pip install 'scmap-cli[workflow]'"
+)
+SNAKEMAKE = ("python", "-m", "snakemake", "-s", EXAMPLES / "Snakefile", "--cores", "1")
+
+
+@NEEDS_SNAKEMAKE
+def test_the_snakefile_runs_the_stories(shell):
+    plan = "".join(shell.start(*SNAKEMAKE, "--config", "out=out", "--dry-run").communicate(timeout=120))
+    for story in re.findall(r'"(\w+)"', re.search(r"^STORIES = .*$", (EXAMPLES / "Snakefile").read_text(), re.M)[0]):
+        assert f"output: out/{story}/report.html" in plan
+    shell.run(*SNAKEMAKE, "--config", "out=out", "--", "out/panel/report.html", PRESET="tiny", GENES="10", SPLITS="1")
+    check_report(shell.folder / "out" / "panel", "Markers", "Scores")
+
+
+@NEEDS_SNAKEMAKE
 def test_the_snakefile_makes_its_report_once(shell, sample):
     folder = shell.folder / "samples"
     folder.mkdir()
@@ -132,14 +187,14 @@ def test_the_snakefile_makes_its_report_once(shell, sample):
         one.write_h5ad(folder / f"{name}.h5ad")
     shell.run("scmap", "simulate", "rna", "-o", "sets.h5ad", "--preset", "tiny", "--gmt-output", "sets.gmt")
     config = ("--config", "samples=samples", "programs=sets.gmt", "out=out", f"train={SHORT}", "view=")
-    words = ("python", "-m", "snakemake", "-s", EXAMPLES / "Snakefile", "--cores", "1", *config)
+    words = (*SNAKEMAKE, *config)
     shell.run(*words)
     check_report(shell.folder / "out", "Cells", "Models", "Scores")
     assert "Nothing to be done" in "".join(shell.start(*words).communicate(timeout=120))
 
 
 @pytest.mark.parametrize(
-    "path", [*sorted(EXAMPLES.glob("*.sh")), EXAMPLES / "requeue.sbatch"], ids=lambda path: path.name
+    "path", [*sorted(EXAMPLES.glob("*.sh")), EXAMPLES / "stories.sbatch"], ids=lambda path: path.name
 )
 def test_scripts_are_sound_bash(shell, path):
     shell.run("bash", "-n", path)
