@@ -167,9 +167,9 @@ def verb(
         str | None,
         typer.Option(
             "--color",
-            metavar="COLUMN,...",
+            metavar="NAME,...",
             show_default="clusters and batches",
-            help="Columns of obs that colour the plot.",
+            help="What colours the plot: columns of obs, programs, genes or peaks.",
             rich_help_panel=_GRAPH,
         ),
     ] = None,

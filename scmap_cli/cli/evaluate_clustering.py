@@ -39,6 +39,7 @@ def verb(
     batch_key: o.BatchKey = None,
     exclude_labels: o.ExcludeLabels = None,
     max_cells: s.MaxCells = None,
+    subsamples: s.Subsamples = 0,
     k: Annotated[
         str,
         typer.Option(

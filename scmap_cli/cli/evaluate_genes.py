@@ -33,6 +33,10 @@ def verb(
         ),
     ] = None,
     output: s.ScoresOutput = Path("-"),
+    plot: Annotated[
+        Path | None,
+        typer.Option("--plot", metavar="FILE.png", help="Draw the scores of every task.", rich_help_panel=o.DATA),
+    ] = None,
     gene_pairs: Annotated[
         Path | None,
         typer.Option(
@@ -144,4 +148,4 @@ def verb(
     result = evaluate_genes(**options)
     if str(output) == "-" and not dry_run:
         emit(render(result))
-    finish(options, "output")
+    finish(options, "output", "plot")

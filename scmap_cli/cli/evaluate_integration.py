@@ -88,15 +88,7 @@ def verb(
             "--components", metavar="N", help="Dimensions of baselines and of --before.", rich_help_panel=o.SCORES
         ),
     ] = 50,
-    subsamples: Annotated[
-        int,
-        typer.Option(
-            "--subsamples",
-            metavar="N",
-            help="Also score N seeded subsamples of 90 % of the cells, for error bars; 0 is none.",
-            rich_help_panel=o.SCORES,
-        ),
-    ] = 0,
+    subsamples: s.Subsamples = 0,
     resolutions: Annotated[
         str | None,
         typer.Option(

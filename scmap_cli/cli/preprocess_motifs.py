@@ -30,6 +30,12 @@ def verb(
         Path | None,
         typer.Option("-o", "--output", metavar="FILE.h5ad", help="File to write; required.", rich_help_panel=o.DATA),
     ] = None,
+    plot: Annotated[
+        Path | None,
+        typer.Option(
+            "--plot", metavar="FILE.png", help="Draw how much each motif varies over the cells.", rich_help_panel=o.DATA
+        ),
+    ] = None,
     genome: Annotated[
         Path | None,
         typer.Option(
@@ -130,4 +136,4 @@ def verb(
     from scmap_cli.stages.preprocess_motifs import preprocess_motifs
 
     preprocess_motifs(**options)
-    finish(options, "output", "matches_output")
+    finish(options, "output", "matches_output", "plot")

@@ -41,6 +41,7 @@ def verb(
             rich_help_panel=o.DATA,
         ),
     ] = None,
+    plot: o.QualityPlot = None,
     rna: Annotated[
         Path | None,
         typer.Option("--rna", metavar="FILE", show_default="in INPUT", help="Counts of genes.", rich_help_panel=o.DATA),
@@ -136,4 +137,4 @@ def verb(
     from scmap_cli.stages.preprocess_multiome import preprocess_multiome
 
     preprocess_multiome(**options)
-    finish(options, "output")
+    finish(options, "output", "plot")

@@ -34,6 +34,12 @@ def verb(
         Path | None,
         typer.Option("-o", "--output", metavar="FILE.npz", help="File to write; required.", rich_help_panel=o.DATA),
     ] = None,
+    plot: Annotated[
+        Path | None,
+        typer.Option(
+            "--plot", metavar="FILE.png", help="Draw the sizes of the sets before and after.", rich_help_panel=o.DATA
+        ),
+    ] = None,
     genes: Annotated[
         Path | None,
         typer.Option(
@@ -138,4 +144,4 @@ def verb(
     from scmap_cli.stages.preprocess_programs import preprocess_programs
 
     preprocess_programs(**options)
-    finish(options, "output", "varm_output")
+    finish(options, "output", "varm_output", "plot")

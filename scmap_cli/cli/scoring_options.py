@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from scmap_cli.cli.options import DATA, GRID
+from scmap_cli.cli.options import DATA, GRID, SCORES
 
 Compare = Annotated[
     bool,
@@ -38,4 +38,13 @@ MaxCells = Annotated[
 ]
 ClusterMethod = Annotated[
     Literal["leiden", "louvain"], typer.Option("--cluster", help="Clustering of the graphs.", rich_help_panel=GRID)
+]
+Subsamples = Annotated[
+    int,
+    typer.Option(
+        "--subsamples",
+        metavar="N",
+        help="Also score N seeded subsamples of 90 % of the cells, for error bars; 0 is none.",
+        rich_help_panel=SCORES,
+    ),
 ]

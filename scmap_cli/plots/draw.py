@@ -12,6 +12,8 @@ from scmap_cli.plots.canvas import COLOURS, new_figure, palette, save, short
 
 #: most categories that a legend names, the largest ones
 _MOST_NAMED = 60
+#: tiles of a side of the plane on which the density of cells is measured
+_TILES = 100
 
 
 def loss_curves(
@@ -164,24 +166,42 @@ def embedding(xy_n2: np.ndarray, columns: Mapping[str, np.ndarray], path: Path, 
     save(figure, path)
 
 
+def dot_sizes(xy_n2: np.ndarray) -> np.ndarray:
+    """Area of each cell's dot, (n,): less for more cells, and less in a crowd than for cells that lie alone.
+
+    So a crowd does not become one blot, in which the last cells drawn hide the others, and a cell that lies alone is
+    seen among a hundred thousand.
+    """
+    n = len(xy_n2)
+    low, span = xy_n2.min(axis=0), np.ptp(xy_n2, axis=0)
+    tile_n2 = np.minimum((xy_n2 - low) / np.where(span > 0, span, 1) * _TILES, _TILES - 1).astype(np.int64)
+    _, tile_n, cells_t = np.unique(tile_n2 @ (_TILES, 1), return_inverse=True, return_counts=True)
+    crowd_n = cells_t[tile_n]
+    even = float(np.clip(30_000 / n, 0.5, 20))
+    return even * np.clip(np.sqrt(np.median(crowd_n) / crowd_n), 0.4, 4)
+
+
 def _scatter(figure: Any, axes: Any, xy_n2: np.ndarray, title: str, values: np.ndarray) -> None:
     """One panel; many points are small, in random order and a picture inside the picture."""
     n = len(xy_n2)
-    options = {"s": float(np.clip(30_000 / max(n, 1), 0.5, 20)), "linewidths": 0, "rasterized": n > 2000}
+    size_n = dot_sizes(xy_n2)
+    options = {"linewidths": 0, "rasterized": n > 2000}
     if values.dtype.kind in "fc":
         # What is largest lies on top, as it is often rare.
         order = np.argsort(np.nan_to_num(values, nan=-np.inf), kind="stable")
         known = values[np.isfinite(values)]
         low, high = np.quantile(known, [0.01, 0.99]) if len(known) else (0.0, 1.0)
         limits = {"vmin": low, "vmax": high if high > low else known.max(initial=low)}
-        dots = axes.scatter(*xy_n2[order].T, c=values[order], cmap="viridis", plotnonfinite=False, **limits, **options)
+        dots = axes.scatter(
+            *xy_n2[order].T, s=size_n[order], c=values[order], cmap="viridis", plotnonfinite=False, **limits, **options
+        )
         figure.colorbar(dots, ax=axes, shrink=0.7)
     else:
         order = np.random.default_rng(0).permutation(n)
         names, codes = np.unique(values.astype(str), return_inverse=True)
         names, codes = _natural(names, codes)
         colours = np.array([_rgba(c) for c in palette(len(names))])
-        axes.scatter(*xy_n2[order].T, c=colours[codes[order]], **options)
+        axes.scatter(*xy_n2[order].T, s=size_n[order], c=colours[codes[order]], **options)
         shown = np.argsort(-np.bincount(codes), kind="stable")[:_MOST_NAMED]
         _legend(axes, names, colours, np.sort(shown))
         if len(names) > len(COLOURS):

@@ -12,12 +12,12 @@ from scmap_cli.plots.canvas import COLOURS, new_figure, palette, save, short
 
 QUALITY = (
     *("total_counts", "n_genes_by_counts", "pct_counts_mt", "n_fragments", "frip", "tss_enrichment"),
-    *("promoter_ratio", "nucleosome_signal", "n_features"),
+    *("promoter_ratio", "nucleosome_signal", "n_features", "rna_depth", "atac_depth"),
 )
 """Columns of cells whose distributions are shown."""
 
 _MOST_GROUPS, _MOST_CELLS = 16, 20_000
-_LOGARITHMIC = ("counts", "fragments", "genes", "features")
+_LOGARITHMIC = ("counts", "fragments", "genes", "features", "depth")
 
 
 def quality_columns(obs: pd.DataFrame) -> tuple[dict[str, np.ndarray], list[str]]:
@@ -120,6 +120,7 @@ def tss_profile(profiles: Mapping[str, np.ndarray], path: Path) -> None:
         outer = np.concatenate([counts[:100], counts[-100:]]).mean()
         smooth = np.convolve(counts / max(outer, 1e-9), np.ones(11) / 11, mode="same")
         axes.plot(np.arange(-half, half + 1)[5:-5], smooth[5:-5], color=colour, linewidth=1, label=short(name))
+    axes.xaxis.get_major_locator().set_params(nbins=5)
     axes.set_ylim(bottom=0)
     axes.set_xlabel("bases from the start site")
     axes.set_ylabel("cuts over those of the outer 100 bases")
@@ -164,12 +165,53 @@ def depth_dependence(emb_nz: np.ndarray, depth_n: np.ndarray, names: Sequence[st
         depth_n[shown], emb_nz[shown, strongest], s=size, color=COLOURS[0], alpha=0.4, linewidths=0, rasterized=True
     )
     right.set_xscale("log")
-    right.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    # Over several decades there is no room for more than their ends.
+    decades = np.log10(depth_n.max() / depth_n.min())
+    right.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if decades < 1.5 else (1,)))
     right.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     right.xaxis.set_minor_formatter(NullFormatter())
     right.set_xlabel("depth of the cell")
     right.set_ylabel(short(str(names[strongest]), 30))
     right.set_title(f"Spearman {rho_z[strongest]:.2f}", fontsize=9)
+    for axes in (left, right):
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.tight_layout()
+    save(figure, path)
+
+
+def set_sizes(before_k: np.ndarray, after_k: np.ndarray, kept_k: np.ndarray, path: Path) -> None:
+    """Genes of each set in its file, and how many of them the data has; ``kept_k`` tells which sets were kept."""
+    figure, (axes,) = new_figure(4.6, 3.8)
+    for kept, colour, label in ((True, COLOURS[0], "kept"), (False, "0.7", "dropped")):
+        shown = kept_k == kept
+        text = f"{label} ({int(shown.sum())})"
+        axes.scatter(before_k[shown], after_k[shown], s=14, color=colour, alpha=0.6, linewidths=0, label=text)
+    axes.axline((0, 0), slope=1, color="0.5", linewidth=0.8, linestyle=":")
+    axes.set_xscale("symlog", linthresh=10)
+    axes.set_yscale("symlog", linthresh=10)
+    axes.set_xlim(left=0)
+    axes.set_ylim(bottom=0)
+    axes.set_xlabel("genes of the set")
+    axes.set_ylabel("of these in the data")
+    axes.legend(frameon=False, fontsize=8, loc="upper left")
+    axes.spines[["top", "right"]].set_visible(False)
+    save(figure, path)
+
+
+def variability(spread_k: np.ndarray, names: Sequence[str], path: Path, named: int = 15) -> None:
+    """Standard deviation of each motif's z-scores over the cells, largest first, the first ones named; 1 is chance."""
+    order = np.argsort(-spread_k, kind="stable")
+    figure, (left, right) = new_figure(9, 4.2, 2)
+    left.plot(np.arange(1, len(order) + 1), spread_k[order], ".", color=COLOURS[0], markersize=4)
+    left.set_xlabel("motifs, most variable first")
+    left.set_ylabel("standard deviation of the z-scores")
+    shown = order[:named]
+    right.barh(np.arange(len(shown)), spread_k[shown], color=COLOURS[0])
+    right.set_yticks(np.arange(len(shown)), [short(str(names[k]), 30) for k in shown], fontsize=8)
+    right.set_ylim(len(shown) - 0.4, -0.6)
+    right.set_xlabel("standard deviation of the z-scores")
+    left.axhline(1, color="0.6", linewidth=0.8, linestyle=":")
+    right.axvline(1, color="0.6", linewidth=0.8, linestyle=":")
     for axes in (left, right):
         axes.spines[["top", "right"]].set_visible(False)
     figure.tight_layout()

@@ -92,7 +92,9 @@ def integration_panels(results: Sequence[Mapping[str, Any]], path: Path) -> None
     panels = np.atleast_1d(right.subplots(len(shared), 1, sharex=True))
     for panel, entry, name in zip(panels, shared, names, strict=False):
         _share_lines(panel, entry["details"]["batch_shares"], name)
-    panels[0].legend(fontsize=7, frameon=False, title="batch", title_fontsize=7, loc="upper center")
+    batches = len(shared[0]["details"]["batch_shares"]["histogram"])
+    place = {"loc": "lower left", "bbox_to_anchor": (0, 1.12), "ncols": min(batches, 4)}
+    panels[0].legend(fontsize=7, frameon=False, title="batch", title_fontsize=7, **place)
     panels[-1].set_xlabel("share of the batch among 50 neighbours, sizes levelled out", fontsize=8)
     save(figure, path)
 
@@ -150,11 +152,14 @@ _COUNTS = ("cells", "cells_left_out", "dimensions", "batches", "labels", "n_labe
 
 
 def clustering_panels(results: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """ARI, NMI and the number of clusters over the resolutions, by embedding; entries of ``evaluate clustering``."""
+    """ARI, NMI and the number of clusters over the resolutions, and the scores of as many clusters as labels.
+
+    ``results`` are entries of ``evaluate clustering``; the latter scores have bars where subsamples were scored.
+    """
     names = [short(f"{entry['file']} {entry['embedding']}", 40) for entry in results]
-    figure, panels = new_figure(12, 3.8, 3)
+    figure, panels = new_figure(16, 3.8, 4)
     widths = sorted({row["k"] for entry in results for row in entry["partitions"]})
-    for axes, (key, text) in zip(panels, (("ari", "ARI"), ("nmi", "NMI"), ("clusters", "clusters")), strict=True):
+    for axes, (key, text) in zip(panels[:3], (("ari", "ARI"), ("nmi", "NMI"), ("clusters", "clusters")), strict=True):
         for entry, name, colour in zip(results, names, palette(len(names)), strict=True):
             for style, k in zip(("-", "--", ":", "-."), widths, strict=False):
                 found = [row for row in entry["partitions"] if row["k"] == k]
@@ -169,6 +174,13 @@ def clustering_panels(results: Sequence[Mapping[str, Any]], path: Path) -> None:
     place = (panels[2].get_xlim()[0], results[0]["n_labels"])
     panels[2].annotate("labels", place, fontsize=7, color="0.4", va="bottom")
     panels[0].legend(fontsize=7, frameon=False)
+    matched = [entry["matched"] | {"silhouette": entry["silhouette"]} for entry in results]
+    deviations = [entry.get("subsamples", {}).get("sd", {}) for entry in results]
+    spread = [{key.removeprefix("matched."): value for key, value in found.items()} for found in deviations]
+    measures = (("ari", "ARI"), ("nmi", "NMI"), ("silhouette", "silhouette"))
+    _dots(panels[3], measures, matched, names, spread)
+    panels[3].set_xlim(right=1.02)
+    panels[3].set_title("clusters nearest in number to the labels", fontsize=9)
     figure.tight_layout()
     save(figure, path)
 
@@ -284,6 +296,37 @@ def reconstruction_panels(
         axes.set_ylabel("variance as rebuilt", fontsize=8)
         _clear(axes)
     figure.tight_layout()
+    save(figure, path)
+
+
+def gene_bars(results: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """A panel a task and split, a bar an embedding, with its interval where there is one.
+
+    ``results`` are entries of ``evaluate genes``.
+    """
+    from matplotlib.figure import Figure
+
+    tasks = list(dict.fromkeys((entry["data"], entry.get("split", "")) for entry in results))
+    names = list(dict.fromkeys(str(entry["embedding"]) for entry in results))
+    figure = Figure(figsize=(2.2 + 2.6 * len(tasks), 1.1 + 0.3 * len(names)), layout="constrained")
+    panels = figure.subplots(1, len(tasks), squeeze=False, sharey=True)[0]
+    colours = dict(zip(names, palette(len(names)), strict=True))
+    for axes, (data, split) in zip(panels, tasks, strict=True):
+        shown = [entry for entry in results if (entry["data"], entry.get("split", "")) == (data, split)]
+        measure = "pearson" if "pearson" in shown[0] else "auc"
+        for entry in shown:
+            value, name = entry[measure], str(entry["embedding"])
+            low, high = entry.get("interval") or (value, value)
+            bars = [[value - low], [high - value]] if high > low else None
+            axes.barh(names.index(name), value, xerr=bars, color=colours[name], height=0.7, capsize=2)
+        axes.set_xlim(min(0.0, *(entry[measure] for entry in shown)), 1)
+        # What chance alone reaches.
+        axes.axvline(0.5 if measure == "auc" else 0, color="0.4", linewidth=0.8, linestyle=":")
+        axes.set_xlabel({"auc": "AUC", "pearson": "Pearson"}[measure], fontsize=9)
+        axes.set_title("\n".join(filter(None, (short(str(data), 34), split))), fontsize=9)
+        _clear(axes)
+    panels[0].set_yticks(np.arange(len(names)), [short(name, 34) for name in names])
+    panels[0].set_ylim(len(names) - 0.5, -0.5)
     save(figure, path)
 
 

@@ -93,8 +93,8 @@ def embed(
     groupby
         ``obs`` column, or ``clusters`` for the clusters found here.
     plot
-        Picture of the UMAP (implies ``umap``), coloured by ``color`` columns (comma-separated), else by clusters and
-        conditions.
+        Picture of the UMAP (implies ``umap``), coloured by ``color``: columns, programs, genes or peaks, separated by
+        commas; else by clusters and conditions.
     batch_size
         Cells per inference batch.
     min_overlap
@@ -158,7 +158,7 @@ def embed(
         values = binarised(counts) if kind.features == "peaks" else counts
         store = kind.make_store(values, codes, reference=reference, size_n=sizes)
         summary: dict[str, Any] = {"model": bundle.config["model"], "cells": store.n, "genes": report}
-        check_color(color, data.adata.obs, bundle.categories.get("latent", []), views)
+        check_color(color, data, bundle.categories.get("latent", []), views)
         if dry_run:
             return summary
         model = restore_model(kind, bundle.config, bundle.tensors, where)
@@ -174,7 +174,7 @@ def embed(
             _write_scores(program_scores, result, data, groupby, force)
         write_embedding(output, result, data, variance, run, force)
         if plot is not None:
-            draw_umap(plot, result, data.adata.obs, labels, color, force)
+            draw_umap(plot, result, data, labels, color, force)
         told = f" programs, {summary['active']} active" if result.w_gk is not None else " dimensions"
         log.info("wrote %s: %d cells x %d%s", output, *mean_nz.shape, told)
     return summary

@@ -99,7 +99,7 @@ def embed_baseline(
         summary: dict[str, Any] = {"baseline": baseline, "cells": len(data.cells), "dimensions": components}
         dropped = int(drop_first and baseline != "pca")
         names = [f"{baseline.partition('-')[0].upper()}{i + 1 + dropped}" for i in range(components)]
-        check_color(color, data.adata.obs, names, views)
+        check_color(color, data, names, views)
         if dry_run:
             return summary
         if baseline == "pca":
@@ -116,7 +116,7 @@ def embed_baseline(
         summary |= arrange(result, views, seed)
         write_embedding(output, result, data, False, run, force)
         if plot is not None:
-            draw_umap(plot, result, data.adata.obs, labels, color, force)
+            draw_umap(plot, result, data, labels, color, force)
         log.info("wrote %s: %d cells x %d components of %s", output, *emb_nz.shape, baseline)
     return summary
 

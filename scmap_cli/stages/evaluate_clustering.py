@@ -19,7 +19,18 @@ from scmap_cli.plots.scores import clustering_panels
 from scmap_cli.runtime import provenance
 from scmap_cli.runtime.logs import log
 from scmap_cli.stages.embeddings import read_embeddings
-from scmap_cli.stages.scores import NO_LABEL, check_clusterings, finite_cells, render, sampled
+from scmap_cli.stages.scores import (
+    NO_LABEL,
+    SUBSAMPLE_SHARE,
+    check_clusterings,
+    check_subsamples,
+    finite_cells,
+    over_subsamples,
+    render,
+    sampled,
+)
+
+_PARTITIONS = ("best_ari", "best_nmi", "matched")
 
 
 @dataclass(frozen=True)
@@ -46,6 +57,7 @@ def evaluate_clustering(
     cluster_method: str = "leiden",
     leiden_backend: str = "igraph",
     max_cells: int | None = None,
+    subsamples: int = 0,
     plot: Path | None = None,
     seed: int = 0,
     force: bool = False,
@@ -74,8 +86,10 @@ def evaluate_clustering(
         ``leiden`` or ``louvain``; Leiden by ``igraph`` or ``leidenalg``.
     max_cells
         Score a seeded sample of this many cells.
+    subsamples
+        Also score so many seeded subsamples of 90 % of the cells: mean and standard deviation of each score.
     plot
-        Draw the scores.
+        Draw the scores, with bars of the subsamples' deviation.
     seed
         For samples, folds and clusterings.
     force
@@ -98,7 +112,7 @@ def evaluate_clustering(
     grid = clustering.RESOLUTIONS if resolutions is None else tuple(float(r) for r in resolutions)
     k = tuple(int(number) for number in k)
     exclude_labels = list(exclude_labels or ())
-    _check_options(inputs, k, grid, cluster_method, leiden_backend, max_cells)
+    _check_options(inputs, k, grid, cluster_method, leiden_backend, max_cells, subsamples)
     to_file = text_file(output)
     check_outputs(to_file, plot, force=force)
     wanted = [embedding] if isinstance(embedding, str) else list(embedding or ())
@@ -117,6 +131,8 @@ def evaluate_clustering(
         "silhouette": f"Euclidean, raw, at most {clustering.SILHOUETTE_CELLS} cells",
         "knn_accuracy": f"{clustering.ACCURACY_K} neighbours, {clustering.ACCURACY_FOLDS} stratified folds",
         "mixing": f"entropy of size-corrected batch shares among {NEIGHBOURS} neighbours" if batch_key else None,
+        "subsamples": subsamples,
+        "subsample_share": SUBSAMPLE_SHARE if subsamples else None,
         "max_cells": max_cells,
         "seed": seed,
     }
@@ -135,7 +151,8 @@ def evaluate_clustering(
         seed=seed,
     ) as run:
         for table, keep in zip(tables, kept, strict=True):
-            entry = _score(table, keep, k, grid, cluster_method, leiden_backend, seed)
+            how = {"k": k, "resolutions": grid, "method": cluster_method, "backend": leiden_backend, "seed": seed}
+            entry = _score(table, keep, how, subsamples)
             log.info("%s", _line(entry))
             result["results"].append(entry)
         result["history"] = [run.record]
@@ -146,9 +163,8 @@ def evaluate_clustering(
     return result
 
 
-def _score(
-    table: _Table, keep: np.ndarray, k: Sequence[int], grid: Sequence[float], method: str, backend: str, seed: int
-) -> dict[str, Any]:
+def _score(table: _Table, keep: np.ndarray, how: dict[str, Any], subsamples: int) -> dict[str, Any]:
+    k, seed = how["k"], how["seed"]
     emb_nz = np.asarray(table.emb_nz[keep], dtype=np.float64)
     widest = max(k) if table.batch is None else max(*k, NEIGHBOURS)
     indices, _ = knn(emb_nz, widest, seed)
@@ -160,19 +176,21 @@ def _score(
         "dimensions": int(emb_nz.shape[1]),
         "neighbours": "exact" if len(emb_nz) <= EXACT_CELLS else "approximate (pynndescent)",
     }
-    entry |= clustering.score(
-        emb_nz,
-        table.labels[keep],
-        k=k,
-        resolutions=grid,
-        method=method,
-        backend=backend,
-        seed=seed,
-        indices=indices,
-    )
+    labels = table.labels[keep]
+    entry |= clustering.score(emb_nz, labels, indices=indices, **how)
     if table.batch is not None:
         entry["mixing"] = batch_entropy(indices[:, :NEIGHBOURS], table.batch[keep])
+    if subsamples:
+        entry["subsamples"] = over_subsamples(
+            len(emb_nz), subsamples, seed, lambda rows: _single(clustering.score(emb_nz[rows], labels[rows], **how))
+        )
     return entry
+
+
+def _single(found: dict[str, Any]) -> dict[str, float | None]:
+    """The scores that are one number, those of a partition named as ``--compare`` names them."""
+    scores = {f"{kind}.{name}": found[kind][name] for kind in _PARTITIONS for name in ("ari", "nmi", "clusters")}
+    return scores | {name: found[name] for name in ("silhouette", "knn_accuracy")}
 
 
 def _check_options(
@@ -182,8 +200,10 @@ def _check_options(
     method: str,
     backend: str,
     max_cells: int | None,
+    subsamples: int,
 ) -> None:
     check_clusterings(inputs, grid, method, backend)
+    check_subsamples(subsamples)
     if not k or min(k) < 2:
         raise UsageError(f"k must be numbers of at least 2, not {list(k)}")
     if max_cells is not None and max_cells < 2:

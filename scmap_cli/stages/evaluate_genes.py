@@ -25,6 +25,8 @@ from scmap_cli.metrics.genes import (
     score_pairs,
     split_pairs,
 )
+from scmap_cli.plots.canvas import publish
+from scmap_cli.plots.scores import gene_bars
 from scmap_cli.runtime import provenance
 from scmap_cli.runtime.logs import log
 from scmap_cli.stages.inputs import load_rna, plain_records
@@ -59,6 +61,7 @@ def evaluate_genes(
     max_pairs: int = 20000,
     coexpression: Path | None = None,
     layer: str | None = None,
+    plot: Path | None = None,
     seed: int = 0,
     force: bool = False,
     dry_run: bool = False,
@@ -94,6 +97,8 @@ def evaluate_genes(
         Counts, of whose log values an SVD gives one more embedding, of the first table's size.
     layer
         Where its counts are.
+    plot
+        Draw the scores.
     seed, force, dry_run
         As elsewhere.
 
@@ -121,7 +126,7 @@ def evaluate_genes(
     if max_pairs < 0:
         raise UsageError(f"--max-pairs {max_pairs} must not be negative")
     to_file = text_file(output)
-    check_outputs(to_file, force=force)
+    check_outputs(to_file, plot, force=force)
     settings: dict[str, Any] = {
         "classifier": "scikit-learn GradientBoostingClassifier, its defaults, on the two vectors of a pair",
         "pair_splits": list(pair_splits),
@@ -174,6 +179,8 @@ def evaluate_genes(
         result["history"] = [run.record]
         if to_file is not None:
             write_text(to_file, render(result), force)
+        if plot is not None:
+            publish(plot, force, "the scores", gene_bars, result["results"])
     return result
 
 

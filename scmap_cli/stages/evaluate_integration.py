@@ -24,13 +24,19 @@ from scmap_cli.plots.scores import integration_panels
 from scmap_cli.runtime import provenance
 from scmap_cli.runtime.logs import log
 from scmap_cli.stages.embeddings import EmbeddingFile, read_embeddings
-from scmap_cli.stages.scores import NO_LABEL, check_clusterings, finite_cells, render, sampled
+from scmap_cli.stages.scores import (
+    NO_LABEL,
+    SUBSAMPLE_SHARE,
+    check_clusterings,
+    check_subsamples,
+    finite_cells,
+    over_subsamples,
+    render,
+    sampled,
+)
 
 BESIDE = ("raw", "pca", "harmony", "lsi", "lsi-harmony")
 """Baselines computed beside the embeddings: log1p CP10k of all features, linear embeddings of the counts."""
-
-SUBSAMPLE_SHARE = 0.9
-"""Share of the cells in each subsample, that of the SAILER thesis."""
 
 
 @dataclass(frozen=True)
@@ -206,8 +212,7 @@ def _check_options(
         raise UsageError(f"unknown baseline {unknown[0]!r}", f"choose among {', '.join(BESIDE)}")
     if components < 1:
         raise UsageError(f"--components must be at least 1, not {components}")
-    if subsamples < 0 or subsamples == 1:
-        raise UsageError(f"--subsamples must be 0 or at least 2, not {subsamples}", "a deviation needs two")
+    check_subsamples(subsamples)
     if max_cells is not None and max_cells < LISI_NEIGHBOURS:
         raise UsageError(f"--max-cells must be at least {LISI_NEIGHBOURS}, not {max_cells}")
     for text in left_out:
@@ -327,14 +332,7 @@ def _score(
         **scored(slice(None)),
     }
     if subsamples:
-        rng = np.random.default_rng(options["seed"])
-        size = round(SUBSAMPLE_SHARE * n)
-        runs = [scored(np.sort(rng.choice(n, size, replace=False)))["scores"] for _ in range(subsamples)]
-        entry["subsamples"] = {"count": subsamples, "cells": size}
-        defined = [name for name in runs[0] if all(run[name] is not None for run in runs)]
-        values = {name: [run[name] for run in runs] for name in defined}
-        entry["subsamples"]["mean"] = {name: float(np.mean(values[name])) for name in defined}
-        entry["subsamples"]["sd"] = {name: float(np.std(values[name], ddof=1)) for name in defined}
+        entry["subsamples"] = over_subsamples(n, subsamples, options["seed"], lambda rows: scored(rows)["scores"])
     return entry
 
 

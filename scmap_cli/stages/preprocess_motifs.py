@@ -20,12 +20,14 @@ from scmap_cli.data.matrices import find_counts
 from scmap_cli.data.motifs import EVEN, frequencies_of, gc_content, match_motifs
 from scmap_cli.data.peaks import peak_positions
 from scmap_cli.errors import InputError, UsageError
-from scmap_cli.io.atomic import check_output
+from scmap_cli.io.atomic import check_outputs
 from scmap_cli.io.fasta import read_regions
 from scmap_cli.io.h5ad import read_h5ad, write_h5ad
 from scmap_cli.io.jaspar import Motif, read_jaspar
 from scmap_cli.io.npz import write_npz
 from scmap_cli.keys import DEVIATIONS_LAYER, HISTORY
+from scmap_cli.plots.canvas import publish
+from scmap_cli.plots.qc import variability
 from scmap_cli.runtime import provenance
 from scmap_cli.runtime.logs import log
 from scmap_cli.runtime.memory import available_memory, readable_size
@@ -50,6 +52,7 @@ def preprocess_motifs(
     background_bins: int = 50,
     min_expected: float = 1.0,
     matches_output: Path | str | None = None,
+    plot: Path | None = None,
     seed: int = 0,
     force: bool = False,
     dry_run: bool = False,
@@ -77,6 +80,8 @@ def preprocess_motifs(
         Entries with smaller expected counts are 0 (chromVAR: missing).
     matches_output
         npz to write the matches to: ``indptr`` and ``indices`` of a CSC matrix peaks x motifs, ``peaks``, ``motifs``.
+    plot
+        Draw how much each motif varies over the cells.
     seed
         Of the background peaks.
     force, dry_run
@@ -95,9 +100,7 @@ def preprocess_motifs(
     _check_options(
         p_value, pseudocount, base_frequencies, background_draws, background_width, background_bins, min_expected
     )
-    check_output(output, force)
-    if matches_output is not None:
-        check_output(matches_output, force)
+    check_outputs(output, matches_output, plot, force=force)
     parameters = {
         "genome": Path(genome).name,
         "motifs": Path(motifs).name,
@@ -174,6 +177,10 @@ def preprocess_motifs(
         if matches_output is not None:
             _write_matches(matches_output, match_pk, counts.var.index[used], made.var_names, force)
         write_h5ad(made, output, force=force)
+        if plot is not None:
+            publish(
+                plot, force, "the variability", variability, z_nk.std(axis=0, dtype=np.float64), list(made.var_names)
+            )
         log.info("%s: %d cells x %d motifs", output, *made.shape)
     return summary
 

@@ -30,10 +30,12 @@ from scmap_cli.data.matrices import cell_totals, find_counts
 from scmap_cli.data.merge import stack_by_column
 from scmap_cli.data.peak_sets import chosen_chroms
 from scmap_cli.errors import InputError, UsageError
-from scmap_cli.io.atomic import check_output
+from scmap_cli.io.atomic import check_outputs
 from scmap_cli.io.h5ad import check_names, write_h5ad
 from scmap_cli.io.h5mu import write_h5mu
 from scmap_cli.keys import ATAC_DEPTH, HAS_RNA, ORIGIN_SET, REFERENCE, REFERENCE_ID, RNA_DEPTH
+from scmap_cli.plots.canvas import publish
+from scmap_cli.plots.qc import cell_quality
 from scmap_cli.runtime import provenance
 from scmap_cli.runtime.logs import log
 from scmap_cli.stages.inputs import sample_names
@@ -59,6 +61,7 @@ def preprocess_multiome(
     drop_chrom: Sequence[str] | None = None,
     min_cells: int = 1,
     paired_only: bool = False,
+    plot: Path | None = None,
     seed: int = 0,
     force: bool = False,
     dry_run: bool = False,
@@ -89,6 +92,8 @@ def preprocess_multiome(
         Peaks kept: open in at least so many of the cells kept.
     paired_only
         Drop cells of the paired ATAC that have no RNA, instead of keeping them as ATAC-only.
+    plot
+        Draw the depths of the cells, by batch.
     seed
         Kept in the record; nothing here is random.
     force, dry_run
@@ -110,7 +115,7 @@ def preprocess_multiome(
     paired = peaks if whole is None else whole
     assert paired is not None
     names = sample_names([paired, *others], sample, _ENDINGS)
-    check_output(output, force)
+    check_outputs(output, plot, force=force)
     parameters = {
         "sample": names if others or sample is not None else None,
         "batch_key": batch_key,
@@ -157,6 +162,8 @@ def preprocess_multiome(
                 write_h5mu({"rna": _rna_part(made, row_n, rna_part), "atac": made}, output, force=force)
             else:
                 write_h5ad(made, output, force=force)
+            if plot is not None:
+                publish(plot, force, "the depths", cell_quality, made.obs, batch_key)
             log.info(
                 "%s: %d cells x %d peaks on %d chromosomes, %d cells with RNA (%s), %d without",
                 output, made.n_obs, made.n_vars, len(chroms), summary["with_rna"], reference, summary["without_rna"],
@@ -229,9 +236,8 @@ def _stack(
         target[column] = np.arange(len(column))
         targets.append(target)
     counts = stack_by_column([one.counts for one in sets], targets, len(columns[0])).astype(np.int32)
-    own = first.var.iloc[columns[0]]
-    var = own.drop(columns=[name for name in ("chrom", "start", "end", "n_cells") if name in own])
     where = columns[0]
+    var = first.var.iloc[where].drop(columns=["chrom", "start", "end", "n_cells"], errors="ignore")
     for name, values in (("chrom", first.places.chrom), ("start", first.places.start), ("end", first.places.end)):
         var[name] = values[where]
     obs = _stacked_obs(sets)

@@ -22,6 +22,8 @@ from scmap_cli.io.atomic import check_outputs
 from scmap_cli.io.gmt import GeneSet, read_gene_sets, unique_sets
 from scmap_cli.io.h5ad import check_names, read_h5ad, write_h5ad
 from scmap_cli.io.programs import Programs, save_programs
+from scmap_cli.plots.canvas import publish
+from scmap_cli.plots.qc import set_sizes
 from scmap_cli.runtime import provenance
 from scmap_cli.runtime.logs import log
 
@@ -85,6 +87,7 @@ def preprocess_programs(
     keep: Sequence[str] | None = None,
     drop: Sequence[str] | None = None,
     varm_output: Path | str | None = None,
+    plot: Path | None = None,
     seed: int = 0,
     force: bool = False,
     dry_run: bool = False,
@@ -113,6 +116,8 @@ def preprocess_programs(
         Shell patterns on set names: keep those that match any of the first, drop those that match any of the second.
     varm_output
         Also write the h5ad with the mask in ``varm["scmap_programs"]`` and the names in ``uns``.
+    plot
+        Draw the sizes of the sets before and after.
     seed
         Recorded only; nothing here is random.
     force
@@ -133,7 +138,7 @@ def preprocess_programs(
         Options that cannot hold together.
     """
     _check_options(inputs, case, min_genes, max_genes, min_genes_before, max_genes_before)
-    check_outputs(output, varm_output, force=force)
+    check_outputs(output, varm_output, plot, force=force)
     parameters = {
         "gene_column": gene_column,
         "form": form,
@@ -155,7 +160,8 @@ def preprocess_programs(
     everything = build_programs(sized, data_genes, symbols)
     wide_enough = np.array([_within(int(size), min_genes, None) for size in everything.size_after], dtype=bool)
     narrow_enough = np.array([_within(int(size), None, max_genes) for size in everything.size_after], dtype=bool)
-    programs = _select(everything, np.flatnonzero(wide_enough & narrow_enough))
+    kept = wide_enough & narrow_enough
+    programs = _select(everything, np.flatnonzero(kept))
 
     known = set(symbols.tolist())
     distinct = {gene for one in sized for gene in one.genes}
@@ -192,6 +198,8 @@ def preprocess_programs(
         if varm_output is not None:
             _write_varm(genes, programs, varm_output, run, force)
         save_programs(output, programs, {"history": [run.record], "report": report}, force)
+        if plot is not None:
+            publish(plot, force, "the sizes", set_sizes, everything.size_before, everything.size_after, kept)
     return report
 
 

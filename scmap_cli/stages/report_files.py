@@ -26,6 +26,7 @@ from scmap_cli.runtime.logs import log
 from scmap_cli.runtime.provenance import run_json_path
 from scmap_cli.stages.describe import describe
 from scmap_cli.stages.embeddings import BASELINES, baseline_slot
+from scmap_cli.stages.views import log1p_of
 
 _LINEAR = tuple(keys.embedding_key(baseline_slot(name)) for name in BASELINES)
 _BATCHES = ("batch", "sample")
@@ -239,9 +240,7 @@ def _columns(part: Part, adata: AnnData, color: Sequence[str]) -> dict[str, np.n
             key, i = programs[name]
             columns[name] = np.asarray(adata.obsm[key])[:, i].astype(np.float64)
         elif name in genes:
-            column = adata[:, [name]].X
-            values = np.asarray(column.todense() if hasattr(column, "todense") else column, dtype=np.float64).ravel()
-            columns[f"log1p {name}"] = np.log1p(np.maximum(values, 0))
+            columns[f"log1p {name}"] = log1p_of(adata[:, [name]].X)
         else:
             continue
         part.colored.add(name)

@@ -17,6 +17,7 @@ from scmap_cli.plots.scores import (
     INTEGRATION,
     clustering_panels,
     dice_panels,
+    gene_bars,
     integration_panels,
     invariance_panels,
     ranked_bars,
@@ -35,7 +36,12 @@ from scmap_cli.stages.report_markers import (
 )
 
 _MOST_ROWS, _MOST_COLUMNS, _MOST_GROUPS, _TOP = 60, 16, 12, 10
-_PANELS = {"clustering": clustering_panels, "invariance": invariance_panels, "imputation": dice_panels}
+_PANELS = {
+    "clustering": clustering_panels,
+    "invariance": invariance_panels,
+    "imputation": dice_panels,
+    "genes": gene_bars,
+}
 _INTEGRATION = dict(INTEGRATION)
 _SETTINGS = ("resolutions", "thresholds")
 _WITHHELD = ("mae", "rmse", "pearson", "within_gene_pearson")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,9 @@ from scmap_cli.runtime.logs import log
 
 NO_LABEL = ("nan", "None", "<NA>", "")
 """Text of a label or batch that a cell does not have."""
+
+SUBSAMPLE_SHARE = 0.9
+"""Share of the cells in each subsample, that of the SAILER thesis."""
 
 
 def render(result: dict[str, Any]) -> str:
@@ -54,3 +57,40 @@ def sampled(keep: np.ndarray, most: int | None, seed: int) -> np.ndarray:
         return keep
     chosen = np.random.default_rng(seed).choice(np.flatnonzero(keep), most, replace=False)
     return np.isin(np.arange(len(keep)), chosen)
+
+
+def check_subsamples(subsamples: int) -> None:
+    """:class:`UsageError` for a number of subsamples of which no deviation can be told."""
+    if subsamples < 0 or subsamples == 1:
+        raise UsageError(f"--subsamples must be 0 or at least 2, not {subsamples}", "a deviation needs two")
+
+
+def over_subsamples(
+    n: int, count: int, seed: int, scored: Callable[[np.ndarray], Mapping[str, float | None]]
+) -> dict[str, Any]:
+    """Mean and standard deviation of scores over seeded subsamples of 90 % of the cells, drawn without replacement.
+
+    Parameters
+    ----------
+    n
+        Cells.
+    count
+        Subsamples, at least 2.
+    seed
+        Of the draws.
+    scored
+        Scores of the rows that it is given, sorted (m,) int64.
+
+    Returns
+    -------
+    dict
+        ``count``, ``cells`` of each, and ``mean`` and ``sd`` by name, for scores that every subsample has.
+    """
+    rng = np.random.default_rng(seed)
+    size = round(SUBSAMPLE_SHARE * n)
+    runs = [scored(np.sort(rng.choice(n, size, replace=False))) for _ in range(count)]
+    defined = [name for name in runs[0] if all(run.get(name) is not None for run in runs)]
+    values = {name: np.array([run[name] for run in runs], dtype=np.float64) for name in defined}
+    mean = {name: float(found.mean()) for name, found in values.items()}
+    deviation = {name: float(found.std(ddof=1)) for name, found in values.items()}
+    return {"count": count, "cells": size, "mean": mean, "sd": deviation}

@@ -163,25 +163,33 @@ def tsne_layout(mean_nz: np.ndarray, seed: int) -> np.ndarray:
     return np.asarray(found, dtype=np.float32)
 
 
-def check_color(color: str | None, obs: pd.DataFrame, names: Sequence[str], views: Views) -> None:
+def check_color(color: str | None, data: RnaInput, names: Sequence[str], views: Views) -> None:
     """Refuse what :func:`plot_columns` could not show, before anything is computed.
 
     Raises
     ------
     InputError
-        A name is neither a column of the input nor a dimension; the message says what there is.
+        A name is neither a column or feature of the input nor a dimension; the message says what there is.
     """
-    known = {*map(str, obs.columns), *names, *(["clusters"] if views.cluster_method else [])}
+    obs = data.adata.obs
+    known = {*map(str, obs.columns), *names, *(["clusters"] if views.cluster_method else []), *data.genes.tolist()}
     for name in color.split(",") if color else []:
         if name not in known:
             raise InputError(
-                f"--color {name!r} is neither an obs column nor a program of the model",
+                f"--color {name!r} is neither an obs column, a program of the model nor a gene or peak",
                 f"columns: {', '.join(map(str, list(obs.columns)[:12])) or 'none'}",
             )
 
 
-def plot_columns(result: Embedding, obs: pd.DataFrame, labels: np.ndarray, color: str | None) -> dict[str, np.ndarray]:
-    """What the panels show: the columns asked for (obs, programs or clusters), else clusters and conditions."""
+def log1p_of(column: Any) -> np.ndarray:
+    """A gene's or peak's column of a matrix, sparse or dense, as (n,) float64 log1p; below 0 counts as 0."""
+    values = np.asarray(column.todense() if hasattr(column, "todense") else column, dtype=np.float64).ravel()
+    return np.log1p(np.maximum(values, 0))
+
+
+def plot_columns(result: Embedding, data: RnaInput, labels: np.ndarray, color: str | None) -> dict[str, np.ndarray]:
+    """What the panels show: the columns asked for (obs, programs, clusters, features), else clusters and conditions."""
+    obs = data.adata.obs
     columns: dict[str, np.ndarray] = {}
     for name in color.split(",") if color else []:
         if name in obs:
@@ -189,8 +197,10 @@ def plot_columns(result: Embedding, obs: pd.DataFrame, labels: np.ndarray, color
             columns[name] = obs[name].to_numpy(float) if numeric else obs[name].astype(object).astype(str).to_numpy()
         elif name in result.names:
             columns[name] = result.mean_nz[:, result.names.index(name)].astype(float)
-        elif result.clusters is not None:
+        elif name == "clusters" and result.clusters is not None:
             columns[name] = result.clusters.astype(str)
+        else:
+            columns[f"log1p {name}"] = log1p_of(data.counts[:, np.flatnonzero(data.genes == name)[0]])
     if not color and result.clusters is not None:
         columns["clusters"] = result.clusters.astype(str)
     if not color and (len(np.unique(labels)) > 1 or not columns):
@@ -199,10 +209,10 @@ def plot_columns(result: Embedding, obs: pd.DataFrame, labels: np.ndarray, color
 
 
 def draw_umap(
-    plot: Path, result: Embedding, obs: pd.DataFrame, labels: np.ndarray, color: str | None, force: bool
+    plot: Path, result: Embedding, data: RnaInput, labels: np.ndarray, color: str | None, force: bool
 ) -> None:
     """Draw the UMAP of an embedding by :func:`plot_columns`."""
-    publish(plot, force, "the UMAP", draw_embedding, result.umap, plot_columns(result, obs, labels, color))
+    publish(plot, force, "the UMAP", draw_embedding, result.umap, plot_columns(result, data, labels, color))
 
 
 def write_embedding(

@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 import typer
 
+from scmap_cli import keys
 from scmap_cli.cli.app import VERBS, app
+from scmap_cli.errors import EXIT_CODES
 
 ROOT = Path(__file__).resolve().parents[2]
 TREE = typer.main.get_command(app)
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-SCRIPTS = sorted(
-    [*(ROOT / "examples").glob("*.sh"), ROOT / "examples" / "requeue.sbatch", ROOT / "examples" / "Snakefile"]
-)
+SCRIPTS = sorted([*(ROOT / "examples").glob("*.sh"), ROOT / "examples" / "Snakefile"])
 
 
 def commands(text: str) -> list[list[str]]:
@@ -77,3 +77,44 @@ def test_the_readme_lists_every_verb_once():
     section = README.split("\n## Verbs\n", 1)[1].split("\n## ", 1)[0]
     listed = re.findall(r"^\| `scmap ([a-z -]+)` \|", section, flags=re.M)
     assert sorted(listed) == sorted(VERBS)
+
+
+@pytest.mark.parametrize("verb", sorted(VERBS))
+def test_the_examples_of_the_help_parse(verb):
+    epilog = leaf(verb.split())[0].epilog or ""
+    found = [words for words in commands(epilog) if words[0] in {name.split()[0] for name in VERBS}]
+    assert any(words[: len(verb.split())] == verb.split() for words in found), epilog
+    for words in found:
+        check(words)
+        command, rest = leaf(words)
+        assert command.make_context("scmap", list(rest)).params
+
+
+def table(title: str) -> list[list[str]]:
+    """Rows of the table of a section of README, without its header."""
+    section = README.split(f"\n## {title}\n", 1)[1].split("\n## ", 1)[0]
+    rows = [line.strip("|").split(" | ") for line in section.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in row] for row in rows[2:]]
+
+
+def test_the_readme_lists_the_exit_codes():
+    listed = {int(code): text.replace("`", "") for code, text in table("Exit codes")}
+    assert listed == EXIT_CODES
+
+
+def test_the_readme_lists_every_slot():
+    rows = [" ".join(row) for row in table("Files and slots")]
+    listed = {name for row in rows for name in re.findall(r'\["(\w+)"\]', row)}
+    names = {value for key, value in vars(keys).items() if key.isupper() and isinstance(value, str)}
+    # read and never written
+    names -= {keys.COUNTS_LAYER}
+    # of the models and baselines, one each
+    names |= {keys.embedding_key(name) for name in ("expimap", "sailer", "sailerx", "markermap", "expresser", "lsi")}
+    assert names <= listed, sorted(names - listed)
+
+
+def test_what_the_readme_links_to_exists():
+    links = re.findall(r"\]\(([^)#]+)\)", README)
+    assert len(links) > 8
+    for link in links:
+        assert link.startswith("https://") or (ROOT / link).exists(), link

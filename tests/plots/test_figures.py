@@ -11,7 +11,7 @@ import pytest
 
 from scmap_cli.plots import qc, scores
 from scmap_cli.plots.canvas import palette, publish, safely
-from scmap_cli.plots.draw import embedding, loss_curves
+from scmap_cli.plots.draw import dot_sizes, embedding, loss_curves
 from scmap_cli.plots.imputation import BeforeAfter, before_after
 
 RNG = np.random.default_rng(0)
@@ -46,8 +46,21 @@ DRAWN = {
     "compared": (scores.score_bars, [{"run": "a", "x": 0.5}, {"run": "b", "x": None}], ["run", "x"], [{"x": 0.1}, {}]),
     "clustering": (
         scores.clustering_panels,
-        [{"file": "a", "embedding": "e", "partitions": PARTITIONS, "n_labels": 3}],
+        [
+            {"file": "a", "embedding": "e", "partitions": PARTITIONS, "n_labels": 3, "silhouette": None}
+            | {"matched": {"ari": 0.5, "nmi": 0.6}, "subsamples": {"sd": {"matched.ari": 0.1}}}
+        ],
     ),
+    "genes": (
+        scores.gene_bars,
+        [
+            {"data": "pairs.tsv", "split": "random", "embedding": "G" * 60, "auc": 0.7},
+            {"data": "two lists", "embedding": "G" * 60, "auc": 0.6, "interval": [0.5, 0.7]},
+            {"data": "scores.tsv", "embedding": "random vectors", "pearson": -0.2},
+        ],
+    ),
+    "set sizes": (qc.set_sizes, np.array([5, 900, 0]), np.array([0, 400, 0]), np.array([False, True, False])),
+    "motifs": (qc.variability, np.array([1.0, 3.0, 0.0]), ["M" * 60, "b", "c"]),
     "invariance": (
         scores.invariance_panels,
         [{"file": "a", "embedding": "e", "depth_mi": {"by_dimension": [0.1, 0.4]}}],
@@ -106,6 +119,17 @@ def test_many_cells_stay_a_picture_within_an_svg(tmp_path):
     xy = RNG.normal(size=(30_000, 2))
     embedding(xy, {"depth": xy[:, 0]}, tmp_path / "u.svg")
     assert (tmp_path / "u.svg").stat().st_size < 400_000
+
+
+def test_cells_that_lie_alone_have_larger_dots_than_those_of_a_crowd():
+    crowd = RNG.normal(size=(20_000, 2))
+    size_n = dot_sizes(np.vstack([crowd, [[9.0, 9.0]]]))
+    middle = np.linalg.norm(crowd, axis=1) < 0.5
+    assert size_n[-1] > 3 * size_n[:-1][middle].max()
+    assert size_n[:-1][middle].mean() < size_n[:-1][~middle].mean()
+    more = dot_sizes(np.vstack([crowd, crowd + 0.001, crowd + 0.002]))
+    assert more.mean() < size_n.mean()
+    assert dot_sizes(np.zeros((1, 2))).tolist() == dot_sizes(np.zeros((2, 2)))[:1].tolist() == [20.0]
 
 
 def test_up_to_23_categories_have_colours_of_their_own():

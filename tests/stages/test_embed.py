@@ -82,7 +82,7 @@ def test_clusters_umap_scores_and_picture(trained, tmp_path: Path) -> None:
             plot=tmp_path / f"{name}.png",
             program_scores=tmp_path / f"{name}.tsv",
             groupby="clusters",
-            color="clusters,cell_type,depth",
+            color="clusters,cell_type,depth,GENE0001",
         )
 
     summary = run("a")

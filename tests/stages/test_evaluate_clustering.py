@@ -11,6 +11,7 @@ import pytest
 
 from scmap_cli.errors import InputError, OutputExistsError, UsageError
 from scmap_cli.io.npz import write_npz
+from scmap_cli.stages.compare import compare
 from scmap_cli.stages.evaluate_clustering import evaluate_clustering
 from scmap_cli.stages.scores import render
 
@@ -155,3 +156,23 @@ def test_scores_equal_those_of_the_separate_scorer(tmp_path):
     assert ours["matched"] == pytest.approx(theirs["clustering"]["matched"], abs=1e-12)
     for mine, other in (("silhouette", "silhouette"), ("knn_accuracy", "knn_acc"), ("mixing", "mixing")):
         assert ours[mine] == pytest.approx(theirs[other], abs=1e-12)
+
+
+def test_subsamples_give_deviations_under_the_names_of_a_comparison(tmp_path, data):
+    paths = [tmp_path / "a.json", tmp_path / "b.json"]
+    for path in paths:
+        evaluate_clustering([data], path, label_key="cell_type", subsamples=3, plot=path.with_suffix(".png"), **FAST)
+    assert paths[0].read_bytes() == paths[1].read_bytes()
+    assert paths[0].with_suffix(".png").exists()
+    entry = json.loads(paths[0].read_text())["results"][0]
+    found = entry["subsamples"]
+    assert (found["count"], found["cells"]) == (3, 216)
+    for name in ("matched.ari", "matched.nmi", "best_ari.ari", "silhouette", "knn_accuracy"):
+        assert found["sd"][name] >= 0
+        whole = entry[name.split(".")[0]]
+        assert found["mean"][name] == pytest.approx(whole[name.split(".")[1]] if "." in name else whole, abs=0.1)
+    made = compare(paths, what="clustering")
+    assert made.spread[0]["matched.ari"] == found["sd"]["matched.ari"]
+    assert {"matched.ari", "silhouette"} <= set(made.columns)
+    with pytest.raises(UsageError, match="--subsamples"):
+        evaluate_clustering([data], "-", label_key="cell_type", subsamples=1)

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import anndata
+import numpy as np
+import pandas as pd
 import pytest
 
 from scmap_cli.errors import OutputExistsError
 from scmap_cli.stages.evaluate_clustering import evaluate_clustering
+from scmap_cli.stages.evaluate_genes import evaluate_genes
 from scmap_cli.stages.evaluate_imputation import evaluate_imputation
 from scmap_cli.stages.evaluate_invariance import evaluate_invariance
 from scmap_cli.stages.evaluate_reconstruction import evaluate_reconstruction
+from scmap_cli.stages.preprocess_motifs import preprocess_motifs
+from scmap_cli.stages.preprocess_multiome import preprocess_multiome
+from scmap_cli.stages.preprocess_programs import preprocess_programs
 from scmap_cli.stages.preprocess_rna import preprocess_rna
 from scmap_cli.stages.simulate_atac import simulate_atac
 
@@ -42,7 +49,41 @@ def quality(data, atac, folder, plot):
     preprocess_rna([data], folder / "out.h5ad", plot=plot)
 
 
-@pytest.mark.parametrize("stage", [clustering, invariance, imputation, reconstruction, quality])
+def programs(data, atac, folder, plot):
+    names = anndata.read_h5ad(data, backed="r").var_names
+    (folder / "sets.tsv").write_text("".join(f"set{i % 4}\t{name}\n" for i, name in enumerate(names)) + "few\tNONE\n")
+    preprocess_programs([folder / "sets.tsv"], folder / "out.npz", genes=data, plot=plot)
+
+
+def depths(data, atac, folder, plot):
+    rna = anndata.read_h5ad(data)
+    rna.obs_names = anndata.read_h5ad(atac, backed="r").obs_names[: rna.n_obs]
+    rna.write_h5ad(folder / "rna.h5ad")
+    preprocess_multiome(folder / "out.h5ad", rna=folder / "rna.h5ad", atac=atac, components=4, plot=plot)
+
+
+def variability(data, atac, folder, plot):
+    rng = np.random.default_rng(0)
+    ends = anndata.read_h5ad(atac, backed="r").var.groupby("chrom", observed=True)["end"].max()
+    bases = {name: "".join(rng.choice(list("ACGT"), end)) for name, end in ends.items()}
+    (folder / "genome.fa").write_text("".join(f">{name}\n{text}\n" for name, text in bases.items()))
+    (folder / "motifs.txt").write_text(">M1 ONE\n9 0 0 0 9 0\n0 9 0 9 0 0\n0 0 9 0 0 9\n1 1 1 1 1 1\n")
+    given = {"genome": folder / "genome.fa", "motifs": folder / "motifs.txt", "p_value": 0.001}
+    preprocess_motifs(atac, folder / "out.h5ad", plot=plot, **given)
+
+
+def genes(data, atac, folder, plot):
+    rng = np.random.default_rng(0)
+    names = [f"G{i}" for i in range(60)]
+    pd.DataFrame(rng.normal(size=(60, 3)), names).to_csv(folder / "table.tsv", sep="\t", index_label="gene")
+    (folder / "s.tsv").write_text("".join(f"{name}\t{i}\n" for i, name in enumerate(names)))
+    evaluate_genes([folder / "table.tsv"], folder / "out.json", scores=folder / "s.tsv", plot=plot)
+
+
+STAGES = [clustering, invariance, imputation, reconstruction, quality, programs, depths, variability, genes]
+
+
+@pytest.mark.parametrize("stage", STAGES)
 def test_a_stage_draws_beside_its_output(stage, trained, atac, tmp_path):
     plot = tmp_path / "out.svg"
     stage(trained.data, atac, tmp_path, plot)
@@ -52,4 +93,4 @@ def test_a_stage_draws_beside_its_output(stage, trained, atac, tmp_path):
             path.unlink()
     with pytest.raises(OutputExistsError, match=r"out\.svg"):
         stage(trained.data, atac, tmp_path, plot)
-    assert list(tmp_path.iterdir()) == [plot]
+    assert not list(tmp_path.glob("out.[!s]*"))

@@ -84,7 +84,12 @@ BROWSER = next(
 # The page itself allows no script, so a copy measures: what sticks out to the right, and pictures that did not load.
 MEASURE = """<script>onload = () => {
   const broken = [...document.images].filter(i => !(i.complete && i.naturalWidth)).length;
-  document.title = [document.documentElement.scrollWidth, innerWidth, document.images.length, broken].join(" ");
+  const wide = [...document.querySelectorAll("figure.wide")];
+  const hint = f => getComputedStyle(f.querySelector("figcaption"), "::after").content;
+  const told = wide.filter(f => hint(f).includes("sideways"));
+  const cut = wide.filter(f => f.firstChild.scrollWidth > f.firstChild.clientWidth);
+  document.title = [document.documentElement.scrollWidth, innerWidth, document.images.length, broken,
+    wide.length, cut.length, told.length].join(" ");
 }</script>"""
 
 
@@ -100,10 +105,14 @@ def test_a_browser_shows_the_page_without_sideways_scrolling(made, tmp_path, wid
         f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", copy.as_uri(),
     ]  # fmt: skip
     dom = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
-    needed, shown, pictures, broken = map(int, re.search(r"<title>([\d ]+)</title>", dom)[1].split())
+    found = map(int, re.search(r"<title>([\d ]+)</title>", dom)[1].split())
+    needed, shown, pictures, broken, wide, cut, told = found
     assert needed <= shown
     assert pictures > 0
     assert broken == 0
+    # What a narrow screen cuts says so.
+    assert wide > 0
+    assert cut == told == (wide if width < 700 else 0)
 
 
 def test_the_page_needs_nothing_but_itself(made):
