@@ -32,7 +32,7 @@ scmap preprocess programs "$data/immune_programs.gmt" -o "$out/programs.npz" \
 # steps this small gain little from threads, and lose much when the cores are shared
 say "5/7 training"
 scmap train expimap "$out/train.h5ad" -o "$out/model" \
-  --programs "$out/programs.npz" --epochs 100 --threads 1 --force
+  --programs "$out/programs.npz" --epochs "${EPOCHS:-100}" --threads 1 --force
 
 say "6/7 embedding, clusters, UMAP, programs by cluster"
 scmap embed "$out/model" "$out/train.h5ad" -o "$out/embedded.h5ad" \

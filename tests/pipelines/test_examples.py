@@ -193,6 +193,33 @@ def test_the_snakefile_makes_its_report_once(shell, sample):
     assert "Nothing to be done" in "".join(shell.start(*words).communicate(timeout=120))
 
 
+def test_the_demo(shell):
+    text = shell.run("bash", EXAMPLES / "demo.sh", "out", EPOCHS="3")
+    assert "programs above the average" in text
+    for name in ("umap.png", "model/loss.png", "programs.by_cluster.tsv", "embedded.h5ad", "scores.json"):
+        assert f"out/{name}" in text
+        assert (shell.folder / "out" / name).exists()
+    scores = json.loads((shell.folder / "out" / "scores.json").read_text())["results"][0]
+    assert scores["cells"] > 2000
+
+
+def test_the_picture_of_the_counting_rules_is_that_of_its_script(shell):
+    shell.run("python", EXAMPLES / "counting_rules.py", "rules.svg")
+    made, kept = (re.findall(r"<!-- (.*?) -->", path.read_text()) for path in
+                  (shell.folder / "rules.svg", EXAMPLES / "counting_rules.svg"))  # fmt: skip
+    assert made == kept
+
+
+# measure.py is what the others share.
+BENCHMARKS = sorted(path for path in (EXAMPLES / "benchmarks").glob("*.py") if path.name != "measure.py")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", BENCHMARKS, ids=lambda path: path.name)
+def test_a_benchmark_tells_its_use(shell, path):
+    assert "usage" in shell.run("python", path, "-h")
+
+
 @pytest.mark.parametrize(
     "path", [*sorted(EXAMPLES.glob("*.sh")), EXAMPLES / "stories.sbatch"], ids=lambda path: path.name
 )
