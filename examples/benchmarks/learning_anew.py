@@ -57,6 +57,7 @@ def one(args: argparse.Namespace, seed: int) -> dict[str, Any]:
     model, mapped_model, mapped = work / f"model_{seed}", work / f"mapped_model_{seed}", work / f"mapped_{seed}.h5ad"
     if not model.exists():
         words = flags(o=model, programs=programs, batch_key=args.batch_key)
+        words += shlex.split(args.train_options)
         took = measured([*scmap, "train", "expimap", reference, *words, *common], args.threads)
         say(f"{model.name}: {took.seconds:.0f} s")
     if not mapped.exists():
@@ -116,6 +117,7 @@ def main() -> None:
     parser.add_argument("--group", required=True)
     parser.add_argument("--against", required=True)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--train-options", default="", help="more options for scmap train, in one string")
     parser.add_argument("--map-options", default="", help="more options for scmap map-query, in one string")
     measure.add_run_options(parser)
     args = parser.parse_args()
