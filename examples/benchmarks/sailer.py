@@ -63,7 +63,9 @@ def run_scmap(args: argparse.Namespace, share: float) -> dict[str, Any]:
     from scmap_cli.data.batches import CsrStore
     from scmap_cli.models.sailer import Sailer, SailerConfig
     from scmap_cli.nn.noise import Noise
+    from scmap_cli.runtime.memory import keep_freed_memory
 
+    keep_freed_memory()
     counts, device = cells(args), torch.device("cpu")
     store = CsrStore(counts, np.zeros(counts.shape[0]), covariates=np.ones((counts.shape[0], 1)))
     sizes = {"n_conditions": 1, "n_covariates": 1}
