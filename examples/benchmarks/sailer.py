@@ -75,10 +75,9 @@ def run_scmap(args: argparse.Namespace, share: float) -> dict[str, Any]:
 
     def step(i: int) -> None:
         first = i % 2 * args.batch_size
-        batch = store.batch(rows[first : first + args.batch_size], Noise(i, args.batch_size, 0, device), 1e9)
-        loss = model.loss(batch).total
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        batch = store.batch(rows[first : first + args.batch_size], Noise(i, args.batch_size, 0, device), 1e9)
+        model.loss(batch).total.backward()
         optimizer.step()
 
     return timed(step, args)
@@ -102,6 +101,7 @@ def run_dense(args: argparse.Namespace) -> dict[str, Any]:
 
     def step(i: int) -> None:
         first = i % 2 * args.batch_size
+        optimizer.zero_grad(set_to_none=True)
         x = torch.from_numpy(counts[first : first + args.batch_size].toarray())
         mean, log_var = encoder(x).chunk(2, 1)
         var = log_var.exp() + 1e-4
@@ -111,9 +111,7 @@ def run_dense(args: argparse.Namespace) -> dict[str, Any]:
         kl = 0.5 * (mean.square() + var - var.log() - 1).sum(1).mean()
         ratio = (var[:, None] + (mean[:, None] - mean[None]).square()) / var[None] - 1
         pairs = 0.5 * (ratio + var.log()[None] - var.log()[:, None]).sum(2).mean()
-        loss = 2 * recon + kl + pairs
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        (2 * recon + kl + pairs).backward()
         optimizer.step()
 
     return timed(step, args)
@@ -131,11 +129,11 @@ def run_peakvi(args: argparse.Namespace) -> dict[str, Any]:
 
     def step(i: int) -> None:
         first = i % 2 * args.batch_size
+        optimizer.zero_grad(set_to_none=True)
         x = torch.from_numpy(counts[first : first + args.batch_size].toarray())
         none = torch.zeros(len(x), 1, dtype=torch.long)
         tensors = {REGISTRY_KEYS.X_KEY: x, REGISTRY_KEYS.BATCH_KEY: none}
         _, _, losses = module(tensors, loss_kwargs={"kl_weight": 1.0})
-        optimizer.zero_grad(set_to_none=True)
         losses.loss.backward()
         optimizer.step()
 
