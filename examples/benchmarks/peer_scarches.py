@@ -10,9 +10,10 @@ file with ``--scarches-python scarches-env/bin/python``; the last line it prints
 ``time`` trains expiMap and clocks each epoch, with and without its validation pass. ``expimap`` trains it the way its
 tutorial does (KL weight 0.5 annealed over 100 epochs, group lasso 0.7, no weight decay, early stopping on the
 validation loss) and writes posterior means and one posterior sample, which is what its ``get_latent`` returns unless
-told otherwise. ``scvi`` trains scVI with its own defaults and writes posterior means. ``scvi-surgery`` trains scVI on
-the cells that ``--origin-key`` calls "reference" with the settings that its documentation has for surgery, maps the
-others with their own weights alone (200 epochs, no weight decay), and writes posterior means of all.
+told otherwise. ``scvi`` and ``scvi-linear`` (LinearSCVI, LDVAE) train with their own defaults and write posterior
+means. ``scvi-surgery`` trains scVI on the cells that ``--origin-key`` calls "reference" with the settings that its
+documentation has for surgery, maps the others with their own weights alone (200 epochs, no weight decay), and writes
+posterior means of all.
 """
 
 import argparse
@@ -164,15 +165,16 @@ def run_expimap(args):
 
 
 def run_scvi(args):
-    """Train scVI with its defaults (10 latent dimensions, its own number of epochs) on the same counts."""
+    """Train scVI or LinearSCVI with its defaults (10 dimensions, its own number of epochs) on the same counts."""
     import numpy as np
     import scvi
 
     args.input = "csr"
     adata = load(args)
     scvi.settings.seed = args.seed
-    scvi.model.SCVI.setup_anndata(adata, batch_key=args.batch_key)
-    model = scvi.model.SCVI(adata)
+    kind = scvi.model.LinearSCVI if args.job == "scvi-linear" else scvi.model.SCVI
+    kind.setup_anndata(adata, batch_key=args.batch_key)
+    model = kind(adata)
     clock = time.perf_counter()
     model.train(max_epochs=args.epochs or None, accelerator=args.accelerator, enable_progress_bar=False)
     seconds = time.perf_counter() - clock
@@ -211,7 +213,7 @@ def run_scvi_surgery(args):
 def main():
     """Parse, run one job, print one line of JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("job", choices=["time", "expimap", "scvi", "scvi-surgery"])
+    parser.add_argument("job", choices=["time", "expimap", "scvi", "scvi-linear", "scvi-surgery"])
     parser.add_argument("cells", help="h5ad with raw counts in X")
     parser.add_argument("--mask", help="npz with mask (genes x programs), genes, programs; not for scVI")
     parser.add_argument("--batch-key", default="batch")
@@ -235,7 +237,8 @@ def main():
     if args.threads:
         torch.set_num_threads(args.threads)
     args.epochs = args.epochs or {"expimap": 400, "time": 6}.get(args.job, 0)
-    jobs = {"time": run_time, "expimap": run_expimap, "scvi": run_scvi, "scvi-surgery": run_scvi_surgery}
+    scvi_jobs = {"scvi": run_scvi, "scvi-linear": run_scvi, "scvi-surgery": run_scvi_surgery}
+    jobs = {"time": run_time, "expimap": run_expimap, **scvi_jobs}
     result = jobs[args.job](args)
     names = ("scArches", "scvi-tools", "torch", "numpy", "anndata")
     result |= {"threads": torch.get_num_threads(), "versions": {name: version(name) for name in names}}

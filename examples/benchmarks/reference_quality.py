@@ -12,7 +12,7 @@ those two get log1p CP10k of the same genes.
 expimap           scmap with its shipped defaults, seeds 0 to ``--seeds`` - 1: posterior means
 scarches_means    scArches 0.6.1 as in its tutorial (see ``peer_scarches.py``): posterior means of the active programs
 scarches_sample   the same model, one posterior sample: what its ``get_latent`` returns by default
-scvi              scVI with its defaults (10 dimensions), from the same peer environment
+scvi, ldvae       scVI and LinearSCVI with their defaults (10 dimensions), from the same peer environment
 pca, harmony      50 components; harmonypy's defaults, left out where it is not installed
 
 NMI, ARI   the best over a grid of neighbours and Leiden resolutions, each on its own
@@ -36,7 +36,7 @@ from typing import Any
 import measure
 from measure import HERE, flags, measured, say
 
-METHODS = ("expimap", "baselines", "scarches", "scvi")
+METHODS = ("expimap", "baselines", "scarches", "scvi", "ldvae")
 FIGURES = ("nmi", "ari", "knn", "mixing")
 
 
@@ -118,7 +118,11 @@ def embed_peer(steps: Steps, job: str, rna: Path, programs: Path) -> dict[str, l
     found: dict[str, list[str]] = {}
     dense, mask = work / "dense.h5ad", work / "mask.npz"
     steps.helper("peer", rna, dense, programs=programs, mask=mask)
-    keys = {"expimap": {"scarches_means": "means", "scarches_sample": "sample"}, "scvi": {"scvi": "means"}}[job]
+    keys = {
+        "expimap": {"scarches_means": "means", "scarches_sample": "sample"},
+        "scvi": {"scvi": "means"},
+        "scvi-linear": {"ldvae": "means"},
+    }[job]
     for seed in range(args.peer_seeds):
         out = work / f"{job}_{seed}.npz"
         options = flags(o=out, mask=mask, batch_key=args.batch_key, seed=seed, threads=args.threads)
@@ -193,6 +197,7 @@ def main() -> None:
     if args.scarches_python:
         jobs["scarches"] = lambda: embed_peer(steps, "expimap", rna, programs)
         jobs["scvi"] = lambda: embed_peer(steps, "scvi", rna, programs)
+        jobs["ldvae"] = lambda: embed_peer(steps, "scvi-linear", rna, programs)
     results: dict[str, Any] = {}
     for method in args.methods:
         for name, places in jobs[method]().items() if method in jobs else ():

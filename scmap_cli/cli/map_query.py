@@ -116,22 +116,22 @@ def verb(
         ),
     ] = None,
     space: Annotated[
-        Literal["decoder", "latent"],
+        Literal["discriminant", "decoder", "latent"],
         typer.Option(
             "--space",
-            help="Where neighbours are looked for: by expression as decoded, or in the embedding as it is.",
+            help="Neighbours by what tells the labels apart, by expression as decoded, or in the embedding as it is.",
             rich_help_panel=_LABELS,
         ),
-    ] = "decoder",
+    ] = "discriminant",
     components: Annotated[
         int,
         typer.Option(
             "--components",
             metavar="N",
-            help="Leading principal components of the reference that distances are taken in; 0 takes all dimensions.",
+            help="Leading principal components of the reference that are looked at; 0 takes all dimensions.",
             rich_help_panel=_LABELS,
         ),
-    ] = 30,
+    ] = 60,
     refine: Annotated[
         int,
         typer.Option(

@@ -14,6 +14,9 @@ EXACT_REFERENCE = 100_000
 UNKNOWN_LABEL = "unknown"
 """What a cell is called when its neighbours disagree too much."""
 
+# Dimensions whose spread is a smaller part of the largest one's are taken to have none.
+_NO_SPREAD = 1e-6
+
 # Distances of the reference among itself come from this many cells, seeded.
 _NOVELTY_CELLS = 10_000
 
@@ -115,6 +118,41 @@ def leading_components(reference_nz: np.ndarray, query_nz: np.ndarray, count: in
 
     fitted = PCA(count, svd_solver="covariance_eigh").fit(np.asarray(reference_nz, np.float64))
     return fitted.transform(reference_nz), fitted.transform(query_nz)
+
+
+def discriminant_space(
+    reference_nz: np.ndarray, reference_labels: np.ndarray, query_nz: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Both embeddings along the directions that tell the reference's labels apart, in units of the spread within them.
+
+    Neighbours by plain distance go by whatever varies most, be it a response that cuts across the types. Here a
+    direction counts by how far apart it holds the labels (linear discriminant analysis; the covariances of the labels
+    are shrunk as by Ledoit and Wolf, J. Multivar. Anal. 88, 2004).
+
+    Parameters
+    ----------
+    reference_nz, query_nz
+        (m, z) and (n, z) embeddings in the same space.
+    reference_labels
+        (m,) labels; cells without one (empty text, or ``unknown``) and those that are alone with theirs say nothing.
+
+    Returns
+    -------
+    reference, query
+        (m, c) and (n, c), with c one less than the labels and no more than z; as given with fewer than two labels.
+    """
+    name, code_m, count = np.unique(reference_labels, return_inverse=True, return_counts=True)
+    kept = ((name != "") & (name != UNKNOWN_LABEL) & (count > 1))[code_m]
+    # Directions without any spread would make the covariance singular.
+    spread = reference_nz.std(0)
+    lively = spread > _NO_SPREAD * spread.max(initial=0.0)
+    if len(np.unique(code_m[kept])) < 2 or not lively.any():
+        return reference_nz, query_nz
+    from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+
+    both = [np.asarray(values[:, lively], np.float64) for values in (reference_nz, query_nz)]
+    fitted = LinearDiscriminantAnalysis(solver="eigen", shrinkage="auto").fit(both[0][kept], code_m[kept])
+    return fitted.transform(both[0]), fitted.transform(both[1])
 
 
 def transfer_labels(

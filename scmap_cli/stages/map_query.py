@@ -18,7 +18,7 @@ from scmap_cli.errors import InputError, UsageError
 from scmap_cli.io.atomic import check_outputs, write_json
 from scmap_cli.io.bundle import Bundle, is_bundle, load_bundle, read_program_sizes
 from scmap_cli.io.h5ad import write_h5ad
-from scmap_cli.metrics.transfer import decoder_space, leading_components, transfer_labels
+from scmap_cli.metrics.transfer import decoder_space, discriminant_space, leading_components, transfer_labels
 from scmap_cli.models.expimap import ExpiMap, ExpiMapConfig
 from scmap_cli.models.refine import refined_positions
 from scmap_cli.models.surgery import extend, trained_parameters
@@ -37,7 +37,7 @@ from scmap_cli.training.infer import embed_cells, restore_model
 
 OVERLAP = "overlap.json"
 
-SPACES = ("decoder", "latent")
+SPACES = ("discriminant", "decoder", "latent")
 """Where neighbours for labels are looked for."""
 
 QUERY_MODEL: dict[str, Any] = {
@@ -75,8 +75,8 @@ def map_query(
     programs: Path | None = None,
     reference: Path | None = None,
     label_key: str | None = None,
-    space: str = "decoder",
-    components: int = 30,
+    space: str = "discriminant",
+    components: int = 60,
     refine: int = 25,
     neighbors: int = 15,
     unknown_below: float = 0.5,
@@ -119,10 +119,11 @@ def map_query(
     label_key
         ``obs`` column of the labels in ``reference``. Where the query has it too, the agreement is reported.
     space
-        Where neighbours are looked for: ``decoder``, by what distinguishes cells in expression
-        (:func:`~scmap_cli.metrics.transfer.decoder_space`), or ``latent``, the embedding as it is.
+        Where neighbours are looked for: ``latent``, the embedding as it is; ``decoder``, by what distinguishes cells in
+        expression (:func:`~scmap_cli.metrics.transfer.decoder_space`); or ``discriminant``, by what of that tells the
+        reference's labels apart (:func:`~scmap_cli.metrics.transfer.discriminant_space`).
     components
-        Leading principal components of the reference that distances are taken in; 0 takes all dimensions.
+        Leading principal components of the reference that are looked at; 0 takes all dimensions.
     refine
         Steps that fit the position of every cell to its counts before neighbours are looked for
         (:func:`~scmap_cli.models.refine.refined_positions`); 0 takes the encoder's positions. The embedding that is
@@ -261,10 +262,12 @@ def map_query(
                 refined_positions(network, store, cells.mean_nz, refine)
                 for cells, store in zip(both, stores, strict=True)
             )
-            if space == "decoder":
+            if space != "latent":
                 reference_nz, query_nz = (decoder_space(z, w_gk, shift_free) for z in (reference_nz, query_nz))
             if components:
                 reference_nz, query_nz = leading_components(reference_nz, query_nz, components)
+            if space == "discriminant":
+                reference_nz, query_nz = discriminant_space(reference_nz, known_cells.labels, query_nz)
             found = transfer_labels(
                 reference_nz,
                 known_cells.labels,

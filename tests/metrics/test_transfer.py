@@ -7,7 +7,13 @@ import pytest
 
 from scmap_cli.errors import InputError
 from scmap_cli.metrics import transfer
-from scmap_cli.metrics.transfer import decoder_space, leading_components, nearest_in, transfer_labels
+from scmap_cli.metrics.transfer import (
+    decoder_space,
+    discriminant_space,
+    leading_components,
+    nearest_in,
+    transfer_labels,
+)
 
 RNG = np.random.default_rng(0)
 CENTRES = np.array([[0.0, 0, 0], [10, 0, 0], [0, 10, 0]])
@@ -107,3 +113,33 @@ def test_leading_components_are_those_of_the_reference() -> None:
     for found, values in ((first, reference), (second, query)):
         np.testing.assert_allclose(np.abs(found), np.abs((values - centre) @ axes.T))
     assert leading_components(reference, query, 6)[0] is reference
+
+
+def test_the_discriminant_space_goes_by_labels_and_not_by_what_varies_most() -> None:
+    n = 150
+    labels = np.repeat(["a", "b", "c"], n)
+    # the first two dimensions tell the labels apart, the third is a response that every cell may show
+    reference = np.concatenate([cloud(n, i, 1.0) * [0.3, 0.3, 12.0] for i in range(3)])
+    query = np.concatenate([cloud(60, i, 1.0) * [0.3, 0.3, 12.0] for i in range(3)])
+    query[:, 2] += 30.0
+    truth = np.repeat(["a", "b", "c"], 60)
+    plain = (transfer_labels(reference, labels, query).best == truth).mean()
+    found = discriminant_space(reference, labels, query)
+    assert found[0].shape == (3 * n, 2)
+    assert plain < 0.9
+    assert (transfer_labels(found[0], labels, found[1]).best == truth).mean() > 0.97
+    # the covariance within labels is one of unit width, up to the shrinkage
+    within = found[0] - np.stack([found[0][labels == name].mean(0) for name in labels])
+    np.testing.assert_allclose(np.cov(within.T), np.eye(2), atol=0.1)
+
+
+def test_the_discriminant_space_leaves_out_what_says_nothing() -> None:
+    labels = LABELS.astype(object)
+    labels[[0, 60]] = "", "alone"
+    still = np.c_[REFERENCE, np.zeros(len(REFERENCE))]
+    found, query = discriminant_space(still, labels, still[:4])
+    kept = np.setdiff1d(np.arange(len(still)), [0, 60])
+    fewer, _ = discriminant_space(REFERENCE[kept], LABELS[kept], REFERENCE[:1])
+    np.testing.assert_allclose(np.abs(found[kept] - found[kept[0]]), np.abs(fewer - fewer[0]), atol=1e-6)
+    assert query.shape == (4, 2)
+    assert discriminant_space(still, np.full(180, "a"), still[:4])[0] is still

@@ -118,3 +118,28 @@ def test_gene_set_tests_beside_the_bayes_factors(study: Any) -> None:
     assert rows["camera"]["found_at"] <= 3
     assert sorted(rows["fry"]["programs"]) == sorted(rows["camera"]["programs"])
     assert all(row["found_at"] == 1 for row in found["cell_type=type1:rest"])
+
+
+def test_a_query_teaches_what_the_reference_lacks(cells: Any) -> None:
+    planted = stimulated(cells.folder)
+    known = anndata.read_h5ad(cells.folder / "reference.h5ad")
+    given = next(name for name in known.uns["scmap_program_names"] if name not in planted)
+    lines = (cells.folder / "programs.gmt").read_text().splitlines()
+    (cells.folder / "given.gmt").write_text("".join(f"{line}\n" for line in lines if line.split("\t")[0] == given))
+    genes = ("--genes", "reference.h5ad", "--min-genes", "1", "-q")
+    cells.run("scmap", "preprocess", "programs", "given.gmt", "-o", "given.npz", *genes)
+    gone = "|".join(f"^{name}$" for name in (*planted, given))
+    words = ("--query", "query.h5ad", "--programs", "programs.npz", "--without", gone, "--given", "given.npz")
+    keys = ("--batch-key", "batch", "--label-key", "cell_type", "--lacking", "type2", "--groupby", "condition")
+    more = ("--group", "stim", "--against", "ctrl", "--seeds", "1", "--work-dir", "anew", f"--map-options={SHORT}")
+    text, (found,) = analysed(
+        cells, "learning_anew.py", "reference.h5ad", *words, *keys, *more, f"--train-options={SMALL}"
+    )
+    assert f"{len(planted) + 1} programs taken out" in text
+    assert set(found["state_of_all_new"]) == {"new_1", "new_2", "new_3"}
+    assert found["state"]["auc"] == max(found["state_of_all_new"].values())
+    assert found["type"]["program"] == given
+    assert found["state"]["genes"]
+    assert not {found[part][1] for part in ("state_of_the_known", "type_of_the_known")} & {*planted, given}
+    reference = anndata.read_h5ad(cells.folder / "anew" / "reference.h5ad", backed="r")
+    assert "type2" not in set(reference.obs["cell_type"])

@@ -83,7 +83,7 @@ def test_files_slots_and_the_reference_to_the_bit(trained: Any, query: Path, tmp
 
 def test_how_labels_are_found_changes_them_and_nothing_else(trained: Any, query: Path, tmp_path: Path) -> None:
     found = []
-    for i, options in enumerate(({}, {"refine": 0}, {"space": "latent"}, {"components": 2})):
+    for i, options in enumerate(({}, {"refine": 0}, {"space": "decoder"}, {"space": "latent"}, {"components": 2})):
         (tmp_path / str(i)).mkdir()
         run(trained, query, tmp_path / str(i), reference=trained.data, label_key="cell_type", **options)
         found.append(anndata.read_h5ad(tmp_path / str(i) / "m.h5ad"))
