@@ -12,6 +12,7 @@ WORKERS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+WORKFLOW := $(VENV)/.workflow
 REQUEST := $(VENV)/.torch-request
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
@@ -45,6 +46,11 @@ $(INSTALLED): $(REQUEST) pyproject.toml constraints.txt
 	$(PIP) install --quiet --no-compile --constraint $(VENV)/constraints.txt --editable '.[dev]'
 	@touch $@
 
+# Snakemake, which runs examples/Snakefile in the tests; the demo does without.
+$(WORKFLOW): $(INSTALLED)
+	$(PIP) install --quiet --no-compile --constraint $(VENV)/constraints.txt --editable '.[dev,workflow]'
+	@touch $@
+
 demo: venv
 	PATH="$(abspath $(BIN)):$$PATH" bash examples/demo.sh $(DEMO)
 
@@ -57,10 +63,10 @@ lint: venv
 types: venv
 	$(BIN)/mypy
 
-unit: venv
+unit: $(WORKFLOW)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
-slow: venv
+slow: $(WORKFLOW)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow
 
 # The versions of a fresh, unconstrained install, without build tools, torch's local suffix and this package itself.
@@ -70,7 +76,7 @@ lock:
 	$(PYTHON) -m venv $(LOCK)
 	$(LOCK)/bin/python -m pip install --quiet $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) '$(TORCH)'
 	echo '$(TORCH)' > $(LOCK)/torch.txt
-	$(LOCK)/bin/python -m pip install --quiet --constraint $(LOCK)/torch.txt '.[dev]'
+	$(LOCK)/bin/python -m pip install --quiet --constraint $(LOCK)/torch.txt '.[dev,workflow]'
 	{ echo '# Written by `make lock`: the versions that `make demo` and `make test` install.'; \
 	  $(LOCK)/bin/python -m pip list --format=freeze \
 	    | sed 's/+[A-Za-z0-9.]*$$//' \

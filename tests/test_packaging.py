@@ -35,8 +35,8 @@ def normal(requirement: str) -> str:
 
 def declared() -> set[str]:
     extras = PROJECT["project"]["optional-dependencies"]
-    # MACS3 of the extra ``peaks`` is run as a program, in any version, and takes a compiler to install; ``scib`` and
-    # ``workflow`` are for tests that skip without them, in any version.
+    # MACS3 of the extra ``peaks`` is run as a program, in any version, and takes a compiler to install; ``scib`` is for
+    # tests that skip without it, in any version; ``workflow`` is run as a program by `make test`.
     others = ("dev", "lint", "peaks", "scib", "test", "workflow")
     optional = [one for name, wanted in extras.items() if name not in others for one in wanted]
     return {normal(one) for one in [*PROJECT["project"]["dependencies"], *optional]}
@@ -100,7 +100,7 @@ def test_constraints_pin_every_requirement_and_nothing_else() -> None:
     pinned = [normal(line) for line in lines]
     assert len(set(pinned)) == len(pinned)
     extras = PROJECT["project"]["optional-dependencies"]
-    asked = declared() | {normal(one) for name in ("test", "lint") for one in extras[name]}
+    asked = declared() | {normal(one) for name in ("test", "lint", "workflow") for one in extras[name]}
     assert asked <= set(pinned)
     assert not [name for name in pinned if name.startswith(("nvidia", "cuda", "triton"))], "no GPU packages"
 

@@ -11,7 +11,6 @@ import typer
 
 from scmap_cli import keys
 from scmap_cli.cli.app import VERBS, app
-from scmap_cli.errors import EXIT_CODES
 
 ROOT = Path(__file__).resolve().parents[2]
 TREE = typer.main.get_command(app)
@@ -95,11 +94,6 @@ def table(title: str) -> list[list[str]]:
     section = README.split(f"\n## {title}\n", 1)[1].split("\n## ", 1)[0]
     rows = [line.strip("|").split(" | ") for line in section.splitlines() if line.startswith("|")]
     return [[cell.strip() for cell in row] for row in rows[2:]]
-
-
-def test_the_readme_lists_the_exit_codes():
-    listed = {int(code): text.replace("`", "") for code, text in table("Exit codes")}
-    assert listed == EXIT_CODES
 
 
 def test_the_readme_lists_every_slot():
