@@ -54,7 +54,8 @@ def loss_curves(
             axes.axvline(best, color="0.6", linewidth=0.8, linestyle=":")
         axes.set_xlabel("epoch")
         axes.xaxis.get_major_locator().set_params(integer=True)
-        axes.legend(frameon=False, fontsize=8)
+        # Below, as curves may be anywhere within.
+        axes.legend(frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=3)
         axes.spines[["top", "right"]].set_visible(False)
     save(figure, path)
 

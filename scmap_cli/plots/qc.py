@@ -84,8 +84,11 @@ def violins(columns: Mapping[str, np.ndarray], groups: np.ndarray | None, path: 
         )
         if logged:
             low, high = axes.get_ylim()
-            ticks = np.arange(np.ceil(low), np.floor(high) + 1)
-            axes.set_yticks(ticks, [f"$10^{{{int(tick)}}}$" for tick in ticks])
+            powers = 10.0 ** np.arange(np.floor(low), np.ceil(high) + 1)
+            # One decade holds too few powers of ten to read values from.
+            ticks = np.outer(powers, (1, 2, 5) if high - low < 2 else (1,)).ravel()
+            ticks = ticks[(ticks >= 10**low) & (ticks <= 10**high)]
+            axes.set_yticks(np.log10(ticks), [f"{tick:,.0f}" if tick >= 1 else f"{tick:g}" for tick in ticks])
         axes.spines[["top", "right"]].set_visible(False)
     figure.tight_layout()
     save(figure, path)

@@ -157,7 +157,10 @@ def clustering_panels(results: Sequence[Mapping[str, Any]], path: Path) -> None:
     ``results`` are entries of ``evaluate clustering``; the latter scores have bars where subsamples were scored.
     """
     names = [short(f"{entry['file']} {entry['embedding']}", 40) for entry in results]
-    figure, panels = new_figure(16, 3.8, 4)
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9.5, 6.6))
+    panels = figure.subplots(2, 2).ravel()
     widths = sorted({row["k"] for entry in results for row in entry["partitions"]})
     for axes, (key, text) in zip(panels[:3], (("ari", "ARI"), ("nmi", "NMI"), ("clusters", "clusters")), strict=True):
         for entry, name, colour in zip(results, names, palette(len(names)), strict=True):
@@ -170,6 +173,8 @@ def clustering_panels(results: Sequence[Mapping[str, Any]], path: Path) -> None:
         axes.set_xlabel("resolution", fontsize=9)
         axes.set_ylabel(text, fontsize=9)
         _clear(axes)
+    for axes in panels[:2]:
+        axes.set_ylim(min(axes.get_ylim()[0], 0.0), 1.0)
     panels[2].axhline(results[0]["n_labels"], color="0.5", linewidth=0.8, linestyle=":")
     place = (panels[2].get_xlim()[0], results[0]["n_labels"])
     panels[2].annotate("labels", place, fontsize=7, color="0.4", va="bottom")

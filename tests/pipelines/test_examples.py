@@ -140,8 +140,7 @@ def test_a_task_that_is_stopped_goes_back_to_the_queue_and_on(shell):
     assert not is_bundle(saved.parents[1])
     shell.run(*words, **queue)
     assert (shell.folder / "requeued").read_text() == "requeue 17_3\n"
-    record = json.loads((saved.parents[1] / "config.json").read_text())["record"]
-    assert record["seed"] == 3
+    assert json.loads((saved.parents[1] / "config.json").read_text())["history"][-1]["seed"] == 3
     check_report(shell.folder / "runs" / "preempted-3", "Cells", "Models")
 
 
@@ -203,6 +202,7 @@ def test_the_demo(shell):
     assert scores["cells"] > 2000
 
 
+@pytest.mark.slow
 def test_the_picture_of_the_counting_rules_is_that_of_its_script(shell):
     shell.run("python", EXAMPLES / "counting_rules.py", "rules.svg")
     made, kept = (re.findall(r"<!-- (.*?) -->", path.read_text()) for path in
