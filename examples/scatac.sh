@@ -17,7 +17,7 @@ mkdir -p "$out"
 
 if [ -z "$data" ]; then
   data=$out/peaks.h5ad
-  : "${TRAIN=--epochs 40}"
+  : "${TRAIN=--epochs 25}"
   scmap simulate atac -o "$data" --preset "${PRESET:-default}" --n-peaks "${PEAKS:-4000}" --n-batches 2 --mu 400,1000 --min-depth 100 --force
 fi
 read -ra train <<< "${TRAIN-}"

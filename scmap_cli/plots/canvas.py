@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import takewhile
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -79,3 +80,11 @@ def palette(count: int) -> list[Any]:
 def short(name: str, width: int = 42) -> str:
     """The name, cut to a number of characters."""
     return name if len(name) <= width else name[: width - 3] + "..."
+
+
+def short_names(names: Sequence[str], width: int = 42) -> list[str]:
+    """The names cut as by :func:`short`, without what all begin with up to an underscore, such as ``REACTOME_``."""
+    first, last = (min(names), max(names)) if len(names) > 1 else ("", "")
+    alike = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(first, last, strict=False)))
+    shared = first[:alike].rfind("_") + 1
+    return [short(name[shared:], width) for name in names]

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from scmap_cli.plots.canvas import COLOURS, new_figure, palette, save, short
+from scmap_cli.plots.canvas import COLOURS, new_figure, palette, save, short, short_names
 
 #: most categories that a legend names, the largest ones
 _MOST_NAMED = 60
@@ -116,10 +116,10 @@ def program_tests(
     """
     figure, (left, right) = new_figure(13, 0.28 * min(shown, len(names)) + 1.6, 2)
     strength = np.abs(log_bf[:shown])[::-1]
-    labels = [short(name) for name in names[:shown]][::-1]
+    labels = short_names(names[:shown])
     colours = [COLOURS[5] if value > 0 else COLOURS[0] for value in log_bf[:shown][::-1]]
     left.barh(np.arange(len(strength)), strength, color=colours)
-    left.set_yticks(np.arange(len(strength)), labels, fontsize=7)
+    left.set_yticks(np.arange(len(strength)), labels[::-1], fontsize=7)
     left.axvline(threshold, color="0.4", linewidth=0.8, linestyle="--")
     left.set_xlabel("|log Bayes factor|")
     left.set_title(title, fontsize=9, loc="left")
@@ -135,7 +135,7 @@ def program_tests(
             parts[key].set(color=colour, linewidth=0.8)
         right.plot([], [], color=colour, linewidth=4, label=name)
     count = next(iter(sides.values())).shape[1]
-    right.set_yticks(np.arange(count)[::-1], [short(name) for name in names[:count]], fontsize=7)
+    right.set_yticks(np.arange(count)[::-1], labels[:count], fontsize=7)
     right.set_xlabel("score (posterior mean, up is more expression)")
     right.legend(fontsize=8, loc="best")
     for axes in (left, right):

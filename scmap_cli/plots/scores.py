@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from scmap_cli.plots.canvas import COLOURS, new_figure, palette, save, short
+from scmap_cli.plots.canvas import COLOURS, new_figure, palette, save, short, short_names
 
 _MOST_ROWS, _MOST_SHARES = 24, 6
 INTEGRATION = (
@@ -343,7 +343,7 @@ def ranked_bars(log_bf: np.ndarray, names: Sequence[str], up: np.ndarray, path: 
     places = np.arange(len(names))
     colours = [COLOURS[5] if rises else COLOURS[0] for rises in up]
     axes.barh(places, np.abs(log_bf), color=colours)
-    axes.set_yticks(places, [short(name, 34) for name in names])
+    axes.set_yticks(places, short_names(names, 34))
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.axvline(2.3, color="0.4", linewidth=0.8, linestyle="--")
     axes.set_xlabel("|log Bayes factor|", fontsize=9)

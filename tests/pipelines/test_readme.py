@@ -24,6 +24,8 @@ SECTIONS = {text.partition("\n")[0]: text for text in README.split("\n## ")[1:]}
 
 # What makes a command quick; whatever else README says of it stays.
 SHORT = {
+    "preprocess rna all.h5ad": "--hvg 150",
+    "preprocess programs reactome.gmt -o programs.npz": "--min-genes 5",
     "train expimap": "--epochs 2 --hidden 16 --batch-size 64",
     "train sailer": "--epochs 2 --hidden 16,6 --batch-size 64",
     "train sailerx": "--epochs 2 --hidden 8,4 --batch-size 64 --warmup-epochs 1 --cycles 1 --cycle-epochs 1",

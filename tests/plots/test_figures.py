@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from scmap_cli.plots import qc, scores
-from scmap_cli.plots.canvas import palette, publish, safely
+from scmap_cli.plots.canvas import palette, publish, safely, short_names
 from scmap_cli.plots.draw import dot_sizes, embedding, loss_curves
 from scmap_cli.plots.imputation import BeforeAfter, before_after
 
@@ -113,6 +113,14 @@ def test_a_figure_is_drawn_alike_twice(tmp_path, name, ending):
     assert made[0] == made[1]
     assert made[0].startswith(b"\x89PNG" if ending == "png" else b"<?xml")
     assert len(made[0]) > 2000
+
+
+def test_names_lose_what_all_begin_with():
+    assert short_names(["REACTOME_A_ONE", "REACTOME_A_TWO"]) == ["ONE", "TWO"]
+    assert short_names(["PROGRAM1", "PROGRAM2"]) == ["PROGRAM1", "PROGRAM2"]
+    assert short_names(["ONE_ALONE", "OTHER_ONE"]) == ["ONE_ALONE", "OTHER_ONE"]
+    assert short_names(["REACTOME_ALONE"]) == ["REACTOME_ALONE"]
+    assert short_names(["X_" + "a" * 60, "X_b"], 10) == ["aaaaaaa...", "b"]
 
 
 def test_many_cells_stay_a_picture_within_an_svg(tmp_path):
