@@ -50,8 +50,8 @@ QUERY_MODEL: dict[str, Any] = {
     "l1_anneal_epochs": 50.0,
     "hsic": 1.0,
 }
-"""Settings of a mapping, whatever those of the reference: no dropout and KL weight 0.1 as in the authors' notebooks; no
-group lasso on added programs, as in the released code; the rest as for ``scmap train``."""
+"""Settings of a mapping, whatever those of the reference: no dropout, KL weight 0.1 and 50 epochs of annealing as in
+the authors' notebooks; no group lasso on added programs, as in the released code; the rest as for ``scmap train``."""
 
 _FROZEN = ("hidden", "likelihood", "mean", "input_scale")
 
@@ -276,8 +276,9 @@ def map_query(
                 threshold=unknown_below,
                 seed=seed,
             )
-            put_labels(adata, found)
+            # Before the labels are put there, which may be under the same name.
             summary["labels"] = agreement(found, adata.obs, label_key)
+            put_labels(adata, found)
             log.info("%s", label_line(summary["labels"]))
         if join is not None and known_cells is not None:
             both = joined_file(known_cells, mapped, adata, bundle.features, network.name, names)
