@@ -18,7 +18,7 @@ if [ $# -gt 1 ]; then
   shift 3
 else
   pairs=$out/pairs.tsv test=$out/held-out.h5ad
-  : "${TRAIN=--preset tiny --max-genes 128 --lr 3e-3 --epochs 3}"
+  : "${TRAIN=--preset tiny --max-genes 128 --lr 3e-3 --epochs 2}"
   scmap simulate rna -o "$out/simulated.h5ad" --preset "${PRESET:-default}" --n-batches 3 \
     --gmt-output "$out/programs.gmt" --force
   python3 "$here/data/split_studies.py" "$out/simulated.h5ad" "$out/study1.h5ad" "$out/study2.h5ad" "$test"
