@@ -56,7 +56,7 @@ def mapped(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, anndata.AnnD
         folder / "reference.h5ad", folder / "model", programs=folder / "known.npz",
         train_options={"epochs": 60}, model_options={"hidden": [64, 64]}, device="cpu",
     )  # fmt: skip
-    # With seed 2 two new programs share the stimulus and neither tells it alone; hard membership finds it with all three.
+    # With seed 2 two new programs share the stimulus and neither tells it alone; hard membership finds it with all.
     map_query(
         folder / "model", folder / "query.h5ad", folder / "mapped.h5ad", model_out=folder / "mapped", one_batch="query",
         new_programs=3, programs=folder / "own.npz", model_options={"membership": "soft"}, seed=0, device="cpu",
