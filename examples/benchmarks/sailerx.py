@@ -56,13 +56,15 @@ def run_scmap(args: argparse.Namespace, share: float) -> dict[str, Any]:
     from scmap_cli.data.batches import CsrStore
     from scmap_cli.models.sailerx import SailerX, SailerXConfig
     from scmap_cli.nn.noise import Noise
+    from scmap_cli.runtime.memory import keep_freed_memory
 
+    keep_freed_memory()
     counts = cells(args)
     n = counts.shape[0]
     store = CsrStore(
         counts, np.zeros(n), covariates=np.ones((n, 1)), reference=reference_of(n, args.seed), weights=np.ones(n)
     )
-    config = SailerXConfig(peak_share=share)
+    config = SailerXConfig(peak_share=str(share))
     sizes = {"n_conditions": 1, "n_covariates": 1, "n_reference": REFERENCE, "gamma": config.gamma()}
     share_p = np.asarray(counts.mean(0)).ravel()
     model = SailerX.create(config, share_p, seed=0, chromosome_peaks=chromosome_peaks(args.peaks), **sizes)

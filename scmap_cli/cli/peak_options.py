@@ -67,11 +67,11 @@ Thinning = Annotated[
     ),
 ]
 PeakShare = Annotated[
-    float,
+    str,
     typer.Option(
         "--peak-share",
-        metavar="SHARE",
-        help="Share of the peaks whose likelihood a step looks at, drawn anew each step.",
+        metavar="auto|SHARE",
+        help="Share of the peaks whose likelihood a step looks at, drawn anew each step; auto is 12,500 at most.",
         rich_help_panel=MODEL,
     ),
 ]

@@ -46,7 +46,7 @@ def verb(
     ] = "1000,100",
     latent: t.Latent = 10,
     thinning: p.Thinning = 0.5,
-    peak_share: p.PeakShare = 1.0,
+    peak_share: p.PeakShare = "auto",
     invariance: p.Invariance = "1",
     invariance_bound: p.InvarianceBound = "pairwise",
     positive_weight: p.PositiveWeight = "8",

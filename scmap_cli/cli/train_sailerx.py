@@ -84,7 +84,7 @@ def verb(
         ),
     ] = 128,
     thinning: p.Thinning = 0.5,
-    peak_share: p.PeakShare = 0.25,
+    peak_share: p.PeakShare = "0.25",
     invariance: p.Invariance = "1",
     invariance_bound: p.InvarianceBound = "pairwise",
     positive_weight: p.PositiveWeight = "8",

@@ -28,6 +28,9 @@ from scmap_cli.nn.invariance import BOUNDS, mean_pairwise_kl, mixture_kl
 
 _MIN_VARIANCE = 1e-4
 
+# Peaks that a step looks at by default where there are more; the last layer's products are most of a step's work.
+_PEAKS_A_STEP = 12_500
+
 
 def number(key: str, value: str, choices: str, *, above: bool = False) -> float:
     """A weight that is given as text: a finite number from 0 up, or ``above`` 0.
@@ -60,7 +63,8 @@ class InvariantConfig:
         Largest share of a cell's open peaks that is hidden from the encoder in a training step; each cell draws its own
         share anew, uniform from 0.
     peak_share
-        Share of the peaks whose likelihood a training step looks at, drawn anew each step and scaled up to all.
+        Share of the peaks whose likelihood a training step looks at, drawn anew each step and scaled up to all: a
+        number, or ``auto`` for 12,500 peaks at most.
     invariance
         Weight lambda of the invariance term (equation 2.3), a number, or ``auto``: the elbow of what the embedding
         tells of depth and batch against it, which is found before the network is made.
@@ -78,7 +82,7 @@ class InvariantConfig:
     hidden: tuple[int, ...]
     latent: int
     thinning: float = 0.5
-    peak_share: float = 1.0
+    peak_share: str = "auto"
     invariance: str = "1"
     invariance_bound: str = "pairwise"
     positive_weight: str = "8"
@@ -98,17 +102,26 @@ class InvariantConfig:
         for key in ("kl_weight", "warmup_epochs", "cycle_epochs"):
             if getattr(self, key) < 0:
                 raise UsageError(f"{key} {getattr(self, key)} must not be negative")
-        if not 0 < self.peak_share <= 1:
-            raise UsageError(f"peak_share {self.peak_share} is not in (0, 1]")
         if not 0 <= self.thinning < 1:
             raise UsageError(f"thinning {self.thinning} is not in [0, 1)")
         self.omega(0.5)
+        self.share(1)
         if self.invariance != "auto":
             self.lam()
 
     def lam(self) -> float:
         """The weight lambda as a number; :class:`~scmap_cli.errors.UsageError` if it is none."""
         return number("invariance", self.invariance, "auto or a number, at least 0")
+
+    def share(self, n_peaks: int) -> float:
+        """The share of so many peaks that a training step looks at."""
+        if self.peak_share == "auto":
+            return min(1.0, _PEAKS_A_STEP / n_peaks)
+        choices = "auto or a number above 0, at most 1"
+        found = number("peak_share", self.peak_share, choices, above=True)
+        if found > 1:
+            raise UsageError(f"peak_share is {self.peak_share!r}", f"choose {choices}")
+        return found
 
     def omega(self, open_share: float) -> float:
         """The weight of open peaks, given their share among the entries of the training cells."""
@@ -238,7 +251,7 @@ class InvariantVae(ScmapModel):
         h_nh = self._hidden(z_nz, batch)
         peaks_s = None
         if batch.noise is not None:
-            peaks_s = batch.noise.sample(batch.g, self.config.peak_share, h_nh.device)
+            peaks_s = batch.noise.sample(batch.g, self.config.share(batch.g), h_nh.device)
         omega = self.structure["omega"]
         recon = open_peaks_loss(h_nh, self.last_ph, self.last_p, batch.flat_m, omega, peaks_s, self.edges_c)
         kl = gaussian_kl(posterior.mean_nz, posterior.var_nz).mean()

@@ -24,7 +24,7 @@ Where the released code differs, and what is done here:
 * The pairwise bound is taken over the cells of a process: with several, each sees its own share of the batch.
 
 * Two additions of ours, each with a setting that switches it off: in training a share of a cell's open peaks is hidden
-  from the encoder, and with ``peak_share`` a step looks at a sample of the peaks.
+  from the encoder, and a step looks at a sample of the peaks where there are many (``peak_share``).
 
 Defaults: 1000 and 100 hidden units, 10 latent dimensions and lambda 1 are the thesis's. It takes the ratio of closed to
 open entries as the weight of open peaks. The further the weight is from 1, the less the likelihood is that of the data

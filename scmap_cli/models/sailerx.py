@@ -82,7 +82,7 @@ class SailerXConfig(InvariantConfig):
 
     hidden: tuple[int, ...] = (64, 32)
     latent: int = 50
-    peak_share: float = 0.25
+    peak_share: str = "0.25"
     alignment_weight: str = "60000"
     depth_weights: str = "robust"
     reference_dropout: float = 0.3

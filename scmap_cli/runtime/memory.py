@@ -77,13 +77,13 @@ def readable_size(size: int) -> str:
 def keep_freed_memory() -> bool:
     """Let glibc keep what is freed for the next request; returns whether it could be told (elsewhere it cannot).
 
-    By default it hands every block of more than 128 KiB back to the system and asks for it again in the next training
-    step, which then waits for thousands of page faults. The peak of the process stays as it was.
+    By default it hands every block of more than 128 KiB, and always one of more than 32 MiB, back to the system and
+    asks for it again in the next training step, which then waits for thousands of page faults. So nothing is mapped
+    block by block any more, and the heap is not cut.
     """
-    mmap_threshold, trim_threshold = -3, -1  # M_MMAP_THRESHOLD and M_TRIM_THRESHOLD of malloc.h
+    trim_threshold, mmap_max = -1, -4  # M_TRIM_THRESHOLD and M_MMAP_MAX of malloc.h
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError, TypeError):
         return False
-    # 32 MiB is the most that glibc takes for the first.
-    return bool(mallopt(mmap_threshold, 32 << 20) and mallopt(trim_threshold, 1 << 30))
+    return bool(mallopt(mmap_max, 0) and mallopt(trim_threshold, (1 << 31) - 1))

@@ -148,9 +148,9 @@ MAKERS: dict[str, Callable[[], Made]] = {
     "expresser": expresser,
     "expresser without decoder": lambda: expresser(decoder=False),
     "expresser as written": lambda: expresser(leaky=True, residual=False, binning="quantile"),
-    "sailer sampled": lambda: sailer(thinning=0.5, peak_share=0.5),
+    "sailer sampled": lambda: sailer(thinning=0.5, peak_share="0.5"),
     "sailerx": sailerx,
-    "sailerx thesis": lambda: sailerx(reference_dropout=1.0, peak_share=0.5, invariance_bound="mixture"),
+    "sailerx thesis": lambda: sailerx(reference_dropout=1.0, peak_share="0.5", invariance_bound="mixture"),
     "sailer dense": lambda: sailer(share=0.3, positive_weight="auto", invariance_bound="mixture"),
 }
 

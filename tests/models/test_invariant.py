@@ -29,3 +29,12 @@ def test_the_weight_of_the_invariance_may_be_0_and_no_less() -> None:
     for value in ("-1e-9", "nan", "inf"):
         with pytest.raises(UsageError, match="invariance"):
             config(invariance=value)
+
+
+def test_a_step_looks_at_a_bounded_number_of_peaks_unless_told_otherwise() -> None:
+    assert config().share(10_000) == 1
+    assert config().share(100_000) == 0.125
+    assert config(peak_share="1").share(100_000) == 1
+    for value in ("0", "1.1", "-1", "nan", "all"):
+        with pytest.raises(UsageError, match="peak_share"):
+            config(peak_share=value)
