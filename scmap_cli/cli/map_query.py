@@ -1,4 +1,4 @@
-"""``scmap map-query``; the defaults are those of ``QUERY_MODEL`` and ``QUERY_TRAIN``, which a test holds."""
+"""``scmap map-query``; the defaults are those of the stage, which a test holds."""
 
 from __future__ import annotations
 
@@ -184,10 +184,28 @@ def verb(
     l1_anneal_epochs: g.L1AnnealEpochs = 50.0,
     epochs: t.Epochs = 400,
     batch_size: t.BatchSize = 128,
-    lr: t.Lr = 1e-3,
+    lr: Annotated[
+        float | None,
+        typer.Option(
+            "--lr",
+            metavar="X",
+            show_default="0.001; with programs to learn 0.003",
+            help="Learning rate of Adam.",
+            rich_help_panel=o.TRAINING,
+        ),
+    ] = None,
     weight_decay: t.WeightDecay = 0.0,
     validation_share: t.ValidationShare = 0.1,
-    patience: t.Patience = 20,
+    patience: Annotated[
+        int | None,
+        typer.Option(
+            "--patience",
+            metavar="N",
+            show_default="20; with programs to learn 0",
+            help="End after N epochs without a better validation score, counted from the end of annealing; 0 never.",
+            rich_help_panel=o.TRAINING,
+        ),
+    ] = None,
     sampling: t.Sampling = "balanced",
     checkpoint_minutes: t.CheckpointMinutes = 7.0,
     resume: t.Resume = "auto",

@@ -53,6 +53,12 @@ class Transfer:
     names: list[str]
 
 
+def labelled(labels: np.ndarray) -> np.ndarray:
+    """Which cells have a label, bool: neither empty text nor ``unknown``."""
+    known: np.ndarray = (labels != "") & (labels != UNKNOWN_LABEL)
+    return known
+
+
 def nearest_in(reference_nz: np.ndarray, query_nz: np.ndarray, k: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """The k nearest reference cells of every query cell by Euclidean distance.
 
@@ -139,19 +145,24 @@ def discriminant_space(
     Returns
     -------
     reference, query
-        (m, c) and (n, c), with c one less than the labels and no more than z; as given with fewer than two labels.
+        (m, c) and (n, c), with c one less than the labels and no more than z. As given with fewer than two labels, and
+        where the spread within them cannot be told: no label has three cells, or all cells of a label are the same.
     """
     name, code_m, count = np.unique(reference_labels, return_inverse=True, return_counts=True)
-    kept = ((name != "") & (name != UNKNOWN_LABEL) & (count > 1))[code_m]
+    kept = (labelled(name) & (count > 1))[code_m]
     # Directions without any spread would make the covariance singular.
     spread = reference_nz.std(0)
     lively = spread > _NO_SPREAD * spread.max(initial=0.0)
-    if len(np.unique(code_m[kept])) < 2 or not lively.any():
+    # The covariance of two cells has one direction only, and shrinkage leaves it as it is.
+    if len(np.unique(code_m[kept])) < 2 or count[code_m[kept]].max() < 3 or not lively.any():
         return reference_nz, query_nz
     from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
     both = [np.asarray(values[:, lively], np.float64) for values in (reference_nz, query_nz)]
-    fitted = LinearDiscriminantAnalysis(solver="eigen", shrinkage="auto").fit(both[0][kept], code_m[kept])
+    try:
+        fitted = LinearDiscriminantAnalysis(solver="eigen", shrinkage="auto").fit(both[0][kept], code_m[kept])
+    except np.linalg.LinAlgError:
+        return reference_nz, query_nz
     return fitted.transform(both[0]), fitted.transform(both[1])
 
 
@@ -186,7 +197,7 @@ def transfer_labels(
     InputError
         No labelled reference cell, or an embedding that is not finite.
     """
-    kept = (reference_labels != "") & (reference_labels != UNKNOWN_LABEL)
+    kept = labelled(reference_labels)
     if not kept.any():
         raise InputError("no cell of the reference has a label")
     index, distance = nearest_in(reference_nz, query_nz, k, seed)

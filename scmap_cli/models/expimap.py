@@ -18,7 +18,7 @@ Where the released code differs, and what is done here:
 * HSIC there is NaN from 344 latent dimensions on, and at zero variance; here it is finite at any width
   (:mod:`..nn.hsic`).
 * KL and L1 weights rise linearly with every step rather than in jumps per epoch, from the first step on.
-* Unconstrained programs of reference training take the group lasso as well as the L1 penalty (equation 19); the
+* Unconstrained programs of reference training take the group lasso as well as the L1 penalty (equation 16); the
   released code leaves the group lasso out there.
 * Every condition's decoder shift starts at the pooled log mean of the genes, dispersions start at 1 and the encoder's
   condition weights at 0; the released code draws all three at random, which costs likelihood, and accuracy with it.

@@ -192,7 +192,7 @@ def _names_hint(names: np.ndarray, wanted: np.ndarray) -> str:
     example = f"the model's genes look like {', '.join(wanted[:3])}, those of the file like {', '.join(names[:3])}"
     if loose > len(set(names.tolist()) & set(wanted.tolist())):
         return f"{loose} names would match if upper and lower case were the same; {example}"
-    return f"{example}; name genes alike with --gene-column"
+    return f"{example}; name genes alike with --gene-column, or let fewer do with --min-overlap"
 
 
 def text_column(obs: pd.DataFrame, key: str, path: Path | None, missing: str = "") -> np.ndarray:
@@ -248,7 +248,7 @@ def condition_codes(labels: np.ndarray, known: list[str] | None, path: Path) -> 
         names, codes = np.unique(labels, return_inverse=True)
         return codes.astype(np.int64), [str(name) for name in names]
     position = {name: i for i, name in enumerate(known)}
-    strange = sorted(set(labels) - set(position))
+    strange = sorted(set(labels.tolist()) - set(position))
     if strange:
         raise InputError(
             f"{path} has {len(strange)} conditions that the model does not know: {', '.join(map(repr, strange[:5]))}",

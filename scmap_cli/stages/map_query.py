@@ -50,13 +50,17 @@ QUERY_MODEL: dict[str, Any] = {
     "l1_anneal_epochs": 50.0,
     "hsic": 1.0,
 }
-"""Settings of a mapping, whatever those of the reference: no dropout and KL weight 0.1 as in the authors' notebooks; no
-group lasso on added programs, as in the released code; the rest as for ``scmap train``."""
+"""Settings of a mapping, whatever those of the reference: no dropout, KL weight 0.1 and 50 epochs of annealing as in
+the authors' notebooks; no group lasso on added programs, as in the released code; the rest as for ``scmap train``."""
 
 _FROZEN = ("hidden", "likelihood", "mean", "input_scale")
 
 QUERY_TRAIN: dict[str, Any] = {"patience": 20}
 """Settings of the training that differ from those of ``scmap train``."""
+
+LEARNING_TRAIN: dict[str, Any] = {"lr": 3e-3, "patience": 0, "lr_patience": 0}
+"""The same where programs are added: they take off late, when the validation score has stood still for dozens of epochs,
+so training neither ends nor slows down before its time."""
 
 
 def map_query(
@@ -136,7 +140,8 @@ def map_query(
         Draw a UMAP of the query, and of the reference where it is given, by batch and label.
     model_options, train_options
         Fields of :class:`~scmap_cli.models.expimap.ExpiMapConfig` (those of the loss and of added programs) and of
-        :class:`~scmap_cli.config.TrainConfig` that differ from :data:`QUERY_MODEL` and :data:`QUERY_TRAIN`.
+        :class:`~scmap_cli.config.TrainConfig` that differ from :data:`QUERY_MODEL` and :data:`QUERY_TRAIN`, or
+        :data:`LEARNING_TRAIN` where programs are added.
     seed, device, resume, force, dry_run
         As :func:`scmap_cli.stages.train_expimap.train_expimap`.
 
@@ -163,7 +168,8 @@ def map_query(
         if number < least:
             raise UsageError(f"--{flag} {number} must be at least {least}")
     check_outputs(output, join, plot, force=force)
-    settings = build(TrainConfig, QUERY_TRAIN, train_options or {}, where="[train]")
+    usual = LEARNING_TRAIN if new_programs or programs is not None else QUERY_TRAIN
+    settings = build(TrainConfig, usual, train_options or {}, where="[train]")
     ranks = ranks_from_environment()
     quiet_followers(ranks)
     where = resolve_device(device, ranks.local_rank)
@@ -276,8 +282,9 @@ def map_query(
                 threshold=unknown_below,
                 seed=seed,
             )
-            put_labels(adata, found)
+            # Before the labels are put there, which may be under the same name.
             summary["labels"] = agreement(found, adata.obs, label_key)
+            put_labels(adata, found)
             log.info("%s", label_line(summary["labels"]))
         if join is not None and known_cells is not None:
             both = joined_file(known_cells, mapped, adata, bundle.features, network.name, names)

@@ -12,6 +12,7 @@ from scipy import sparse
 from scmap_cli.errors import InputError, UsageError
 from scmap_cli.io.bundle import Bundle, load_bundle
 from scmap_cli.io.programs import load_programs
+from scmap_cli.metrics.transfer import labelled
 from scmap_cli.models.expimap import ExpiMap
 from scmap_cli.registry import get_model
 from scmap_cli.runtime.logs import log
@@ -64,11 +65,13 @@ def read_reference(bundle: Bundle, path: Path, label_key: str | None) -> Cells:
     Raises
     ------
     InputError
-        The file has genes or conditions that are not those of the reference, or no column of labels.
+        The file has genes or conditions that are not those of the reference, no column of labels, or no label in it.
     """
     data, counts, _ = aligned_counts(bundle, path, min_overlap=1.0)
     conditions, codes = model_conditions(bundle, data, None, path, reference=True)
     labels = text_column(data.adata.obs, label_key, path) if label_key is not None else None
+    if labels is not None and not labelled(labels).any():
+        raise InputError(f"no cell of {path} has a label in obs column {label_key!r}", "give another --label-key")
     return Cells(data, counts, conditions, codes, labels)
 
 

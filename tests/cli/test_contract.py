@@ -187,14 +187,18 @@ def test_defaults_of_training_are_those_of_the_configs(verb):
 def test_defaults_of_mapping_are_those_of_the_stage():
     from scmap_cli.config import TrainConfig, build
     from scmap_cli.models.expimap import ExpiMapConfig
-    from scmap_cli.stages.map_query import QUERY_MODEL, QUERY_TRAIN
+    from scmap_cli.stages.map_query import LEARNING_TRAIN, QUERY_MODEL, QUERY_TRAIN
 
     real = dataclasses.asdict(build(ExpiMapConfig, QUERY_MODEL, where="")) | dataclasses.asdict(
         build(TrainConfig, QUERY_TRAIN, where="")
     )
     ours = [p for p in LEAVES["map-query"].params if p.rich_help_panel in (options.MODEL, options.TRAINING)]
     assert len(ours) > 10
-    assert {key_of(p): p.default for p in ours} == {key_of(p): real[key_of(p)] for p in ours}
+    told = {key_of(p): p.show_default for p in ours if isinstance(p.show_default, str)}
+    assert told == {name: f"{real[name]}; with programs to learn {LEARNING_TRAIN[name]}" for name in ("lr", "patience")}
+    assert {key_of(p): p.default for p in ours} == {
+        key_of(p): None if key_of(p) in told else real[key_of(p)] for p in ours
+    }
 
 
 def test_defaults_of_the_simulation_are_those_of_its_presets():

@@ -153,6 +153,7 @@ def test_inactive_programs_show_no_number(trained: Any, tmp_path: Path, monkeypa
         ({"groupby": "cell_type", "against": "typo"}, InputError, "'typo'"),
         ({"groupby": "cell_type", "group": ["type1"], "against": "type1"}, UsageError, "with itself"),
         ({"groupby": "cell_type", "within": "cell_type"}, UsageError, "--within"),
+        ({"groupby": "cell_type", "batch_key": "cell_type"}, InputError, r"does not know: 'type1', 'type2'"),
         ({"groupby": "cell_type", "pairs": 1}, UsageError, "--pairs"),
         ({"groupby": "cell_type", "threshold": -1.0}, UsageError, "--threshold"),
     ],

@@ -331,3 +331,25 @@ def test_a_wrong_reference_is_found_before_training(trained: Any, query: Path, t
     with pytest.raises(InputError, match="no obs column 'typo'"):
         run(trained, query, tmp_path, reference=trained.data, label_key="typo")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_reference_without_a_label_is_found_before_training(trained: Any, query: Path, tmp_path: Path) -> None:
+    data = anndata.read_h5ad(trained.data)
+    data.obs["none"] = pd.Categorical([None] * data.n_obs)
+    write_h5ad(data, tmp_path / "ref.h5ad")
+    with pytest.raises(InputError, match="has a label in obs column 'none'"):
+        run(trained, query, tmp_path, reference=tmp_path / "ref.h5ad", label_key="none")
+    assert [path.name for path in tmp_path.iterdir()] == ["ref.h5ad"]
+
+
+def test_labels_under_the_name_of_ours_are_not_judged_by_themselves(trained: Any, query: Path, tmp_path: Path) -> None:
+    data = anndata.read_h5ad(trained.data)
+    data.obs["scmap_label"] = data.obs["cell_type"]
+    write_h5ad(data, tmp_path / "ref.h5ad")
+    options: dict[str, Any] = {"reference": tmp_path / "ref.h5ad", "label_key": "scmap_label"}
+    assert "accuracy" not in run(trained, query, tmp_path, **options)["labels"]
+    true = anndata.read_h5ad(query)
+    true.obs["scmap_label"] = "type1"
+    write_h5ad(true, tmp_path / "q.h5ad")
+    (tmp_path / "b").mkdir()
+    assert run(trained, tmp_path / "q.h5ad", tmp_path / "b", **options)["labels"]["accuracy"] < 0.7
