@@ -59,8 +59,8 @@ QUERY_TRAIN: dict[str, Any] = {"patience": 20}
 """Settings of the training that differ from those of ``scmap train``."""
 
 LEARNING_TRAIN: dict[str, Any] = {"lr": 3e-3, "patience": 0, "lr_patience": 0}
-"""The same where programs are added: they take off late, when the validation score has stood still for dozens of epochs,
-so training neither ends nor slows down before its time."""
+"""The same where programs are added: they take off late, when the validation score has stood still for dozens of
+epochs, so training neither ends nor slows down before its time."""
 
 
 def map_query(
