@@ -18,7 +18,7 @@ Example:
   scmap evaluate invariance embedded.h5ad --batch-key batch -o - | jq '.results[0].depth_mi.mean'
 
 Pitfall: cell types that differ in true depth, or that are not in all batches, make mutual information that no method
-should remove; compare methods on the same cells, not with 0.
+should remove; compare methods on the same cells, and with what --label-key finds, not with 0.
 """
 
 
@@ -51,6 +51,15 @@ def verb(
         ),
     ] = None,
     batch_key: o.BatchKey = None,
+    label_key: Annotated[
+        str | None,
+        typer.Option(
+            "--label-key",
+            metavar="COLUMN",
+            help="Column of obs with cell types: also tell what shows of depth and batch through these alone.",
+            rich_help_panel=o.DATA,
+        ),
+    ] = None,
     batch_estimator: Annotated[
         Literal["classification", "regression"],
         typer.Option(
@@ -80,7 +89,8 @@ def verb(
 ) -> None:
     """What embeddings still tell of depth and batch: mutual information by dimension, batches among 50 neighbours.
 
-    Mutual information is in nats, by nearest neighbours (Kraskov et al.), mean and largest over the dimensions.
+    Mutual information is in nats, by nearest neighbours (Kraskov et al.), mean and largest over the dimensions. With
+    --label-key it is taken a second time with depths and batches dealt out anew within each label.
     """
     if compare:
         run_compare(ctx, "invariance")

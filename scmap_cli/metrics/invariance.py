@@ -67,6 +67,26 @@ def mutual_information(
     }
 
 
+def shuffled_within(values_n: np.ndarray, labels_n: np.ndarray, seed: int = 0) -> np.ndarray:
+    """Values dealt out anew among the cells of each label.
+
+    What an embedding tells of these is what it tells through the labels alone: an embedding that keeps the labels where
+    they are cannot tell less of the true values, but for the error of the estimate.
+
+    Parameters
+    ----------
+    values_n
+        (n,) of any type.
+    labels_n
+        (n,) label of each cell.
+    seed
+        Of the order.
+    """
+    rng = np.random.default_rng(seed)
+    # Sorted by label both times, in random order within it the second time.
+    return values_n[np.lexsort((rng.random(len(labels_n)), labels_n))][np.argsort(np.argsort(labels_n, kind="stable"))]
+
+
 def batch_shares(indices: np.ndarray, batch: np.ndarray) -> dict[str, Any]:
     """Shares of the batches among neighbours, after normalisation by the numbers of cells.
 

@@ -13,7 +13,7 @@ from scmap_cli.errors import InputError, UsageError
 from scmap_cli.io.atomic import check_outputs, text_file, write_text
 from scmap_cli.io.h5ad import read_h5ad
 from scmap_cli.metrics.graph import EXACT_CELLS, knn
-from scmap_cli.metrics.invariance import ESTIMATORS, NEIGHBOURS_MI, batch_shares, mutual_information
+from scmap_cli.metrics.invariance import ESTIMATORS, NEIGHBOURS_MI, batch_shares, mutual_information, shuffled_within
 from scmap_cli.metrics.mixing import NEIGHBOURS, batch_entropy
 from scmap_cli.plots.canvas import publish
 from scmap_cli.plots.scores import invariance_panels
@@ -33,6 +33,7 @@ def evaluate_invariance(
     embedding: str | Sequence[str] | None = None,
     depth_key: str | None = None,
     batch_key: str | None = None,
+    label_key: str | None = None,
     batch_estimator: str = "classification",
     mi_cells: int | None = None,
     plot: Path | None = None,
@@ -56,6 +57,9 @@ def evaluate_invariance(
     batch_key
         Also score batches: mutual information, and their shares among the 50 nearest neighbours (all cells; see
         :func:`scmap_cli.metrics.invariance.batch_shares`).
+    label_key
+        Also tell what the embedding says of depth and batch through these labels alone, see
+        :func:`scmap_cli.metrics.invariance.shuffled_within`.
     batch_estimator
         ``classification``: for categories. ``regression``: as the thesis's notebooks, on the batch's number in sorted
         order.
@@ -93,6 +97,7 @@ def evaluate_invariance(
         "depth_key": depth_key,
         "depth_estimator": "mutual_info_regression (Kraskov et al.), raw depth",
         "batch_key": batch_key,
+        "label_key": label_key,
         "batch_estimator": f"mutual_info_{'classif' if batch_estimator == 'classification' else 'regression'}",
         "n_neighbors": NEIGHBOURS_MI,
         "unit": "nats",
@@ -102,7 +107,7 @@ def evaluate_invariance(
         "seed": seed,
     }
     files = [read_embeddings(Path(path), wanted) for path in inputs]
-    loaded = [(file, *_depth(file, depth_key), _batch(file, batch_key)) for file in files]
+    loaded = [(file, *_depth(file, depth_key), _batch(file, batch_key), _label(file, label_key)) for file in files]
     result: dict[str, Any] = {"what": "invariance", "settings": settings, "results": []}
     if dry_run:
         for file in files:
@@ -115,10 +120,10 @@ def evaluate_invariance(
         parameters={"embedding": wanted, **settings},
         seed=seed,
     ) as run:
-        for file, depth_n, source, batch_n in loaded:
+        for file, depth_n, source, batch_n, label_n in loaded:
             for key, emb_nz in file.embeddings.items():
                 entry: dict[str, Any] = {"file": file.path.name, "embedding": key, "depth": source}
-                entry |= _score(file.path, key, emb_nz, depth_n, batch_n, batch_estimator, mi_cells, seed)
+                entry |= _score(file.path, key, emb_nz, depth_n, batch_n, label_n, batch_estimator, mi_cells, seed)
                 log.info("%s", _line(entry))
                 result["results"].append(entry)
         result["history"] = [run.record]
@@ -160,12 +165,17 @@ def _batch(file: EmbeddingFile, key: str | None) -> np.ndarray | None:
     return batch_n
 
 
+def _label(file: EmbeddingFile, key: str | None) -> np.ndarray | None:
+    return None if key is None else file.column(key, "label").astype(str)
+
+
 def _score(
     path: Path,
     key: str,
     emb_nz: np.ndarray,
     depth_n: np.ndarray,
     batch_n: np.ndarray | None,
+    label_n: np.ndarray | None,
     estimator: str,
     cells: int | None,
     seed: int,
@@ -176,13 +186,20 @@ def _score(
         "cells": len(emb_nz),
         "cells_left_out": int((~finite).sum()),
         "dimensions": int(emb_nz.shape[1]),
-        "depth_mi": mutual_information(emb_nz, depth_n, cells=cells, seed=seed),
     }
+
+    def tell(name: str, target_n: np.ndarray, discrete: bool) -> None:
+        entry[name] = mutual_information(emb_nz, target_n, discrete=discrete, cells=cells, seed=seed)
+        if label_n is not None:
+            dealt_n = shuffled_within(target_n, label_n[finite], seed)
+            entry[f"{name}_by_labels"] = mutual_information(emb_nz, dealt_n, discrete=discrete, cells=cells, seed=seed)
+
+    tell("depth_mi", depth_n, discrete=False)
     if batch_n is not None:
         batch_n = batch_n[finite]
         discrete = estimator == "classification"
-        target_n = batch_n if discrete else np.unique(batch_n, return_inverse=True)[1].astype(np.float64)
-        entry["batch_mi"] = mutual_information(emb_nz, target_n, discrete=discrete, cells=cells, seed=seed)
+        code_n = np.unique(batch_n, return_inverse=True)[1].astype(np.float64)
+        tell("batch_mi", batch_n if discrete else code_n, discrete)
         indices, _ = knn(emb_nz, NEIGHBOURS, seed)
         entry["neighbours"] = "exact" if len(emb_nz) <= EXACT_CELLS else "approximate (pynndescent)"
         entry["batch_shares"] = batch_shares(indices, batch_n)
@@ -199,4 +216,7 @@ def _line(entry: dict[str, Any]) -> str:
             f"; batch MI {batch['mean']:.3f} mean, {batch['max']:.3f} max; share of the own batch {shares['own']:.3f}, "
             f"mixing {entry['mixing']:.3f}"
         )
+    if "depth_mi_by_labels" in entry:
+        labels = entry["depth_mi_by_labels"]
+        line += f"; through the labels alone depth MI {labels['mean']:.3f} mean, {labels['max']:.3f} max"
     return line

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from scmap_cli.errors import InputError
-from scmap_cli.metrics.invariance import batch_shares, mutual_information
+from scmap_cli.metrics.invariance import batch_shares, mutual_information, shuffled_within
 
 
 def test_information_of_gaussians():
@@ -75,3 +75,23 @@ def test_shares_against_a_plain_loop():
     assert found["own"] == pytest.approx(own)
     with pytest.raises(InputError, match="at least two"):
         batch_shares(indices, np.full(90, "x"))
+
+
+def test_shuffling_within_labels_keeps_what_the_labels_tell():
+    """A type's mean depth stays known, a cell's own depth does not: -log(1 - r^2) / 2 with and without it."""
+    rng = np.random.default_rng(0)
+    label = rng.integers(40, size=4000)
+    of_type, own = rng.normal(size=40)[label], rng.normal(size=4000)
+    depth = of_type + own
+    dealt = shuffled_within(depth, label, seed=2)
+    for name in range(40):
+        np.testing.assert_array_equal(np.sort(dealt[label == name]), np.sort(depth[label == name]))
+    assert np.corrcoef(dealt, own)[0, 1] == pytest.approx(0, abs=0.05)
+    emb = np.column_stack([of_type, own]) + 0.3 * rng.normal(size=(4000, 2))
+    before, after = (np.array(mutual_information(emb, value)["by_dimension"]) for value in (depth, dealt))
+    assert after[0] == pytest.approx(before[0], abs=0.05)
+    assert before.min() > 0.2
+    assert after[1] == pytest.approx(0, abs=0.04)
+    np.testing.assert_array_equal(shuffled_within(depth, label, seed=2), dealt)
+    # With a label of its own every cell keeps its value.
+    np.testing.assert_array_equal(shuffled_within(depth, np.arange(4000).astype(str)), depth)

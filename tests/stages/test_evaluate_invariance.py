@@ -66,6 +66,18 @@ def test_the_estimator_of_the_thesis_by_flag(tmp_path):
     assert sorts[0] != sorts[1] > 0
 
 
+def test_what_labels_alone_tell(tmp_path):
+    """Labels that are the batches tell all of the batch and nothing of the depth, which is not theirs."""
+    data, _ = make(tmp_path / "e.h5ad", kind=np.array(["k", "l"])[np.arange(300) % 2])
+    plain = evaluate_invariance([data], batch_key="batch")["results"][0]
+    found = evaluate_invariance([data], batch_key="batch", label_key="kind")["results"][0]
+    assert {name: value for name, value in found.items() if not name.endswith("by_labels")} == plain
+    assert found["batch_mi_by_labels"] == found["batch_mi"]
+    assert found["depth_mi_by_labels"]["max"] < 0.3 < 1.5 < found["depth_mi"]["max"]
+    with pytest.raises(InputError, match="no label column 'none'"):
+        evaluate_invariance([data], label_key="none")
+
+
 def test_npz_and_baselines(tmp_path):
     data, depth = make(tmp_path / "e.h5ad", key="X_lsi")
     adata = anndata.read_h5ad(data)
