@@ -144,6 +144,7 @@ def test_a_task_that_is_stopped_goes_back_to_the_queue_and_on(shell):
     check_report(shell.folder / "runs" / "preempted-3", "Cells", "Models")
 
 
+@pytest.mark.slow
 def test_a_task_of_the_array_runs_its_story(shell):
     task = {"SLURM_ARRAY_TASK_ID": "3", "SLURM_JOB_ID": "1", "EXAMPLES": str(EXAMPLES)}
     shell.run("bash", EXAMPLES / "stories.sbatch", "runs", PRESET="tiny", GENES="10", SPLITS="1", **task)
@@ -167,6 +168,7 @@ SNAKEMAKE = ("python", "-m", "snakemake", "-s", EXAMPLES / "Snakefile", "--cores
 
 
 @NEEDS_SNAKEMAKE
+@pytest.mark.slow
 def test_the_snakefile_runs_the_stories(shell):
     plan = "".join(shell.start(*SNAKEMAKE, "--config", "out=out", "--dry-run").communicate(timeout=120))
     for story in re.findall(r'"(\w+)"', re.search(r"^STORIES = .*$", (EXAMPLES / "Snakefile").read_text(), re.M)[0]):
@@ -192,6 +194,7 @@ def test_the_snakefile_makes_its_report_once(shell, sample):
     assert "Nothing to be done" in "".join(shell.start(*words).communicate(timeout=120))
 
 
+@pytest.mark.slow
 def test_the_demo(shell):
     text = shell.run("bash", EXAMPLES / "demo.sh", "out", EPOCHS="3")
     assert "programs above the average" in text
