@@ -156,9 +156,9 @@ def clustering_panels(results: Sequence[Mapping[str, Any]], path: Path) -> None:
 
     ``results`` are entries of ``evaluate clustering``; the latter scores have bars where subsamples were scored.
     """
-    names = [short(f"{entry['file']} {entry['embedding']}", 40) for entry in results]
     from matplotlib.figure import Figure
 
+    names = [short(f"{entry['file']} {entry['embedding']}", 40) for entry in results]
     figure = Figure(figsize=(9.5, 6.6))
     panels = figure.subplots(2, 2).ravel()
     widths = sorted({row["k"] for entry in results for row in entry["partitions"]})

@@ -253,9 +253,9 @@ def map_query(
             return summary
         names = [*bundle.categories["latent"], *added.names]
         mapped = aligned.cells
-        both = [cells for cells in (mapped, known_cells) if cells is not None]
-        stores = [CsrStore(cells.counts, cells.codes).to(where) for cells in both]
-        for cells, store in zip(both, stores, strict=True):
+        sides = [cells for cells in (mapped, known_cells) if cells is not None]
+        stores = [CsrStore(cells.counts, cells.codes).to(where) for cells in sides]
+        for cells, store in zip(sides, stores, strict=True):
             cells.mean_nz, _ = embed_cells(network, store)
         adata = query_file(mapped, network.name, names)
         found = None
@@ -266,7 +266,7 @@ def map_query(
             shift_free = config.likelihood == "nb" and config.mean == "softmax"
             query_nz, reference_nz = (
                 refined_positions(network, store, cells.mean_nz, refine)
-                for cells, store in zip(both, stores, strict=True)
+                for cells, store in zip(sides, stores, strict=True)
             )
             if space != "latent":
                 reference_nz, query_nz = (decoder_space(z, w_gk, shift_free) for z in (reference_nz, query_nz))
