@@ -125,7 +125,8 @@ def test_readme_verbs_exist(verb: str) -> None:
     assert "--seed" in done.stdout or verb == "scmap info"
 
 
-def test_readme_files_exist() -> None:
-    named = re.findall(r"`((?:examples|tests)/[\w./-]+)`", README)
+def test_files_that_documents_name_exist() -> None:
+    texts = [README, *(path.read_text(encoding="utf-8") for path in (ROOT / "examples").rglob("*.md"))]
+    named = re.findall(r"`((?:examples|tests)/[\w./-]+)`", "\n".join(texts))
     assert named
     assert not [name for name in named if not (ROOT / name).exists()]

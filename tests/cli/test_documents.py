@@ -14,7 +14,9 @@ from scmap_cli.cli.app import VERBS, app
 
 ROOT = Path(__file__).resolve().parents[2]
 TREE = typer.main.get_command(app)
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "examples").rglob("*.md"))]
+TEXTS = {str(path.relative_to(ROOT)): path.read_text(encoding="utf-8") for path in DOCUMENTS}
+README = TEXTS["README.md"]
 SCRIPTS = sorted([*(ROOT / "examples").glob("*.sh"), ROOT / "examples" / "Snakefile"])
 
 
@@ -53,8 +55,8 @@ def check(words: list[str]) -> None:
             assert word.partition("=")[0] in flags, f"{word} of scmap {' '.join(words)}"
 
 
-@pytest.mark.parametrize("words", commands(in_blocks(README)), ids=lambda words: " ".join(words[:3]))
-def test_commands_of_the_readme_parse(words):
+@pytest.mark.parametrize("words", commands(in_blocks("\n".join(TEXTS.values()))), ids=lambda words: " ".join(words[:3]))
+def test_commands_of_the_documents_parse(words):
     check(words)
     command, rest = leaf(words)
     assert command.make_context("scmap", list(rest)).params
@@ -89,16 +91,8 @@ def test_the_examples_of_the_help_parse(verb):
         assert command.make_context("scmap", list(rest)).params
 
 
-def table(title: str) -> list[list[str]]:
-    """Rows of the table of a section of README, without its header."""
-    section = README.split(f"\n## {title}\n", 1)[1].split("\n## ", 1)[0]
-    rows = [line.strip("|").split(" | ") for line in section.splitlines() if line.startswith("|")]
-    return [[cell.strip() for cell in row] for row in rows[2:]]
-
-
-def test_the_readme_lists_every_slot():
-    rows = [" ".join(row) for row in table("Files and slots")]
-    listed = {name for row in rows for name in re.findall(r'\["(\w+)"\]', row)}
+def test_every_slot_is_listed():
+    listed = set(re.findall(r'\["(\w+)"\]', TEXTS["examples/formats.md"]))
     names = {value for key, value in vars(keys).items() if key.isupper() and isinstance(value, str)}
     # read and never written
     names -= {keys.COUNTS_LAYER}
@@ -107,8 +101,13 @@ def test_the_readme_lists_every_slot():
     assert names <= listed, sorted(names - listed)
 
 
-def test_what_the_readme_links_to_exists():
-    links = re.findall(r"\]\(([^)#]+)\)", README)
-    assert len(links) > 8
-    for link in links:
-        assert link.startswith("https://") or (ROOT / link).exists(), link
+@pytest.mark.parametrize("name", list(TEXTS))
+def test_what_a_document_links_to_exists(name):
+    for link in re.findall(r"\]\(([^)#]+)\)", TEXTS[name]):
+        assert link.startswith("https://") or ((ROOT / name).parent / link).exists(), link
+
+
+def test_the_readme_links_to_every_page():
+    linked = set(re.findall(r"\]\(([^)#]+)\)", README))
+    pages = {name for name in TEXTS if name != "README.md" and not name.startswith("examples/data/")}
+    assert pages <= linked, sorted(pages - linked)

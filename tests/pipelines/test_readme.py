@@ -1,4 +1,4 @@
-"""Every block of commands in README runs as it is printed, on small files of the names that it asks for."""
+"""Every block of commands in README and guide runs as it is printed, on small files of the names that it asks for."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ from scmap_cli.io.bundle import is_bundle
 from scmap_cli.stages.simulate import simulate_rna
 from scmap_cli.stages.simulate_atac import simulate_atac
 
-README = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")
-SECTIONS = {text.partition("\n")[0]: text for text in README.split("\n## ")[1:]}
+ROOT = Path(__file__).resolve().parents[2]
+TEXTS = [(ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "examples/guide.md")]
+SECTIONS = {part.partition("\n")[0]: part for text in TEXTS for part in text.split("\n## ")[1:]}
 
-# What makes a command quick; whatever else README says of it stays.
+# What makes a command quick; whatever else is printed stays.
 SHORT = {
     "preprocess rna all.h5ad": "--hvg 150",
     "preprocess programs reactome.gmt -o programs.npz": "--min-genes 5",
