@@ -5,8 +5,8 @@
 #
 # The studies hold raw counts, with genes named alike (or give `preprocess corpus` a --gene-table that has both names).
 # PAIRS.tsv has two related genes a line, or a third column 0 or 1. Without files, three studies are simulated: two to
-# learn from, one to test on; pairs are of one planted program. TRAIN holds further options of the training: the preset
-# of the thesis wants a GPU (--preset thesis --precision bf16).
+# learn from, one to test on; the pairs are ten genes of each planted program. TRAIN holds further options of the
+# training: the preset of the thesis wants a GPU (--preset thesis --precision bf16).
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -22,7 +22,7 @@ else
   scmap simulate rna -o "$out/simulated.h5ad" --preset "${PRESET:-default}" --n-batches 3 \
     --gmt-output "$out/programs.gmt" --force
   python3 "$here/data/split_studies.py" "$out/simulated.h5ad" "$out/study1.h5ad" "$out/study2.h5ad" "$test"
-  awk -F '\t' '{ for (i = 3; i < NF; i++) print $i "\t" $(i + 1) }' "$out/programs.gmt" > "$pairs"
+  awk -F '\t' '{ for (i = 3; i < 13; i++) for (j = i + 1; j < 13; j++) print $i "\t" $j }' "$out/programs.gmt" > "$pairs"
   set -- "$out/study1.h5ad" "$out/study2.h5ad"
 fi
 read -ra train <<< "${TRAIN---preset tiny --max-genes 256 --lr 3e-3}"

@@ -77,12 +77,29 @@ def verb(
             rich_help_panel=o.MODEL,
         ),
     ] = 0.3,
+    reference_agreement: Annotated[
+        float,
+        typer.Option(
+            "--reference-agreement",
+            metavar="X",
+            help="Weight of the divergence between paired cells' posteriors with and without their RNA; 0 is off.",
+            rich_help_panel=o.MODEL,
+        ),
+    ] = 10.0,
     reference_width: Annotated[
         int,
         typer.Option(
             "--reference-width", metavar="N", help="Units of the encoder's block for the RNA.", rich_help_panel=o.MODEL
         ),
     ] = 128,
+    unit_length: Annotated[
+        bool,
+        typer.Option(
+            "--unit-length/--any-length",
+            help="Give embedded cells length one, as cells are aligned by cosines.",
+            rich_help_panel=o.MODEL,
+        ),
+    ] = True,
     thinning: p.Thinning = 0.5,
     peak_share: p.PeakShare = "0.25",
     invariance: p.Invariance = "1",

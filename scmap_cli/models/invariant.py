@@ -238,9 +238,9 @@ class InvariantVae(ScmapModel):
     def _hidden(self, z_nz: Tensor, batch: Batch) -> Tensor:
         """The decoder's last hidden layer, (n, h), or (n, groups, h) with groups of peaks."""
 
-    def _further(self, batch: Batch, posterior: Posterior) -> tuple[float, dict[str, Tensor]]:
-        """Weight and name of a term that a model adds to the loss; none here."""
-        return 0.0, {}
+    def _further(self, batch: Batch, posterior: Posterior) -> dict[str, tuple[float, Tensor]]:
+        """Terms that a model adds to the loss, by name: weight and value; none here."""
+        return {}
 
     def loss(self, batch: Batch) -> LossOutput:
         """Equations 2.5-2.6 on one batch; parts ``recon``, ``kl`` and ``invariance``, and what a model adds."""
@@ -259,12 +259,12 @@ class InvariantVae(ScmapModel):
         apart = bound(posterior.mean_nz, posterior.var_nz)
         weight = self.structure["lam"]
         divergence = kl + weight * apart
-        factor, further = self._further(batch, posterior)
         # Summed in this order, so that without a further term the bits are those of the three alone.
         rest = (1.0 + weight) * recon
-        for value in further.values():
+        parts = {"recon": recon, "kl": kl, "invariance": apart}
+        for name, (factor, value) in self._further(batch, posterior).items():
             rest = rest + factor * value
-        parts = {"recon": recon, "kl": kl, "invariance": apart, **further}
+            parts[name] = value
         return LossOutput(
             rest + self.beta(batch.progress) * divergence,
             (rest + self.config.kl_weight * divergence).detach(),

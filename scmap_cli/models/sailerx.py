@@ -34,8 +34,21 @@ cells without RNA too.
 What the encoder is given. The thesis's encoder sees peaks alone, with or without RNA: what the RNA says of a cell is
 kept only as far as the weights memorise the cell, and is lost for cells held out. Here the reference of a paired cell
 is one more block beside its chromosomes, and is hidden from the encoder for a random share of the cells in each step
-(``reference_dropout``), so that one encoder serves both kinds of cells, meant to share one space: the cosines to be
-met are the same whether a cell's RNA is seen or not. At a share of 1 the block is not there: the thesis's encoder.
+(``reference_dropout``), so that one encoder serves both kinds of cells. At a share of 1 the block is not there: the
+thesis's encoder.
+
+Both kinds of cells shall share one space. The cosines to be met are the same whether a cell's RNA is seen or not, but
+cosines leave cells that are seen and cells that are not free to lie side by side. So each cell whose RNA is seen is
+encoded without it as well, and
+
+.. math:: L_{agree} = KL\left(q(z|x, r)\,\|\,q(z|x)\right)
+
+is added with the weight ``reference_agreement``. Its left side is held fixed, so that q(z|x) becomes what peaks let one
+expect of q(z|x, r), and nothing that the RNA adds is given up.
+
+The alignment is one of cosines, and layer norm keeps the decoder from caring for length: the length of a posterior mean
+says little but how sure the encoder is, which depends on whether it saw the RNA. The embedding has means of length one
+(``unit_length``).
 
 Defaults: 50 latent dimensions, 64 and 32 units a chromosome and lambda 1 are the thesis's and its code's; the others
 are SAILER's, or told in CHANGELOG.
@@ -59,6 +72,7 @@ from scmap_cli.models.invariant import InvariantConfig, InvariantVae, number
 from scmap_cli.nn.alignment import alignment_gap
 from scmap_cli.nn.bernoulli import sum_of_open
 from scmap_cli.nn.chromosomes import CellNorm, ChromosomeLinear, edges_of
+from scmap_cli.nn.distributions import gaussian_kl_between
 
 
 @dataclass(frozen=True)
@@ -76,8 +90,12 @@ class SailerXConfig(InvariantConfig):
     reference_dropout
         Share of the cells with RNA from whose encoder the reference is hidden in a training step; 1 leaves it out of
         the encoder for good, as the thesis does.
+    reference_agreement
+        Weight of the divergence between a cell's posteriors with and without its reference.
     reference_width
         Units of the encoder's block for the reference.
+    unit_length
+        Whether the embedding has posterior means scaled to length one.
     """
 
     hidden: tuple[int, ...] = (64, 32)
@@ -86,7 +104,9 @@ class SailerXConfig(InvariantConfig):
     alignment_weight: str = "60000"
     depth_weights: str = "robust"
     reference_dropout: float = 0.3
+    reference_agreement: float = 10.0
     reference_width: int = 128
+    unit_length: bool = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -96,6 +116,8 @@ class SailerXConfig(InvariantConfig):
             raise UsageError(f"depth_weights is {self.depth_weights!r}", f"choose one of {', '.join(WEIGHTS)}")
         if not 0 <= self.reference_dropout <= 1:
             raise UsageError(f"reference_dropout {self.reference_dropout} is not in [0, 1]")
+        if self.reference_agreement < 0:
+            raise UsageError(f"reference_agreement {self.reference_agreement} must not be negative")
         if self.reference_width < 1:
             raise UsageError(f"reference_width {self.reference_width} must be at least 1")
         if self.alignment_weight != "auto":
@@ -104,6 +126,14 @@ class SailerXConfig(InvariantConfig):
     def gamma(self) -> float:
         """The weight of the alignment as a number; :class:`~scmap_cli.errors.UsageError` if it is none."""
         return number("alignment_weight", self.alignment_weight, "auto or a number, at least 0")
+
+
+@dataclass(frozen=True)
+class _Seeing(Posterior):
+    """A batch's posterior in training: which cells' references were seen, (n,), and the posterior without any."""
+
+    seen_n: Tensor
+    blind: Posterior
 
 
 class SailerX(InvariantVae):
@@ -185,24 +215,46 @@ class SailerX(InvariantVae):
 
     def _posterior(self, batch: Batch) -> Posterior:
         sums_nch = sum_of_open(self._seen(batch), self.first_ph, self.group_p, self.chromosomes)
-        parts = [self.encoder(self.first_norm(sums_nch)).flatten(1)]
-        if self.sees_reference:
-            reference_nr = batch.reference_nr
-            if batch.noise is not None:
-                hidden_n = batch.noise.chosen(self.config.reference_dropout, reference_nr)
-                reference_nr = reference_nr * ~hidden_n[:, None]
-            told_n1 = reference_nr.any(1, keepdim=True).to(reference_nr.dtype)
-            # Rows of length one have small entries; at this scale their mean square is 1.
-            reference_nr = reference_nr * reference_nr.shape[1] ** 0.5
-            first, norm = self.reference
-            parts.append(norm(first(torch.cat([reference_nr, told_n1], dim=1)).unsqueeze(1)).flatten(1))
-        return self._gaussian(self.head(torch.cat(parts, dim=1)))
+        encoded_nw = self.encoder(self.first_norm(sums_nch)).flatten(1)
+        if not self.sees_reference:
+            return self._gaussian(self.head(encoded_nw))
+        reference_nr = batch.reference_nr
+        if batch.noise is None:
+            return self._joined(encoded_nw, reference_nr)
+        reference_nr = reference_nr * ~batch.noise.chosen(self.config.reference_dropout, reference_nr)[:, None]
+        seeing = self._joined(encoded_nw, reference_nr)
+        if self.config.reference_agreement == 0:
+            return seeing
+        blind = self._joined(encoded_nw, torch.zeros_like(reference_nr))
+        return _Seeing(seeing.mean_nz, seeing.var_nz, reference_nr.any(1), blind)
+
+    def _joined(self, encoded_nw: Tensor, reference_nr: Tensor) -> Posterior:
+        """The posterior from the chromosomes' last layers and the reference; rows of zeros are not seen."""
+        told_n1 = reference_nr.any(1, keepdim=True).to(reference_nr.dtype)
+        first, norm = self.reference
+        # Rows of length one have small entries; at this scale their mean square is 1.
+        told_nr = torch.cat([reference_nr * reference_nr.shape[1] ** 0.5, told_n1], dim=1)
+        return self._gaussian(self.head(torch.cat([encoded_nw, norm(first(told_nr).unsqueeze(1)).flatten(1)], dim=1)))
 
     def _hidden(self, z_nz: Tensor, batch: Batch) -> Tensor:
         spread_nw = self.spread(self._told(z_nz, batch, self.n_told))
         h_nch: Tensor = self.decoder(self.spread_norm(spread_nw.view(len(z_nz), -1, self.config.hidden[-1])))
         return h_nch.to(self.dtype)
 
-    def _further(self, batch: Batch, posterior: Posterior) -> tuple[float, dict[str, Tensor]]:
+    @torch.no_grad()
+    def embed(self, batch: Batch) -> Posterior:
+        """Posterior means, of length one if ``unit_length``, and variances at that scale."""
+        found = self._posterior(batch)
+        if not self.config.unit_length:
+            return found
+        length_n1 = found.mean_nz.norm(dim=1, keepdim=True).clamp_min(1e-12)
+        return Posterior(found.mean_nz / length_n1, found.var_nz / length_n1.square())
+
+    def _further(self, batch: Batch, posterior: Posterior) -> dict[str, tuple[float, Tensor]]:
         gap = alignment_gap(posterior.mean_nz, batch.reference_nr, batch.weight_n)
-        return self.structure["gamma"], {"alignment": gap}
+        terms = {"alignment": (self.structure["gamma"], gap)}
+        if isinstance(posterior, _Seeing):
+            seeing, blind = (posterior.mean_nz.detach(), posterior.var_nz.detach()), posterior.blind
+            apart_n = gaussian_kl_between(*seeing, blind.mean_nz, blind.var_nz) * posterior.seen_n
+            terms["agreement"] = (self.config.reference_agreement, apart_n.sum() / posterior.seen_n.sum().clamp_min(1))
+        return terms

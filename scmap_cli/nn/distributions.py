@@ -176,3 +176,9 @@ def negative_binomial_nll(
 def gaussian_kl(mu_nz: Tensor, var_nz: Tensor) -> Tensor:
     """KL divergence of N(mu, var) from N(0, 1), summed over the latent dimensions of each cell, shape (n,)."""
     return 0.5 * (mu_nz.square() + var_nz - var_nz.log() - 1.0).sum(1)
+
+
+def gaussian_kl_between(mu_nz: Tensor, var_nz: Tensor, other_mu_nz: Tensor, other_var_nz: Tensor) -> Tensor:
+    """KL divergence of N(mu, var) from N(other mu, other var), summed over the dimensions of each cell, shape (n,)."""
+    ratio_nz = var_nz / other_var_nz
+    return 0.5 * (ratio_nz - ratio_nz.log() - 1.0 + (mu_nz - other_mu_nz).square() / other_var_nz).sum(1)

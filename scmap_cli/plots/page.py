@@ -39,7 +39,7 @@ td.text { max-width: 26rem; overflow-wrap: break-word; } td.long { min-width: 20
 .grid { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 21rem), 1fr)); gap: 1rem; }
 figure { margin: 0; } figure.wide { grid-column: 1 / -1; }
 figure.wide .scroll img { min-width: 44rem; mix-blend-mode: multiply; }
-@media screen and (max-width: 46rem) { td.long { min-width: 9rem; max-width: 9rem; overflow-wrap: anywhere; }
+@media screen and (max-width: 46rem) { td.long { min-width: 18rem; max-width: 18rem; }
   figure.wide figcaption::after { content: " (scrolls sideways)"; } }
 img { display: block; max-width: 100%; height: auto; }
 .notes { margin: 0.6rem 0; padding: 0.6rem 0.9rem 0.6rem 2rem; background: #fff8eb; border-left: 4px solid #e69f00; }

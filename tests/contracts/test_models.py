@@ -150,6 +150,7 @@ MAKERS: dict[str, Callable[[], Made]] = {
     "expresser as written": lambda: expresser(leaky=True, residual=False, binning="quantile"),
     "sailer sampled": lambda: sailer(thinning=0.5, peak_share="0.5"),
     "sailerx": sailerx,
+    "sailerx apart": lambda: sailerx(reference_agreement=0.0, unit_length=False),
     "sailerx thesis": lambda: sailerx(reference_dropout=1.0, peak_share="0.5", invariance_bound="mixture"),
     "sailer dense": lambda: sailer(share=0.3, positive_weight="auto", invariance_bound="mixture"),
 }

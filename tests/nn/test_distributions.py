@@ -5,7 +5,7 @@ import torch
 from scipy.stats import nbinom
 
 from scmap_cli.errors import UsageError
-from scmap_cli.nn.distributions import LINKS, gaussian_kl, negative_binomial_nll
+from scmap_cli.nn.distributions import LINKS, gaussian_kl, gaussian_kl_between, negative_binomial_nll
 
 
 def case(n: int = 7, g: int = 11, b: int = 3, dtype: torch.dtype = torch.float64) -> dict[str, torch.Tensor]:
@@ -96,3 +96,12 @@ def test_kl_equals_torch() -> None:
     normal = torch.distributions.Normal
     expected = torch.distributions.kl_divergence(normal(mu, var.sqrt()), normal(0.0, 1.0)).sum(1)
     torch.testing.assert_close(gaussian_kl(mu, var), expected)
+
+
+def test_gaussian_kl_between_matches_torch() -> None:
+    mu, other = torch.randn(2, 5, 4)
+    var, other_var = torch.rand(2, 5, 4) + 0.1
+    ours, theirs = (torch.distributions.Normal(m, v.sqrt()) for m, v in ((mu, var), (other, other_var)))
+    expected = torch.distributions.kl_divergence(ours, theirs).sum(1)
+    torch.testing.assert_close(gaussian_kl_between(mu, var, other, other_var), expected)
+    torch.testing.assert_close(gaussian_kl_between(mu, var, torch.zeros(4), torch.ones(4)), gaussian_kl(mu, var))

@@ -73,7 +73,7 @@ def test_the_directory_says_what_the_model_was_told(made: Made) -> None:
     assert bundle.config["structure"]["gamma"] == 300
     assert sum(bundle.config["structure"]["chromosome_peaks"]) == PEAKS
     history = (made.model / "history.csv").read_text().splitlines()
-    assert {"alignment", "valid_alignment"} <= set(history[0].split(","))
+    assert {"alignment", "agreement", "valid_alignment", "valid_agreement"} <= set(history[0].split(","))
 
 
 def test_types_are_found_with_and_without_rna(made: Made, tmp_path: Path) -> None:
@@ -90,6 +90,31 @@ def test_types_are_found_with_and_without_rna(made: Made, tmp_path: Path) -> Non
     bare = embedded(made, tmp_path, ignore_rna=True)
     np.testing.assert_allclose(bare[~has], z[~has], atol=1e-5)
     assert np.abs(bare[has] - z[has]).max() > 0.01
+
+
+def test_cells_have_length_one_unless_asked_otherwise(made: Made, tmp_path: Path) -> None:
+    z = embedded(made, tmp_path)
+    np.testing.assert_allclose(np.linalg.norm(z, axis=1), 1, atol=1e-5)
+    options = SMALL | {"unit_length": False}
+    train_sailerx(made.data, tmp_path / "any", batch_key="batch", model_options=options, train_options=SHORT)
+    free = embedded(Made(made.data, tmp_path / "any"), tmp_path)
+    length = np.linalg.norm(free, axis=1, keepdims=True)
+    assert length.std() > 0.01
+    np.testing.assert_allclose(free / length, z, atol=1e-5)
+
+
+def test_agreement_brings_cells_near_to_where_they_are_without_their_rna(made: Made, tmp_path: Path) -> None:
+    has = anndata.read_h5ad(made.data).obs["has_rna"].to_numpy()
+
+    def gap(model: Path) -> float:
+        one = Made(made.data, model)
+        seen, blind = embedded(one, tmp_path), embedded(one, tmp_path, ignore_rna=True)
+        return float(np.linalg.norm(seen[has] - blind[has], axis=1).mean())
+
+    options = SMALL | {"reference_agreement": 0.0}
+    train_sailerx(made.data, tmp_path / "apart", batch_key="batch", model_options=options, train_options=SHORT)
+    assert gap(made.model) < 0.8 * gap(tmp_path / "apart")
+    assert "agreement" not in (tmp_path / "apart" / "history.csv").read_text().partition("\n")[0]
 
 
 def changed(made: Made, path: Path, change) -> Made:  # type: ignore[no-untyped-def]
@@ -312,6 +337,7 @@ def test_bad_inputs(made: Made, tmp_path: Path) -> None:
     refused("alignment_weight is 'most'", UsageError, model_options={"alignment_weight": "most"})
     refused("depth_weights is 'deep'", UsageError, model_options={"depth_weights": "deep"})
     refused("reference_dropout 2", UsageError, model_options={"reference_dropout": 2.0})
+    refused("reference_agreement -1", UsageError, model_options={"reference_agreement": -1.0})
     refused("must be two or more", UsageError, model_options={"hidden": [8]})
     assert not (tmp_path / "m").exists()
     data.obsm["X_rna"] = data.obsm["X_rna"][:, :5]
