@@ -83,15 +83,22 @@ def violins(columns: Mapping[str, np.ndarray], groups: np.ndarray | None, path: 
             range(len(names)), [short(str(name), 18) for name in names], rotation=40, ha="right", fontsize=8
         )
         if logged:
-            low, high = axes.get_ylim()
-            powers = 10.0 ** np.arange(np.floor(low), np.ceil(high) + 1)
-            # One decade holds too few powers of ten to read values from.
-            ticks = np.outer(powers, (1, 2, 5) if high - low < 2 else (1,)).ravel()
-            ticks = ticks[(ticks >= 10**low) & (ticks <= 10**high)]
+            ticks = _log_ticks(*axes.get_ylim())
             axes.set_yticks(np.log10(ticks), [f"{tick:,.0f}" if tick >= 1 else f"{tick:g}" for tick in ticks])
         axes.spines[["top", "right"]].set_visible(False)
     figure.tight_layout()
     save(figure, path)
+
+
+def _log_ticks(low: float, high: float) -> np.ndarray:
+    """Round numbers between two powers of ten: as few to a decade as give three, so that values can be read."""
+    powers = 10.0 ** np.arange(np.floor(low), np.ceil(high) + 1)
+    for within in ((1,), (1, 2, 5), (1, 2, 3, 4, 5, 6, 8)):
+        ticks = np.outer(powers, within).ravel()
+        ticks = ticks[(ticks >= 10**low) & (ticks <= 10**high)]
+        if len(ticks) >= 3:
+            break
+    return ticks
 
 
 def fragment_lengths(lengths: Mapping[str, np.ndarray], path: Path) -> None:
