@@ -1,8 +1,8 @@
 """The thesis's three simulations: what SAILER's embedding tells of depth and batch, and how good its imputation is.
 
     python examples/benchmarks/simulated_atac.py --n-peaks 20000 --depth-share 0.5 --work-dir sims -o sims.json
-    python examples/benchmarks/simulated_atac.py --bulk bulk.tsv.gz --peakvi-python scvi-env/bin/python \
-        --magic-python magic-env/bin/python --work-dir sims -o sims.json
+    python examples/benchmarks/simulated_atac.py --bulk bulk.tsv.gz --n-peaks 10000 --depth-share 0.1 \
+        --peakvi-python scvi-env/bin/python --magic-python magic-env/bin/python --work-dir sims -o sims.json
 
 Every run is the command line with its shipped defaults: ``simulate atac --preset``, ``train sailer``, ``embed``,
 ``impute``, ``evaluate``. LSI has as many dimensions as SAILER (10), with and without its first component. Mutual
@@ -74,7 +74,8 @@ class Run:
     def sizes(self) -> dict[str, Any]:
         """Options of ``simulate atac`` that differ from the preset."""
         args, preset = self.args, PRESETS[self.sim]
-        found: dict[str, Any] = {"n_peaks": args.n_peaks} if args.bulk is None else {"bulk": args.bulk}
+        found: dict[str, Any] = {"bulk": args.bulk, "n_peaks": args.n_peaks}
+        found = {name: value for name, value in found.items() if value is not None}
         found |= {name: round(args.cell_share * preset[name]) for name in ("n_cells", "rare_cells")}
         found |= {name: round(args.depth_share * preset[name]) for name in ("min_depth", "max_depth")}
         return found | {"mu": ",".join(f"{args.depth_share * mu:g}" for mu in preset["mu"])}
@@ -200,7 +201,7 @@ def main() -> None:
     parser.add_argument("--sims", nargs="+", choices=SIMS, default=SIMS)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--bulk", type=Path, help="table of bulk profiles (default: generated)")
-    parser.add_argument("--n-peaks", type=int, default=PRESETS["sim1"]["n_peaks"], help="of generated profiles")
+    parser.add_argument("--n-peaks", type=int, help="sample of the table's peaks, or number of generated ones")
     parser.add_argument("--cell-share", type=float, default=1.0, help="of the presets' cells")
     parser.add_argument("--depth-share", type=float, default=1.0, help="of the presets' depths: few peaks stay sparse")
     parser.add_argument("--train-options", default="", help="more options for scmap train sailer, in one string")
