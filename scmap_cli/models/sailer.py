@@ -85,6 +85,7 @@ class Sailer(InvariantVae):
 
     name: ClassVar[str] = "sailer"
     config_type: ClassVar[type] = SailerConfig
+    tall: ClassVar[frozenset[str]] = frozenset({"first_ph", "last_ph"})
 
     def __init__(
         self, config: SailerConfig, *, n_peaks: int, n_conditions: int, n_covariates: int, omega: float, lam: float
