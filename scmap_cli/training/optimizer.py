@@ -10,7 +10,6 @@ Zhang et al. 2024, arXiv:2406.16793. For row p of a layer with h columns, gradie
 
 A layer with a row a peak has most of a network's weights, and the second moments of a row's weights are much alike, as
 they see the same cells. So a third of what training holds of the layer is not there, nor read and written every step.
-A step passes over a few rows at a time, which stay in the cache, and a sparse gradient is never made dense as a whole.
 """
 
 from __future__ import annotations
@@ -23,9 +22,6 @@ from torch import Tensor
 
 from scmap_cli.config import PretrainConfig
 from scmap_cli.models.base import ScmapModel
-
-# Weights of the rows that a step treats at a time on a CPU, 1 MB.
-_BLOCK = 1 << 18
 
 
 def make_optimizer(model: ScmapModel, config: PretrainConfig) -> torch.optim.Optimizer:
@@ -67,35 +63,33 @@ class RowAdam(torch.optim.Adam):
         return super().step(closure)
 
     def _step_rows(self, weight_ph: Tensor, group: dict[str, Any]) -> None:
-        state, (decay, decay_square) = self.state[weight_ph], group["betas"]
+        state, (keep, keep_square) = self.state[weight_ph], group["betas"]
         state["step"] += 1
         step = float(state["step"])
-        pace = group["lr"] / (1.0 - decay**step)
-        p, h = weight_ph.shape
-        size = max(1, _BLOCK // h) if weight_ph.device.type == "cpu" else p
-        gradient = _rows(weight_ph.grad)
-        for first in range(0, p, size):
-            some = slice(first, min(first + size, p))
-            w_rh, mean_rh, square_r1 = weight_ph[some], state["exp_avg"][some], state["exp_avg_sq"][some]
-            grad_rh = gradient(some.start, some.stop)
-            if group["weight_decay"]:
-                grad_rh = grad_rh.add(w_rh, alpha=group["weight_decay"])
-            mean_rh.lerp_(grad_rh, 1.0 - decay)
-            square_r1.lerp_(torch.linalg.vector_norm(grad_rh, dim=1, keepdim=True).square_().div_(h), 1 - decay_square)
-            scale_r1 = square_r1.div(1.0 - decay_square**step).sqrt_().add_(group["eps"]).reciprocal_().mul_(pace)
-            w_rh.addcmul_(mean_rh, scale_r1, value=-1.0)
+        mean_ph, square_p1, l2 = state["exp_avg"], state["exp_avg_sq"], group["weight_decay"]
+        pace, correction = group["lr"] / (1.0 - keep**step), 1.0 / (1.0 - keep_square**step)
+        grad_sh, row_s = _stored(weight_ph.grad)
+        if weight_ph.device.type == "cpu" and weight_ph.dtype == torch.float32:
+            # numba takes half a second to import, which only CPU training has to wait for
+            from scmap_cli.training.optimizer_kernel import step_rows
+
+            numbers = [keep, keep_square, pace, correction, group["eps"], l2]
+            step_rows(weight_ph, mean_ph, square_p1, grad_sh, row_s, numbers)
+            return
+        if row_s is not None:
+            grad_sh = torch.zeros_like(weight_ph).index_copy_(0, row_s, grad_sh)
+        if l2:
+            grad_sh = grad_sh.add(weight_ph, alpha=l2)
+        mean_ph.lerp_(grad_sh, 1.0 - keep)
+        square_p1.lerp_(
+            torch.linalg.vector_norm(grad_sh, dim=1, keepdim=True).square_() / grad_sh.shape[1], 1.0 - keep_square
+        )
+        weight_ph.addcmul_(mean_ph, pace / ((square_p1 * correction).sqrt_() + group["eps"]), value=-1.0)
 
 
-def _rows(grad_ph: Any) -> Callable[[int, int], Tensor]:
-    """Gives the rows of a gradient from one number up to another."""
-    if not grad_ph.is_sparse:
-        return lambda first, last: grad_ph[first:last]
-    grad_ph = grad_ph.coalesce()
-    row_s, value_sh = grad_ph.indices()[0], grad_ph.values()
-
-    def some(first: int, last: int) -> Tensor:
-        rows_rh = value_sh.new_zeros(last - first, value_sh.shape[1])
-        a, b = torch.searchsorted(row_s, torch.tensor([first, last], device=row_s.device)).tolist()
-        return rows_rh.index_copy_(0, row_s[a:b] - first, value_sh[a:b])
-
-    return some
+def _stored(grad: Any) -> tuple[Tensor, Tensor | None]:
+    """Rows of a gradient that are stored, and which they are; None for all."""
+    if not grad.is_sparse:
+        return grad, None
+    grad = grad.coalesce()
+    return grad.values(), grad.indices()[0]
