@@ -60,17 +60,19 @@ def run_scmap(args: argparse.Namespace, share: str) -> dict[str, Any]:
     import numpy as np
     import torch
 
+    from scmap_cli.config import PretrainConfig
     from scmap_cli.data.batches import CsrStore
     from scmap_cli.models.sailer import Sailer, SailerConfig
     from scmap_cli.nn.noise import Noise
     from scmap_cli.runtime.memory import keep_freed_memory
+    from scmap_cli.training.optimizer import make_optimizer
 
     keep_freed_memory()
     counts, device = cells(args), torch.device("cpu")
     store = CsrStore(counts, np.zeros(counts.shape[0]), covariates=np.ones((counts.shape[0], 1)))
     sizes = {"n_conditions": 1, "n_covariates": 1}
     model = Sailer.create(SailerConfig(peak_share=share), np.asarray(counts.mean(0)).ravel(), seed=0, **sizes)
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, fused=True)
+    optimizer, model.sparse_gradients = make_optimizer(model, PretrainConfig(lr=1e-3, adam_eps=1e-8)), True
     rows = torch.arange(counts.shape[0])
 
     def step(i: int) -> None:

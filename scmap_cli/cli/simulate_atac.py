@@ -66,7 +66,11 @@ def verb(
     n_peaks: Annotated[
         int | None,
         typer.Option(
-            "--n-peaks", metavar="N", show_default=_PRESET, help="Peaks, if generated.", rich_help_panel=_PROFILES
+            "--n-peaks",
+            metavar="N",
+            show_default="all of --bulk, or by --preset",
+            help="Peaks: a random sample of those of --bulk, or so many generated ones.",
+            rich_help_panel=_PROFILES,
         ),
     ] = None,
     open_share: Annotated[

@@ -65,6 +65,10 @@ class ScmapModel(nn.Module, ABC):
         Whether an epoch leaves out no training cell, where others end with the last whole batch.
     most_cells
         How many cells are looked at together at most where no gradient is wanted.
+    tall
+        Names of parameters with a row a feature, whose second moments Adam keeps by row.
+    sparse_gradients
+        Whether gradients of these may be sparse; who trains the model tells.
     """
 
     name: ClassVar[str]
@@ -75,6 +79,8 @@ class ScmapModel(nn.Module, ABC):
     told_condition: ClassVar[bool] = True
     every_cell: ClassVar[bool] = False
     most_cells: ClassVar[int] = 2048
+    tall: ClassVar[frozenset[str]] = frozenset()
+    sparse_gradients: bool = False
 
     config: Any
     structure: dict[str, Any]

@@ -253,7 +253,9 @@ class InvariantVae(ScmapModel):
         if batch.noise is not None:
             peaks_s = batch.noise.sample(batch.g, self.config.share(batch.g), h_nh.device)
         omega = self.structure["omega"]
-        recon = open_peaks_loss(h_nh, self.last_ph, self.last_p, batch.flat_m, omega, peaks_s, self.edges_c)
+        recon = open_peaks_loss(
+            h_nh, self.last_ph, self.last_p, batch.flat_m, omega, peaks_s, self.edges_c, self.sparse_gradients
+        )
         kl = gaussian_kl(posterior.mean_nz, posterior.var_nz).mean()
         bound = mean_pairwise_kl if self.config.invariance_bound == "pairwise" else mixture_kl
         apart = bound(posterior.mean_nz, posterior.var_nz)

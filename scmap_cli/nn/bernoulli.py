@@ -58,6 +58,7 @@ class _OpenPeaks(torch.autograd.Function):
         omega: float,
         peaks_s: Tensor | None,
         edges_c: Sequence[int],
+        sparse: bool,
     ) -> Tensor:
         n, p = len(h_nch), len(weight_ph)
         cell_m, peak_m = torch.div(flat_m, p, rounding_mode="floor"), flat_m % p
@@ -73,7 +74,10 @@ class _OpenPeaks(torch.autograd.Function):
         wanted = ctx.needs_input_grad
         grad_nch = torch.zeros_like(h_nch)
         empty = torch.empty_like if peaks_s is None else torch.zeros_like
-        grad_ph = empty(weight_ph) if wanted[1] else None
+        rows_s = peaks_s if sparse else None
+        grad_ph = None
+        if wanted[1]:
+            grad_ph = empty(weight_ph) if rows_s is None else torch.empty_like(weight_ph[:p])
         grad_p = empty(bias_p) if wanted[2] else None
         loss = torch.zeros((), dtype=torch.float64, device=h_nch.device)
         order_m = torch.argsort(peak_m, stable=True)
@@ -100,9 +104,9 @@ class _OpenPeaks(torch.autograd.Function):
                 grad_p[some] = grad_np.sum(0)
             cast_np = grad_np.to(dtype) if dtype else grad_np
             if grad_ph is not None:
-                grad_ph[some] = cast_np.T @ cast_nch[:, c]
+                grad_ph[some if rows_s is None else slice(first, last)] = cast_np.T @ cast_nch[:, c]
             grad_nch[:, c] += cast_np @ w_ph
-        ctx.made = (grad_nch, grad_ph, grad_p)
+        ctx.made, ctx.rows_s, ctx.shape = (grad_nch, grad_ph, grad_p), rows_s, weight_ph.shape
         # Of a sample of the peaks, the sum over all of them is an estimate.
         ctx.scale = len(weight_ph) / p / n
         return (loss * ctx.scale).to(h_nch.dtype)
@@ -112,7 +116,12 @@ class _OpenPeaks(torch.autograd.Function):
         # Scaled in place, as another copy of the widest layer would cost more than making it; so they serve once.
         made, ctx.made = ctx.made, None
         scale = grads[0] * ctx.scale
-        return *(None if t is None else t.mul_(scale) for t in made), None, None, None, None
+        grad_nch, grad_ph, grad_p = (None if t is None else t.mul_(scale) for t in made)
+        if ctx.rows_s is not None and grad_ph is not None:
+            grad_ph = torch.sparse_coo_tensor(
+                ctx.rows_s[None], grad_ph, ctx.shape, is_coalesced=True, check_invariants=False
+            )
+        return grad_nch, grad_ph, grad_p, *[None] * 5
 
 
 def open_peaks_loss(
@@ -123,6 +132,7 @@ def open_peaks_loss(
     omega: float,
     peaks_s: Tensor | None = None,
     edges_c: Sequence[int] | None = None,
+    sparse: bool = False,
 ) -> Tensor:
     """Weighted binary cross-entropy of ``h @ weight.T + bias``, summed over peaks, mean over cells, in nats.
 
@@ -141,8 +151,10 @@ def open_peaks_loss(
         samples both the loss and its gradients are right on average. None looks at all.
     edges_c
         First peak of each group and the number of peaks; None for no groups.
+    sparse
+        Let the gradient of ``weight_ph`` be sparse where a sample of the peaks is looked at, in rising order.
     """
     h_nch = h_nh.unsqueeze(1) if edges_c is None else h_nh
     edges = (0, len(weight_ph)) if edges_c is None else edges_c
-    loss: Tensor = _OpenPeaks.apply(h_nch, weight_ph, bias_p, flat_m, omega, peaks_s, edges)
+    loss: Tensor = _OpenPeaks.apply(h_nch, weight_ph, bias_p, flat_m, omega, peaks_s, edges, sparse)
     return loss

@@ -209,7 +209,8 @@ class StoredRows:
 
     def transposed_times(self, grad_nh: Tensor) -> Tensor:
         """``x.T @ grad``, (g, h)."""
-        out_gh = torch.empty(self.g, grad_nh.shape[1])
-        arrays = (grad_nh.detach().contiguous().numpy(), self.ccol_g, self.row_m, self.value_m, out_gh.numpy())
+        # By numpy, since torch asks glibc for aligned memory, which does not fit where one of the same size was freed.
+        out_gh = np.empty((self.g, grad_nh.shape[1]), f32)
+        arrays = (grad_nh.detach().contiguous().numpy(), self.ccol_g, self.row_m, self.value_m, out_gh)
         in_shares(self.g, lambda first, last: _add_rows_gradient(*arrays, first, last), least=_FEATURES)
-        return out_gh
+        return torch.from_numpy(out_gh)

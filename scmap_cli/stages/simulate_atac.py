@@ -70,7 +70,8 @@ def simulate_atac(
         Share of peaks open in a type, for generated profiles.
     n_cells, n_peaks, n_types, n_batches, rare_types, rare_cells, rare_in, mu, sigma, rho, min_depth, max_depth,
     bulk_noise
-        See :func:`scmap_cli.data.simulation_atac.simulate_atac_data`; ``n_peaks`` is for generated profiles.
+        See :func:`scmap_cli.data.simulation_atac.simulate_atac_data`. With ``bulk``, ``n_peaks`` is a random sample of
+        its peaks, all of them by default; each type's signal is that of the sample.
     fragments
         Also write fragments: bgzipped TSV ``chrom start end cell count``, sorted; counting those that overlap each peak
         gives the matrix. They take 9 bytes of memory for each fragment in the background, besides the matrix twice.
@@ -97,7 +98,7 @@ def simulate_atac(
         raise UsageError(f"unknown preset {preset!r}", f"known presets: {', '.join(PRESETS)}")
     given = {name: value for name, value in locals().items() if name in PRESETS[preset] and value is not None}
     parameters = PRESETS[preset] | given
-    _check_options(bulk, types, n_peaks, n_types, open_above, parameters)
+    _check_options(bulk, types, n_types, open_above, parameters)
     check_outputs(output, fragments, force=force)
     record = {name: list(value) if isinstance(value, tuple | list) else value for name, value in parameters.items()}
     record |= {"bulk": None if bulk is None else Path(bulk).name, "types": list(types) if types else None}
@@ -105,13 +106,13 @@ def simulate_atac(
         record |= {"open_share": open_share}
     else:
         # The table decides these.
-        record |= {"open_above": open_above, "n_peaks": None, "n_types": len(types) if types else record["n_types"]}
+        record |= {"open_above": open_above, "n_peaks": n_peaks, "n_types": len(types) if types else record["n_types"]}
     summary: dict[str, Any] = {"preset": preset, "seed": seed, "parameters": record}
     inputs = [] if bulk is None else [bulk]
     with provenance.run(
         "simulate atac", inputs=inputs, output=None if dry_run else output, parameters=record, seed=seed
     ) as run:
-        profiles = _profiles(bulk, types, parameters, open_above, open_share, seed)
+        profiles = _profiles(bulk, types, n_peaks, parameters, open_above, open_share, seed)
         if fragments is not None:
             check_fragment_peaks(profiles.peaks)
         if dry_run:
@@ -142,15 +143,12 @@ def simulate_atac(
 def _check_options(
     bulk: Path | str | None,
     types: Sequence[str] | None,
-    n_peaks: int | None,
     n_types: int | None,
     open_above: float,
     parameters: dict[str, Any],
 ) -> None:
     if bulk is None and types:
         raise UsageError("--types names columns of a table", "give the table with --bulk")
-    if bulk is not None and n_peaks is not None:
-        raise UsageError("--n-peaks is for generated profiles; with --bulk the table has the peaks")
     if not 0 <= open_above < np.inf:
         raise UsageError(f"--open-above must be at least 0, not {open_above}")
     for name in _OF_PROFILES:
@@ -166,19 +164,24 @@ def _check_options(
 def _profiles(
     bulk: Path | str | None,
     types: Sequence[str] | None,
+    n_peaks: int | None,
     parameters: dict[str, Any],
     open_above: float,
     open_share: float,
     seed: int,
 ) -> Bulk:
+    rng = np.random.default_rng(np.random.SeedSequence([seed, 0]))
     if bulk is None:
-        rng = np.random.default_rng(np.random.SeedSequence([seed, 0]))
         return generate_bulk(rng, parameters["n_peaks"], parameters["n_types"], open_share)
     table = read_text_matrix(bulk)
     columns = [str(name) for name in table.var_names]
     if types is None and len(columns) < parameters["n_types"]:
         raise InputError(f"{bulk} has {len(columns)} columns for {parameters['n_types']} types", "lower --n-types")
     wanted = list(types or columns[: parameters["n_types"]])
+    if n_peaks is not None:
+        if n_peaks > table.n_obs:
+            raise InputError(f"{bulk} has {table.n_obs} peaks, not {n_peaks}", "lower --n-peaks")
+        table = table[np.sort(rng.choice(table.n_obs, n_peaks, replace=False))]
     names = table.obs_names.to_numpy().astype(str)
     return bulk_from_table(table.X.toarray(), names, columns, wanted, open_above)
 

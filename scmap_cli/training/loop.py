@@ -29,6 +29,7 @@ from scmap_cli.runtime.memory import keep_freed_memory
 from scmap_cli.runtime.signals import StopFlag
 from scmap_cli.training.checkpoint import Checkpoint, pack_optimizer, unpack_optimizer
 from scmap_cli.training.distributed import Ranks
+from scmap_cli.training.optimizer import RowAdam, make_optimizer
 
 # What a cosine leaves of the learning rate at the end.
 _LAST_RATE = 0.1
@@ -110,14 +111,9 @@ class Trainer:
         # A model that must see every cell gets batches of nearly equal size, none larger than was asked for.
         self.steps = -(-len(train_rows) // whole) if model.every_cell else max(1, len(train_rows) // whole)
         model.shorten_annealing(config.epochs)
-        kind = torch.optim.AdamW if self.config.optimizer == "adamw" else torch.optim.Adam
-        self.optimizer = kind(
-            [p for p in model.parameters() if p.requires_grad],
-            lr=config.lr,
-            eps=config.adam_eps,
-            weight_decay=config.weight_decay,
-            fused=True,
-        )
+        self.optimizer = make_optimizer(model, self.config)
+        # Clipping, adding up and exchanging gradients ask for dense ones.
+        model.sparse_gradients = isinstance(self.optimizer, RowAdam) and parts == 1 and not self.config.grad_clip
         self.state, self.pace = Progress(lr=config.lr), 1.0
         self.best: dict[str, Tensor] = {}
         self.safe: dict[str, Tensor] = {}
@@ -292,7 +288,7 @@ class Trainer:
         finite = all(bool(torch.isfinite(p).all()) for p in self.model.parameters())
         if not finite or not all(math.isfinite(v) for v in row.values()):
             self._diverged(None, row)
-        self.safe = self._copy()
+        self._keep()
         if not len(self.valid_rows):
             return
         # Until the annealing ends the penalties are weak: an epoch of then would not be the model that was asked for.
@@ -318,6 +314,14 @@ class Trainer:
 
     def _copy(self) -> dict[str, Tensor]:
         return {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
+
+    def _keep(self) -> None:
+        """Keep the weights as the last finite ones, in the place of the former unless these are the best."""
+        if self.safe is self.best:
+            self.safe = self._copy()
+            return
+        for name, tensor in self.model.state_dict().items():
+            self.safe[name].copy_(tensor)
 
     def _save(self) -> None:
         self._saved_at = time.monotonic()

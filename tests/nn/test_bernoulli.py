@@ -61,6 +61,21 @@ def test_a_sample_of_the_peaks_is_right_on_average() -> None:
         torch.testing.assert_close(got, expected, rtol=1e-9, atol=1e-9)
 
 
+def test_a_sparse_gradient_is_the_dense_one() -> None:
+    counts, gen = open_peaks(9, 31, 0.2), torch.Generator().manual_seed(1)
+    flat_m, some = batch(counts, torch.float64).flat_m, torch.tensor([2, 3, 11, 30])
+    h, w, b = (torch.randn(*s, generator=gen, dtype=torch.float64) for s in ((9, 4), (31, 4), (31,)))
+    found = []
+    for sparse_one in (False, True):
+        leaves = [t.clone().requires_grad_() for t in (h, w, b)]
+        (2.5 * open_peaks_loss(*leaves, flat_m, 3.0, some, None, sparse_one)).backward()
+        assert leaves[1].grad.is_sparse is sparse_one
+        found.append([leaf.grad.to_dense() for leaf in leaves])
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+    # All peaks are looked at: nothing to leave out.
+    open_peaks_loss(*leaves, flat_m, 3.0, None, None, True).backward()
+
+
 def test_float32_loss_stays_close() -> None:
     counts, gen = open_peaks(50, 700, 0.05), torch.Generator().manual_seed(2)
     h, w, b = (torch.randn(*shape, generator=gen) for shape in ((50, 20), (700, 20), (700,)))

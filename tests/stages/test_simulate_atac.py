@@ -105,6 +105,24 @@ def test_options_replace_the_presets_values_and_are_recorded(tmp_path):
     assert not (tmp_path / "b.h5ad").exists()
 
 
+def test_a_sample_of_the_tables_peaks(tmp_path, table):
+    def made(name, **options):
+        simulate_atac(tmp_path / name, preset="tiny", bulk=table, **FEW, **options)
+        return anndata.read_h5ad(tmp_path / name)
+
+    whole, some = made("a.h5ad", seed=4), made("b.h5ad", n_peaks=30, seed=4)
+    assert some.n_vars == 30
+    # Peaks keep the table's order and openness; the signal of those left makes up a type's profile.
+    assert list(some.var_names) == [name for name in whole.var_names if name in set(some.var_names)]
+    kept = whole.varm[keys.BULK].loc[some.var_names]
+    np.testing.assert_allclose(some.varm[keys.BULK], kept / kept.sum(), rtol=1e-5)
+    np.testing.assert_array_equal(some.varm[keys.BULK_OPEN], whole.varm[keys.BULK_OPEN].loc[some.var_names])
+    assert list(made("c.h5ad", n_peaks=30, seed=5).var_names) != list(some.var_names)
+    made("d.h5ad", n_peaks=30, seed=4)
+    assert (tmp_path / "b.h5ad").read_bytes() == (tmp_path / "d.h5ad").read_bytes()
+    assert json.loads(some.uns[keys.HISTORY])[0]["parameters"]["n_peaks"] == 30
+
+
 def test_a_cell_deeper_than_its_peaks_is_told(tmp_path, table, caplog):
     simulate_atac(tmp_path / "a.h5ad", preset="tiny", bulk=table, **FEW | {"mu": (5000.0,), "n_cells": 6})
     assert "6 cells have all peaks" in caplog.text
@@ -120,7 +138,6 @@ def test_bad_options_write_nothing(tmp_path, table):
     for options in (
         {"preset": "huge"},
         {"types": ["A"]},
-        {"bulk": table, "n_peaks": 7},
         {"bulk": table, "types": ["A", "A"]},
         {"bulk": table, "types": ["A", "B"], "n_types": 3},
         {"n_peaks": 0},
@@ -136,6 +153,7 @@ def test_bad_options_write_nothing(tmp_path, table):
     for options, match in (
         ({"bulk": table, "types": ["D"]}, "no column 'D'"),
         ({"bulk": table, "n_types": 4}, "3 columns for 4 types"),
+        ({"bulk": table, "n_peaks": 81}, "80 peaks, not 81"),
         ({"bulk": overlapping, "n_types": 1, "fragments": tmp_path / "f.tsv.gz"}, "1 peaks overlap"),
         ({"bulk": tmp_path / "none.tsv"}, "does not exist"),
     ):
