@@ -47,6 +47,15 @@ def verb(
             rich_help_panel=o.DATA,
         ),
     ] = None,
+    plot_umap: Annotated[
+        Path | None,
+        typer.Option(
+            "--plot-umap",
+            metavar="FILE.png",
+            help="Draw a UMAP of the cells by the first source's genes, for every number of genes.",
+            rich_help_panel=o.DATA,
+        ),
+    ] = None,
     label_key: o.LabelKey = None,
     exclude_labels: o.ExcludeLabels = None,
     layer: o.Layer = None,
@@ -102,4 +111,4 @@ def verb(
     result = evaluate_markers(**options)
     if str(output) == "-" and not dry_run:
         emit(render(result))
-    finish(options, "output", "confusion_output", "plot")
+    finish(options, "output", "confusion_output", "plot", "plot_umap")

@@ -37,6 +37,15 @@ def verb(
             rich_help_panel=o.DATA,
         ),
     ] = None,
+    plot_types: Annotated[
+        Path | None,
+        typer.Option(
+            "--plot-types",
+            metavar="FILE.png",
+            help="Draw the first source class by class: variances, principal components, errors.",
+            rich_help_panel=o.DATA,
+        ),
+    ] = None,
     reconstruction: Annotated[
         list[Path] | None,
         typer.Option(
@@ -94,4 +103,4 @@ def verb(
     result = evaluate_reconstruction(**options)
     if str(output) == "-" and not dry_run:
         emit(render(result))
-    finish(options, "output", "plot")
+    finish(options, "output", "plot", "plot_types")

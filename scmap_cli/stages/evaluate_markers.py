@@ -17,21 +17,26 @@ import numpy as np
 from scmap_cli.errors import InputError, UsageError
 from scmap_cli.io.atomic import check_outputs, text_file, write_text
 from scmap_cli.markers.base import run_selector
+from scmap_cli.metrics.graph import knn
 from scmap_cli.metrics.markers import CLASSIFIERS, KNN_K, TREES, class_scores, overall_scores
 from scmap_cli.plots.canvas import publish
-from scmap_cli.plots.markers import evaluation_panels
+from scmap_cli.plots.markers import evaluation_panels, layout_panels
 from scmap_cli.registry import get_selector
 from scmap_cli.runtime import provenance
 from scmap_cli.runtime.logs import log
 from scmap_cli.stages.marker_tables import MarkerTable, check_table, read_markers
 from scmap_cli.stages.panel import Fold, Panel, check_classes, check_splits, load_panel, spread
 from scmap_cli.stages.scores import render
+from scmap_cli.stages.views import umap_layout
 
 EVERYWHERE, SELECTION = "everywhere", "selection"
 """Where wrong labels are: in all training, or in choosing genes alone."""
 
 WHERE = {EVERYWHERE: "in all training", SELECTION: "in choosing genes"}
 """The same in words."""
+
+UMAP_NEIGHBORS, UMAP_MIN_DIST = 50, 0.1
+"""Of the UMAPs in the paper's Fig. 3 A and B."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +64,7 @@ def evaluate_markers(
     splits: int = 10,
     confusion_output: Path | None = None,
     plot: Path | None = None,
+    plot_umap: Path | None = None,
     layer: str | None = None,
     gene_column: str | None = None,
     seed: int = 0,
@@ -94,6 +100,9 @@ def evaluate_markers(
         Also write the confusion matrices without noise, summed over splits, as TSV.
     plot
         Also draw the confusion matrix of the first source, and accuracy by number of genes and by noise.
+    plot_umap
+        Also draw a UMAP of the cells by the first source's genes for every number of genes, as in the paper's Fig. 3 A:
+        all cells, by genes that the training cells of the first split chose.
     layer, gene_column
         As in :func:`scmap_cli.stages.inputs.load_rna`.
     seed, force, dry_run
@@ -125,7 +134,7 @@ def evaluate_markers(
     if grid and grid[0] < 1:
         raise UsageError(f"a number of genes must be at least 1, not {grid[0]}")
     to_file = text_file(output)
-    check_outputs(to_file, confusion_output, plot, force=force)
+    check_outputs(to_file, confusion_output, plot, plot_umap, force=force)
     specs = [get_selector(name) for name in method]
     tables = [read_markers(path) for path in markers]
     for table in tables:
@@ -170,7 +179,8 @@ def evaluate_markers(
         parameters={**settings, **sources, "layer": layer, "gene_column": gene_column},
         seed=seed,
     ) as run:
-        found = _collect(panel, cases, splits, seed, as_published)
+        chosen: dict[_Case, np.ndarray] = {}
+        found = _collect(panel, cases, splits, seed, as_published, chosen)
         for case in cases:
             for design in (EVERYWHERE, SELECTION) if case.noise else (None,):
                 entry = _entry(panel, case, design, found[case, design])
@@ -184,33 +194,56 @@ def evaluate_markers(
             write_text(confusion_output, _confusion_table(panel, clean), force)
         if plot is not None:
             _draw(panel, result["results"], clean, plot, force)
+        if plot_umap is not None:
+            shown = {
+                f"{case.name}, {case.k} genes": genes for case, genes in chosen.items() if case.name == cases[0].name
+            }
+            layouts = {title: _layout(Fold(panel, 0, seed), genes) for title, genes in shown.items()}
+            publish(plot_umap, force, "the UMAPs", layout_panels, layouts, np.array(panel.classes)[panel.strata])
     return result
 
 
+def _layout(fold: Fold, genes: np.ndarray) -> np.ndarray:
+    """UMAP of all cells by their scaled values of some genes, (n, 2)."""
+    values_nk = fold.scaling.apply(fold.panel.log1p, genes)
+    return umap_layout(values_nk, *knn(values_nk, UMAP_NEIGHBORS, fold.seed), fold.seed, UMAP_MIN_DIST)
+
+
 def _collect(
-    panel: Panel, cases: Sequence[_Case], splits: int, seed: int, as_published: bool
+    panel: Panel,
+    cases: Sequence[_Case],
+    splits: int,
+    seed: int,
+    as_published: bool,
+    chosen: dict[_Case, np.ndarray],
 ) -> dict[tuple[_Case, str | None], list[dict[str, np.ndarray]]]:
-    """Confusion matrices by case and design, a dict by classifier for each split."""
+    """Confusion matrices by case and design, a dict by classifier for each split.
+
+    ``chosen`` is given the genes of the first split.
+    """
     found: dict[tuple[_Case, str | None], list[dict[str, np.ndarray]]] = {}
     for number in range(splits):
         fold = Fold(panel, number, seed)
         for case in cases:
-            for design, confusions in _score(panel, fold, case, as_published):
+            for design, confusions in _score(panel, fold, case, as_published, chosen):
                 found.setdefault((case, design), []).append(confusions)
         log.info("split %d of %d is done", number + 1, splits)
     return found
 
 
 def _score(
-    panel: Panel, fold: Fold, case: _Case, as_published: bool
+    panel: Panel, fold: Fold, case: _Case, as_published: bool, chosen: dict[_Case, np.ndarray]
 ) -> Iterator[tuple[str | None, dict[str, np.ndarray]]]:
     if case.table is not None:
-        yield None, fold.confusions(panel.columns(case.table.of_split(fold.number)[: case.k], str(case.table.path)))
+        genes = panel.columns(case.table.of_split(fold.number)[: case.k], str(case.table.path))
+        chosen.setdefault(case, genes)
+        yield None, fold.confusions(genes)
         return
     noisy = fold.noisy_codes(case.noise) if case.noise else None
     spec = get_selector(case.name)
     genes = run_selector(spec, fold.data(noisy), case.k, seed=fold.seed, as_published=as_published).genes
     if noisy is None:
+        chosen.setdefault(case, genes)
         yield None, fold.confusions(genes)
     else:
         yield EVERYWHERE, fold.confusions(genes, noisy)

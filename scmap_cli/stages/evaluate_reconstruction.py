@@ -20,6 +20,7 @@ from scmap_cli.io.atomic import check_outputs, text_file, write_text
 from scmap_cli.markers.base import run_selector
 from scmap_cli.metrics.reconstruction import by_type, gene_variances, linear_map, reconstruction_scores
 from scmap_cli.plots.canvas import publish
+from scmap_cli.plots.reconstruction import type_panels
 from scmap_cli.plots.scores import reconstruction_panels
 from scmap_cli.registry import get_selector
 from scmap_cli.runtime import provenance
@@ -54,6 +55,7 @@ def evaluate_reconstruction(
     layer: str | None = None,
     gene_column: str | None = None,
     plot: Path | None = None,
+    plot_types: Path | None = None,
     seed: int = 0,
     force: bool = False,
     dry_run: bool = False,
@@ -85,6 +87,9 @@ def evaluate_reconstruction(
         Number of seeded 70/10/20 splits.
     plot
         Draw the errors, and the variance of every gene as it was and as rebuilt (in the first split).
+    plot_types
+        Draw the first source class by class, as in the paper's Fig. 3 C: variances of the genes as they were and as
+        rebuilt, both on the first two eigenvectors of the test cells, and errors (in the first split).
     layer, gene_column, seed, force, dry_run
         As elsewhere.
 
@@ -108,9 +113,11 @@ def evaluate_reconstruction(
         raise UsageError(f"--reconstruction-values must be one of {', '.join(REBUILT)}, not {reconstruction_values!r}")
     if k < 1:
         raise UsageError(f"-k must be at least 1, not {k}")
+    if plot_types is not None and label_key is None:
+        raise UsageError("--plot-types draws class by class", "name the column of the classes with --label-key")
     check_splits(splits)
     to_file = text_file(output)
-    check_outputs(to_file, plot, force=force)
+    check_outputs(to_file, plot, plot_types, force=force)
     specs = [get_selector(name) for name in method]
     tables = [read_markers(path) for path in markers]
     for table in tables:
@@ -153,6 +160,7 @@ def evaluate_reconstruction(
         seed=seed,
     ) as run:
         variances: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+        first: tuple[Any, ...] = ()
         found: dict[str, list[dict[str, Any]]] = {name: [] for name in [*method, *(t.path.name for t in tables)]}
         for number in range(splits if found else 0):
             fold = Fold(panel, number, seed)
@@ -163,6 +171,8 @@ def evaluate_reconstruction(
                 found[name].append(_score(panel, fold.test, test, rebuilt, unit))
                 if plot is not None and name not in variances:
                     variances[name] = gene_variances(test, rebuilt, unit)
+                if plot_types is not None and not first:
+                    first = (name, _labels(panel, fold.test), test, rebuilt, unit)
         for name, scored in found.items():
             result["results"].append({"name": name, "map": "linear", "k": k} | _over_splits(scored))
         for path in reconstruction:
@@ -171,6 +181,8 @@ def evaluate_reconstruction(
             result["results"].append({"name": path.name, "map": "given", "k": None} | scored_file)
             if plot is not None:
                 variances[path.name] = gene_variances(original, given, unit)
+            if plot_types is not None and not first:
+                first = (path.name, _labels(panel, cells), original, given, unit)
         for entry in result["results"]:
             log.info("%s", _line(entry))
         result["history"] = [run.record]
@@ -178,6 +190,8 @@ def evaluate_reconstruction(
             write_text(to_file, render(result), force)
         if plot is not None:
             publish(plot, force, "the reconstructions", reconstruction_panels, result["results"], variances)
+        if plot_types is not None:
+            publish(plot_types, force, "the classes", type_panels, *first)
     return result
 
 
@@ -218,8 +232,12 @@ def _score(
 ) -> dict[str, Any]:
     found: dict[str, Any] = {"overall": {"cells": len(original), **reconstruction_scores(original, rebuilt, unit_g)}}
     if panel.codes is not None:
-        found["types"] = by_type(original, rebuilt, np.array(panel.classes)[panel.codes[cells]], unit_g)
+        found["types"] = by_type(original, rebuilt, _labels(panel, cells), unit_g)
     return found
+
+
+def _labels(panel: Panel, cells: np.ndarray) -> np.ndarray:
+    return np.array(panel.classes)[panel.strata[cells]]
 
 
 def _over_splits(scored: Sequence[dict[str, Any]]) -> dict[str, Any]:

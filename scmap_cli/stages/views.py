@@ -125,7 +125,9 @@ def check_ending(output: Path) -> None:
         raise UsageError(f"the output {output.name} ends neither in .h5ad nor in .npz", "choose one of the two")
 
 
-def umap_layout(mean_nz: np.ndarray, indices: np.ndarray, distances: np.ndarray, seed: int) -> np.ndarray:
+def umap_layout(
+    mean_nz: np.ndarray, indices: np.ndarray, distances: np.ndarray, seed: int, min_dist: float = _MIN_DIST
+) -> np.ndarray:
     """Two-dimensional UMAP of an embedding on given neighbours, float32 (n, 2); seeded, so on one thread."""
     import umap
 
@@ -137,7 +139,7 @@ def umap_layout(mean_nz: np.ndarray, indices: np.ndarray, distances: np.ndarray,
         warnings.simplefilter("ignore")
         layout = umap.UMAP(
             n_neighbors=self_first.shape[1],
-            min_dist=_MIN_DIST,
+            min_dist=min_dist,
             # Spectral layouts need more cells than the dimensions of their solver.
             init="spectral" if n > 100 else "random",
             random_state=seed,

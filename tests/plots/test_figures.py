@@ -9,10 +9,11 @@ import sys
 import numpy as np
 import pytest
 
-from scmap_cli.plots import qc, scores
+from scmap_cli.plots import markers, qc, scores
 from scmap_cli.plots.canvas import palette, publish, safely, short_names
 from scmap_cli.plots.draw import dot_sizes, embedding, loss_curves
 from scmap_cli.plots.imputation import BeforeAfter, before_after
+from scmap_cli.plots.reconstruction import type_panels
 
 RNG = np.random.default_rng(0)
 XY = RNG.normal(size=(300, 2))
@@ -82,6 +83,20 @@ DRAWN = {
             {"name": "a.h5ad", "overall": {"mse": 0.5, "mae": 0.2}},
         ],
         {"a.h5ad": (np.arange(5.0), np.zeros(5)), "hvg": (np.zeros(5), np.zeros(5))},
+    ),
+    "classes of a reconstruction": (
+        type_panels,
+        *("a" * 60, np.array(["B", "T" * 40, "B", "T" * 40, "one"])),
+        *(RNG.random((5, 7)), np.zeros((5, 7)), np.ones(7)),
+    ),
+    "two cells as rebuilt": (
+        type_panels,
+        *("hvg", np.array(["B", "T"]), np.zeros((2, 3)), np.zeros((2, 3)), None),
+    ),
+    "layouts": (
+        markers.layout_panels,
+        {"hvg, 5 genes": RNG.random((6, 2)), "hvg, 9 genes": RNG.random((6, 2))},
+        np.array(["B", "T", "B", "T", "NK", "T" * 40]),
     ),
     "imputed": (
         before_after,

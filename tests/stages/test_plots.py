@@ -12,6 +12,7 @@ from scmap_cli.stages.evaluate_clustering import evaluate_clustering
 from scmap_cli.stages.evaluate_genes import evaluate_genes
 from scmap_cli.stages.evaluate_imputation import evaluate_imputation
 from scmap_cli.stages.evaluate_invariance import evaluate_invariance
+from scmap_cli.stages.evaluate_markers import evaluate_markers
 from scmap_cli.stages.evaluate_reconstruction import evaluate_reconstruction
 from scmap_cli.stages.preprocess_motifs import preprocess_motifs
 from scmap_cli.stages.preprocess_multiome import preprocess_multiome
@@ -43,6 +44,17 @@ def imputation(data, atac, folder, plot):
 
 def reconstruction(data, atac, folder, plot):
     evaluate_reconstruction(data, folder / "out.json", method=["random"], k=5, splits=2, plot=plot)
+
+
+def types(data, atac, folder, plot):
+    evaluate_reconstruction(
+        data, folder / "out.json", method=["random"], k=5, splits=1, label_key="cell_type", plot_types=plot
+    )
+
+
+def layouts(data, atac, folder, plot):
+    options = {"label_key": "cell_type", "k_grid": [4, 8], "splits": 1}
+    evaluate_markers(data, folder / "out.json", method=["random"], plot_umap=plot, **options)
 
 
 def quality(data, atac, folder, plot):
@@ -80,7 +92,19 @@ def genes(data, atac, folder, plot):
     evaluate_genes([folder / "table.tsv"], folder / "out.json", scores=folder / "s.tsv", plot=plot)
 
 
-STAGES = [clustering, invariance, imputation, reconstruction, quality, programs, depths, variability, genes]
+STAGES = [
+    clustering,
+    invariance,
+    imputation,
+    reconstruction,
+    types,
+    layouts,
+    quality,
+    programs,
+    depths,
+    variability,
+    genes,
+]
 
 
 @pytest.mark.parametrize("stage", STAGES)

@@ -427,6 +427,7 @@ def test_bad_options_of_evaluate_reconstruction(tmp_path, data):
         {"method": ["hvg"], "scale": "x"},
         {"method": ["hvg"], "k": 0},
         {"method": ["hvg"], "splits": 0},
+        {"method": ["hvg"], "plot_types": tmp_path / "types.png"},
     ):
         with pytest.raises(UsageError):
             evaluate_reconstruction(data, "-", **options)
