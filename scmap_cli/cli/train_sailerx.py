@@ -78,14 +78,15 @@ def verb(
         ),
     ] = 0.3,
     reference_agreement: Annotated[
-        float,
+        str,
         typer.Option(
             "--reference-agreement",
-            metavar="X",
-            help="Weight of the divergence between paired cells' posteriors with and without their RNA; 0 is off.",
+            metavar="auto|X",
+            help="Weight of the divergence between paired cells' posteriors with and without their RNA; auto is 10 if "
+            "some cells have none, else 0.",
             rich_help_panel=o.MODEL,
         ),
-    ] = 10.0,
+    ] = "auto",
     reference_width: Annotated[
         int,
         typer.Option(

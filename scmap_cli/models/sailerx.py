@@ -43,8 +43,8 @@ encoded without it as well, and
 
 .. math:: L_{agree} = KL\left(q(z|x, r)\,\|\,q(z|x)\right)
 
-is added with the weight ``reference_agreement``. Its left side is held fixed, so that q(z|x) becomes what peaks let one
-expect of q(z|x, r), and nothing that the RNA adds is given up.
+is added with the weight ``reference_agreement`` where some cells have no RNA. Its left side is held fixed, so that
+q(z|x) becomes what peaks let one expect of q(z|x, r), and nothing that the RNA adds is given up.
 
 The alignment is one of cosines, and layer norm keeps the decoder from caring for length: the length of a posterior mean
 says little but how sure the encoder is, which depends on whether it saw the RNA. The embedding has means of length one
@@ -74,6 +74,8 @@ from scmap_cli.nn.bernoulli import sum_of_open
 from scmap_cli.nn.chromosomes import CellNorm, ChromosomeLinear, edges_of
 from scmap_cli.nn.distributions import gaussian_kl_between
 
+_AGREEMENT = 10.0
+
 
 @dataclass(frozen=True)
 class SailerXConfig(InvariantConfig):
@@ -91,7 +93,8 @@ class SailerXConfig(InvariantConfig):
         Share of the cells with RNA from whose encoder the reference is hidden in a training step; 1 leaves it out of
         the encoder for good, as the thesis does.
     reference_agreement
-        Weight of the divergence between a cell's posteriors with and without its reference.
+        Weight of the divergence between a cell's posteriors with and without its reference, a number, or ``auto``: 10
+        where some cells of the training have no RNA, else 0.
     reference_width
         Units of the encoder's block for the reference.
     unit_length
@@ -104,7 +107,7 @@ class SailerXConfig(InvariantConfig):
     alignment_weight: str = "60000"
     depth_weights: str = "robust"
     reference_dropout: float = 0.3
-    reference_agreement: float = 10.0
+    reference_agreement: str = "auto"
     reference_width: int = 128
     unit_length: bool = True
 
@@ -116,8 +119,7 @@ class SailerXConfig(InvariantConfig):
             raise UsageError(f"depth_weights is {self.depth_weights!r}", f"choose one of {', '.join(WEIGHTS)}")
         if not 0 <= self.reference_dropout <= 1:
             raise UsageError(f"reference_dropout {self.reference_dropout} is not in [0, 1]")
-        if self.reference_agreement < 0:
-            raise UsageError(f"reference_agreement {self.reference_agreement} must not be negative")
+        self.agreement(True)
         if self.reference_width < 1:
             raise UsageError(f"reference_width {self.reference_width} must be at least 1")
         if self.alignment_weight != "auto":
@@ -126,6 +128,12 @@ class SailerXConfig(InvariantConfig):
     def gamma(self) -> float:
         """The weight of the alignment as a number; :class:`~scmap_cli.errors.UsageError` if it is none."""
         return number("alignment_weight", self.alignment_weight, "auto or a number, at least 0")
+
+    def agreement(self, some_without: bool) -> float:
+        """The weight of the agreement, given whether some cells have no RNA."""
+        if self.reference_agreement == "auto":
+            return _AGREEMENT if some_without else 0.0
+        return number("reference_agreement", self.reference_agreement, "auto or a number, at least 0")
 
 
 @dataclass(frozen=True)
@@ -151,8 +159,8 @@ class SailerX(InvariantVae):
         Dimensions of the reference embedding.
     omega, lam
         Weights of open peaks and of the invariance term.
-    gamma
-        Weight of the alignment.
+    gamma, agreement
+        Weights of the alignment and of the agreement.
     """
 
     name: ClassVar[str] = "sailerx"
@@ -173,6 +181,7 @@ class SailerX(InvariantVae):
         omega: float,
         lam: float,
         gamma: float,
+        agreement: float = 0.0,
     ) -> None:
         super().__init__(
             config,
@@ -184,6 +193,7 @@ class SailerX(InvariantVae):
             omega=omega,
             lam=lam,
             gamma=gamma,
+            agreement=agreement,
         )
         self.edges_c = edges_of(chromosome_peaks)
         self.chromosomes = chromosomes = len(chromosome_peaks)
@@ -223,7 +233,7 @@ class SailerX(InvariantVae):
             return self._joined(encoded_nw, reference_nr)
         reference_nr = reference_nr * ~batch.noise.chosen(self.config.reference_dropout, reference_nr)[:, None]
         seeing = self._joined(encoded_nw, reference_nr)
-        if self.config.reference_agreement == 0:
+        if self.structure["agreement"] == 0:
             return seeing
         blind = self._joined(encoded_nw, torch.zeros_like(reference_nr))
         return _Seeing(seeing.mean_nz, seeing.var_nz, reference_nr.any(1), blind)
@@ -256,5 +266,5 @@ class SailerX(InvariantVae):
         if isinstance(posterior, _Seeing):
             seeing, blind = (posterior.mean_nz.detach(), posterior.var_nz.detach()), posterior.blind
             apart_n = gaussian_kl_between(*seeing, blind.mean_nz, blind.var_nz) * posterior.seen_n
-            terms["agreement"] = (self.config.reference_agreement, apart_n.sum() / posterior.seen_n.sum().clamp_min(1))
+            terms["agreement"] = (self.structure["agreement"], apart_n.sum() / posterior.seen_n.sum().clamp_min(1))
         return terms

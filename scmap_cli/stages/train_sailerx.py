@@ -91,7 +91,7 @@ def train_sailerx(
         With their exit codes 2, 2, 3, 5, 4, 75 and 6.
     """
     settings = build(TrainConfig, DEFAULTS, train_options or {}, where="[train]")
-    given = text_weight(model_options, "positive_weight", "invariance", "alignment_weight")
+    given = text_weight(model_options, "positive_weight", "invariance", "alignment_weight", "reference_agreement")
     config = build(SailerXConfig, given, where="[model]")
     input = Path(input)
 
@@ -124,6 +124,7 @@ def train_sailerx(
             "n_conditions": len(job.conditions),
             "n_covariates": job.n_covariates,
             "n_reference": reference.shape[1],
+            "agreement": config.agreement(not has_n.all()),
             "gamma": 0.0 if config.alignment_weight == "auto" else config.gamma(),
         }
         log.info("%d cells with RNA, %d without; %d chromosomes", has_n.sum(), (~has_n).sum(), len(peaks_c))

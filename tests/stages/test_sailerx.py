@@ -111,10 +111,15 @@ def test_agreement_brings_cells_near_to_where_they_are_without_their_rna(made: M
         seen, blind = embedded(one, tmp_path), embedded(one, tmp_path, ignore_rna=True)
         return float(np.linalg.norm(seen[has] - blind[has], axis=1).mean())
 
-    options = SMALL | {"reference_agreement": 0.0}
+    options = SMALL | {"reference_agreement": 0}
     train_sailerx(made.data, tmp_path / "apart", batch_key="batch", model_options=options, train_options=SHORT)
     assert gap(made.model) < 0.8 * gap(tmp_path / "apart")
     assert "agreement" not in (tmp_path / "apart" / "history.csv").read_text().partition("\n")[0]
+    # Where every cell has RNA there is nobody to agree with.
+    whole = write(tmp_path / "whole.h5ad")
+    train_sailerx(whole, tmp_path / "whole", model_options=SMALL, train_options=SHORT | {"epochs": 1})
+    assert load_bundle(tmp_path / "whole").config["structure"]["agreement"] == 0
+    assert load_bundle(made.model).config["structure"]["agreement"] == 10
 
 
 def changed(made: Made, path: Path, change) -> Made:  # type: ignore[no-untyped-def]
@@ -337,7 +342,7 @@ def test_bad_inputs(made: Made, tmp_path: Path) -> None:
     refused("alignment_weight is 'most'", UsageError, model_options={"alignment_weight": "most"})
     refused("depth_weights is 'deep'", UsageError, model_options={"depth_weights": "deep"})
     refused("reference_dropout 2", UsageError, model_options={"reference_dropout": 2.0})
-    refused("reference_agreement -1", UsageError, model_options={"reference_agreement": -1.0})
+    refused("reference_agreement is '-1'", UsageError, model_options={"reference_agreement": -1})
     refused("must be two or more", UsageError, model_options={"hidden": [8]})
     assert not (tmp_path / "m").exists()
     data.obsm["X_rna"] = data.obsm["X_rna"][:, :5]
