@@ -94,13 +94,13 @@ def verb(
         ),
     ] = 128,
     unit_length: Annotated[
-        bool,
+        Literal["auto", "yes", "no"],
         typer.Option(
-            "--unit-length/--any-length",
-            help="Give embedded cells length one, as cells are aligned by cosines.",
+            "--unit-length",
+            help="Whether embedded cells have length one; auto is yes if some cells have no RNA.",
             rich_help_panel=o.MODEL,
         ),
-    ] = True,
+    ] = "auto",
     thinning: p.Thinning = 0.5,
     peak_share: p.PeakShare = "0.25",
     invariance: p.Invariance = "1",

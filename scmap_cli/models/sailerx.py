@@ -47,8 +47,8 @@ is added with the weight ``reference_agreement`` where some cells have no RNA. I
 q(z|x) becomes what peaks let one expect of q(z|x, r), and nothing that the RNA adds is given up.
 
 The alignment is one of cosines, and layer norm keeps the decoder from caring for length: the length of a posterior mean
-says little but how sure the encoder is, which depends on whether it saw the RNA. The embedding has means of length one
-(``unit_length``).
+says little but how sure the encoder is, which depends on whether it saw the RNA. Where some cells have none, the
+embedding has means of length one (``unit_length``).
 
 Defaults: 50 latent dimensions, 64 and 32 units a chromosome and lambda 1 are the thesis's and its code's; the others
 are SAILER's, or told in CHANGELOG.
@@ -74,6 +74,7 @@ from scmap_cli.nn.bernoulli import sum_of_open
 from scmap_cli.nn.chromosomes import CellNorm, ChromosomeLinear, edges_of
 from scmap_cli.nn.distributions import gaussian_kl_between
 
+UNIT_LENGTH = ("auto", "yes", "no")
 _AGREEMENT = 10.0
 
 
@@ -98,7 +99,8 @@ class SailerXConfig(InvariantConfig):
     reference_width
         Units of the encoder's block for the reference.
     unit_length
-        Whether the embedding has posterior means scaled to length one.
+        Whether the embedding has posterior means scaled to length one: ``yes``, ``no``, or ``auto``, which is yes
+        where some cells of the training have no RNA.
     """
 
     hidden: tuple[int, ...] = (64, 32)
@@ -109,7 +111,7 @@ class SailerXConfig(InvariantConfig):
     reference_dropout: float = 0.3
     reference_agreement: str = "auto"
     reference_width: int = 128
-    unit_length: bool = True
+    unit_length: str = "auto"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -120,6 +122,8 @@ class SailerXConfig(InvariantConfig):
         if not 0 <= self.reference_dropout <= 1:
             raise UsageError(f"reference_dropout {self.reference_dropout} is not in [0, 1]")
         self.agreement(True)
+        if self.unit_length not in UNIT_LENGTH:
+            raise UsageError(f"unit_length is {self.unit_length!r}", f"choose one of {', '.join(UNIT_LENGTH)}")
         if self.reference_width < 1:
             raise UsageError(f"reference_width {self.reference_width} must be at least 1")
         if self.alignment_weight != "auto":
@@ -134,6 +138,10 @@ class SailerXConfig(InvariantConfig):
         if self.reference_agreement == "auto":
             return _AGREEMENT if some_without else 0.0
         return number("reference_agreement", self.reference_agreement, "auto or a number, at least 0")
+
+    def unit(self, some_without: bool) -> bool:
+        """Whether embedded cells have length one, given whether some cells have no RNA."""
+        return some_without if self.unit_length == "auto" else self.unit_length == "yes"
 
 
 @dataclass(frozen=True)
@@ -161,6 +169,8 @@ class SailerX(InvariantVae):
         Weights of open peaks and of the invariance term.
     gamma, agreement
         Weights of the alignment and of the agreement.
+    unit
+        Whether embedded cells have length one.
     """
 
     name: ClassVar[str] = "sailerx"
@@ -182,6 +192,7 @@ class SailerX(InvariantVae):
         lam: float,
         gamma: float,
         agreement: float = 0.0,
+        unit: bool = False,
     ) -> None:
         super().__init__(
             config,
@@ -194,6 +205,7 @@ class SailerX(InvariantVae):
             lam=lam,
             gamma=gamma,
             agreement=agreement,
+            unit=unit,
         )
         self.edges_c = edges_of(chromosome_peaks)
         self.chromosomes = chromosomes = len(chromosome_peaks)
@@ -253,9 +265,9 @@ class SailerX(InvariantVae):
 
     @torch.no_grad()
     def embed(self, batch: Batch) -> Posterior:
-        """Posterior means, of length one if ``unit_length``, and variances at that scale."""
+        """Posterior means, scaled to length one if ``unit``, and variances at that scale."""
         found = self._posterior(batch)
-        if not self.config.unit_length:
+        if not self.structure["unit"]:
             return found
         length_n1 = found.mean_nz.norm(dim=1, keepdim=True).clamp_min(1e-12)
         return Posterior(found.mean_nz / length_n1, found.var_nz / length_n1.square())

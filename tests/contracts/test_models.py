@@ -104,7 +104,7 @@ def sailerx(**options: object) -> Made:
     small = {"hidden": (8, 6), "latent": 4, "warmup_epochs": 1.0, "cycle_epochs": 1.0, "alignment_weight": "30"}
     config = SailerXConfig(**(small | options))  # type: ignore[arg-type]
     sizes = {"chromosome_peaks": [40, 1, 49], "n_conditions": 2, "n_covariates": 1, "n_reference": 6}
-    weights = {"gamma": config.gamma(), "agreement": config.agreement(some_without=True)}
+    weights = {"gamma": config.gamma(), "agreement": config.agreement(True), "unit": config.unit(True)}
     model = SailerX.create(config, np.asarray(made.counts.mean(0)).ravel(), seed=0, **weights, **sizes)
     genes = np.array([f"chr{i}:{j}-{j + 1}" for i, n in enumerate((40, 1, 49)) for j in range(n)])
     return Made(model, made.counts, made.codes, genes, made.covariates, reference)
@@ -150,7 +150,7 @@ MAKERS: dict[str, Callable[[], Made]] = {
     "expresser as written": lambda: expresser(leaky=True, residual=False, binning="quantile"),
     "sailer sampled": lambda: sailer(thinning=0.5, peak_share="0.5"),
     "sailerx": sailerx,
-    "sailerx apart": lambda: sailerx(reference_agreement="0", unit_length=False),
+    "sailerx apart": lambda: sailerx(reference_agreement="0", unit_length="no"),
     "sailerx thesis": lambda: sailerx(reference_dropout=1.0, peak_share="0.5", invariance_bound="mixture"),
     "sailer dense": lambda: sailer(share=0.3, positive_weight="auto", invariance_bound="mixture"),
 }

@@ -95,7 +95,7 @@ def test_types_are_found_with_and_without_rna(made: Made, tmp_path: Path) -> Non
 def test_cells_have_length_one_unless_asked_otherwise(made: Made, tmp_path: Path) -> None:
     z = embedded(made, tmp_path)
     np.testing.assert_allclose(np.linalg.norm(z, axis=1), 1, atol=1e-5)
-    options = SMALL | {"unit_length": False}
+    options = SMALL | {"unit_length": "no"}
     train_sailerx(made.data, tmp_path / "any", batch_key="batch", model_options=options, train_options=SHORT)
     free = embedded(Made(made.data, tmp_path / "any"), tmp_path)
     length = np.linalg.norm(free, axis=1, keepdims=True)
@@ -120,6 +120,7 @@ def test_agreement_brings_cells_near_to_where_they_are_without_their_rna(made: M
     train_sailerx(whole, tmp_path / "whole", model_options=SMALL, train_options=SHORT | {"epochs": 1})
     assert load_bundle(tmp_path / "whole").config["structure"]["agreement"] == 0
     assert load_bundle(made.model).config["structure"]["agreement"] == 10
+    assert not load_bundle(tmp_path / "whole").config["structure"]["unit"]
 
 
 def changed(made: Made, path: Path, change) -> Made:  # type: ignore[no-untyped-def]
@@ -343,6 +344,7 @@ def test_bad_inputs(made: Made, tmp_path: Path) -> None:
     refused("depth_weights is 'deep'", UsageError, model_options={"depth_weights": "deep"})
     refused("reference_dropout 2", UsageError, model_options={"reference_dropout": 2.0})
     refused("reference_agreement is '-1'", UsageError, model_options={"reference_agreement": -1})
+    refused("unit_length is 'one'", UsageError, model_options={"unit_length": "one"})
     refused("must be two or more", UsageError, model_options={"hidden": [8]})
     assert not (tmp_path / "m").exists()
     data.obsm["X_rna"] = data.obsm["X_rna"][:, :5]
