@@ -12,7 +12,6 @@ import time
 from pathlib import Path
 
 import scipy.sparse as sp
-import snapatac2
 
 
 def main() -> None:
@@ -23,6 +22,9 @@ def main() -> None:
     parser.add_argument("--count", default="fragment", choices=["fragment", "insertion", "paired-insertion"])
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
+    # Here, so that -h needs no environment of its own.
+    import snapatac2
+
     sizes = dict(line.split() for line in (args.folder / "chrom.sizes").read_text().splitlines())
     clock = time.perf_counter()
     data = snapatac2.pp.import_fragments(
