@@ -95,7 +95,7 @@ class SailerXConfig(InvariantConfig):
         the encoder for good, as the thesis does.
     reference_agreement
         Weight of the divergence between a cell's posteriors with and without its reference, a number, or ``auto``: 10
-        where some cells of the training have no RNA, else 0.
+        where some cells of the training have no RNA, else 0. Nothing at a ``reference_dropout`` of 1.
     reference_width
         Units of the encoder's block for the reference.
     unit_length
@@ -121,7 +121,11 @@ class SailerXConfig(InvariantConfig):
             raise UsageError(f"depth_weights is {self.depth_weights!r}", f"choose one of {', '.join(WEIGHTS)}")
         if not 0 <= self.reference_dropout <= 1:
             raise UsageError(f"reference_dropout {self.reference_dropout} is not in [0, 1]")
-        self.agreement(True)
+        if self.agreement(True) and self.reference_dropout == 1:
+            raise UsageError(
+                f"reference_agreement {self.reference_agreement} says nothing where reference_dropout is 1",
+                "at 1 the encoder sees no RNA",
+            )
         if self.unit_length not in UNIT_LENGTH:
             raise UsageError(f"unit_length is {self.unit_length!r}", f"choose one of {', '.join(UNIT_LENGTH)}")
         if self.reference_width < 1:
@@ -136,12 +140,16 @@ class SailerXConfig(InvariantConfig):
     def agreement(self, some_without: bool) -> float:
         """The weight of the agreement, given whether some cells have no RNA."""
         if self.reference_agreement == "auto":
-            return _AGREEMENT if some_without else 0.0
+            return _AGREEMENT if self._two_kinds(some_without) else 0.0
         return number("reference_agreement", self.reference_agreement, "auto or a number, at least 0")
 
     def unit(self, some_without: bool) -> bool:
         """Whether embedded cells have length one, given whether some cells have no RNA."""
-        return some_without if self.unit_length == "auto" else self.unit_length == "yes"
+        return self._two_kinds(some_without) if self.unit_length == "auto" else self.unit_length == "yes"
+
+    def _two_kinds(self, some_without: bool) -> bool:
+        # The thesis's encoder sees no RNA of any cell.
+        return some_without and self.reference_dropout < 1
 
 
 @dataclass(frozen=True)

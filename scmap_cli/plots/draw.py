@@ -158,11 +158,20 @@ def embedding(xy_n2: np.ndarray, columns: Mapping[str, np.ndarray], path: Path, 
     width
         Of a panel in inches (with its legend, where there are several); less makes the text larger beside the cells.
     """
-    figure, panels = new_figure(width * len(columns), width / 1.2, len(columns))
-    for axes, (title, values) in zip(panels, columns.items(), strict=True):
+    _side_by_side([(title, xy_n2, values) for title, values in columns.items()], path, width)
+
+
+def layouts(places: Mapping[str, np.ndarray], values: np.ndarray, path: Path, width: float = 4.8) -> None:
+    """Several two-dimensional layouts of the same cells, (n, 2) by title, by one column; else as :func:`embedding`."""
+    _side_by_side([(title, xy_n2, values) for title, xy_n2 in places.items()], path, width)
+
+
+def _side_by_side(shown: Sequence[tuple[str, np.ndarray, np.ndarray]], path: Path, width: float) -> None:
+    figure, panels = new_figure(width * len(shown), width / 1.2, len(shown))
+    for axes, (title, xy_n2, values) in zip(panels, shown, strict=True):
         _scatter(figure, axes, xy_n2, title, np.asarray(values))
     # A legend beside a single panel adds to the figure; among several it must not reach into the next one.
-    if len(columns) > 1:
+    if len(shown) > 1:
         figure.tight_layout()
     save(figure, path)
 

@@ -189,35 +189,3 @@ def evaluation_panels(
         axes.legend(frameon=False, fontsize=7)
     figure.tight_layout()
     save(figure, path)
-
-
-def layout_panels(layouts: Mapping[str, np.ndarray], labels_n: np.ndarray, path: Path) -> None:
-    """Layouts of the same cells side by side, coloured by class.
-
-    Parameters
-    ----------
-    layouts
-        (n, 2) places by title.
-    labels_n
-        (n,) class of each cell.
-    path
-        Where to write.
-    """
-    figure, panels = new_figure(3.4 * len(layouts), 3.6, len(layouts))
-    classes = np.unique(labels_n)
-    for axes, (title, places_n2) in zip(panels, layouts.items(), strict=True):
-        for name, colour in zip(classes, palette(len(classes)), strict=True):
-            of = labels_n == name
-            label = short(str(name), 24)
-            axes.scatter(*places_n2[of].T, s=3, linewidths=0, color=colour, label=label, rasterized=True)
-        axes.set_title(title, fontsize=9)
-        axes.set_xticks([])
-        axes.set_yticks([])
-        axes.set_xlabel("UMAP 1", fontsize=7)
-        axes.set_ylabel("UMAP 2", fontsize=7)
-        axes.spines[["top", "right"]].set_visible(False)
-    columns = -(-len(classes) // 24)
-    place = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5), "ncols": columns}
-    panels[-1].legend(frameon=False, fontsize=6, markerscale=3, **place)
-    figure.tight_layout()
-    save(figure, path)

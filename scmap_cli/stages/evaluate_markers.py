@@ -20,7 +20,8 @@ from scmap_cli.markers.base import run_selector
 from scmap_cli.metrics.graph import knn
 from scmap_cli.metrics.markers import CLASSIFIERS, KNN_K, TREES, class_scores, overall_scores
 from scmap_cli.plots.canvas import publish
-from scmap_cli.plots.markers import evaluation_panels, layout_panels
+from scmap_cli.plots.draw import layouts as draw_layouts
+from scmap_cli.plots.markers import evaluation_panels
 from scmap_cli.registry import get_selector
 from scmap_cli.runtime import provenance
 from scmap_cli.runtime.logs import log
@@ -199,7 +200,7 @@ def evaluate_markers(
                 f"{case.name}, {case.k} genes": genes for case, genes in chosen.items() if case.name == cases[0].name
             }
             layouts = {title: _layout(Fold(panel, 0, seed), genes) for title, genes in shown.items()}
-            publish(plot_umap, force, "the UMAPs", layout_panels, layouts, np.array(panel.classes)[panel.strata])
+            publish(plot_umap, force, "the UMAPs", draw_layouts, layouts, np.array(panel.classes)[panel.strata])
     return result
 
 

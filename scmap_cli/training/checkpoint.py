@@ -108,11 +108,18 @@ def pack_optimizer(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> 
 
 
 def unpack_optimizer(model: torch.nn.Module, optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    """Put tensors of :func:`pack_optimizer` back."""
+    """Put tensors of :func:`pack_optimizer` back; :class:`InputError` where the optimiser keeps others."""
     by_name = dict(model.named_parameters())
     for full, value in tensors.items():
         if full.startswith("optimizer."):
             _, key, name = full.split(".", 2)
             parameter = by_name[name]
+            known = optimizer.state[parameter].get(key)
+            if known is not None and known.shape != value.shape:
+                raise InputError(
+                    f"the checkpoint is of another version: moments of {name} have the shape {tuple(value.shape)}, "
+                    f"not {tuple(known.shape)}",
+                    "start anew with --resume never",
+                )
             on_device = value if key == "step" and parameter.device.type == "cpu" else value.to(parameter.device)
             optimizer.state[parameter][key] = on_device

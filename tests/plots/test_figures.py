@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 
-from scmap_cli.plots import markers, qc, scores
+from scmap_cli.plots import draw, qc, scores
 from scmap_cli.plots.canvas import palette, publish, safely, short_names
 from scmap_cli.plots.draw import dot_sizes, embedding, loss_curves
 from scmap_cli.plots.imputation import BeforeAfter, before_after
@@ -94,7 +94,7 @@ DRAWN = {
         *("hvg", np.array(["B", "T"]), np.zeros((2, 3)), np.zeros((2, 3)), None),
     ),
     "layouts": (
-        markers.layout_panels,
+        draw.layouts,
         {"hvg, 5 genes": RNG.random((6, 2)), "hvg, 9 genes": RNG.random((6, 2))},
         np.array(["B", "T", "B", "T", "NK", "T" * 40]),
     ),

@@ -15,6 +15,7 @@ from scmap_cli.errors import InputError, UsageError
 from scmap_cli.io.bundle import load_bundle
 from scmap_cli.io.h5ad import write_h5ad
 from scmap_cli.io.npz import read_npz
+from scmap_cli.models.sailerx import SailerXConfig
 from scmap_cli.stages import weight_search
 from scmap_cli.stages.embed import embed
 from scmap_cli.stages.impute import impute
@@ -227,6 +228,9 @@ def test_the_encoder_of_the_thesis_takes_no_reference(tmp_path: Path) -> None:
     train_sailerx(data, tmp_path / "model", model_options=options, train_options=SHORT | {"epochs": 2})
     one = Made(data, tmp_path / "model")
     assert not [name for name in load_bundle(one.model).tensors if name.startswith("reference.")]
+    # With or without RNA, all cells are seen alike.
+    config = SailerXConfig(reference_dropout=1.0)
+    assert (config.agreement(True), config.unit(True)) == (0.0, False)
     whole = embedded(one, tmp_path)
     np.testing.assert_array_equal(whole, embedded(one, tmp_path, ignore_rna=True))
     # It is not even looked at: one that nothing could be made of does no harm.
@@ -344,6 +348,7 @@ def test_bad_inputs(made: Made, tmp_path: Path) -> None:
     refused("depth_weights is 'deep'", UsageError, model_options={"depth_weights": "deep"})
     refused("reference_dropout 2", UsageError, model_options={"reference_dropout": 2.0})
     refused("reference_agreement is '-1'", UsageError, model_options={"reference_agreement": -1})
+    refused("says nothing", UsageError, model_options={"reference_agreement": 3, "reference_dropout": 1.0})
     refused("unit_length is 'one'", UsageError, model_options={"unit_length": "one"})
     refused("must be two or more", UsageError, model_options={"hidden": [8]})
     assert not (tmp_path / "m").exists()

@@ -9,8 +9,9 @@ from scipy import sparse
 
 from scmap_cli.config import PretrainConfig, TrainConfig
 from scmap_cli.data.batches import CsrStore
+from scmap_cli.errors import InputError
 from scmap_cli.models.sailer import Sailer, SailerConfig
-from scmap_cli.training.checkpoint import Checkpoint
+from scmap_cli.training.checkpoint import Checkpoint, unpack_optimizer
 from scmap_cli.training.loop import Trainer
 from scmap_cli.training.optimizer import RowAdam, make_optimizer
 
@@ -125,3 +126,10 @@ def test_which_parameters_have_moments_by_row() -> None:
     assert tall == [(60, 12), (60, 12)]
     assert len(others) + 2 == len(list(model.parameters()))
     assert type(make_optimizer(model, PretrainConfig(optimizer="adamw"))) is torch.optim.AdamW
+
+
+def test_moments_by_weight_are_refused() -> None:
+    model = trainer().model
+    optimizer = make_optimizer(model, PretrainConfig())
+    with pytest.raises(InputError, match=r"moments of last_ph have the shape \(60, 12\), not \(60, 1\)"):
+        unpack_optimizer(model, optimizer, {"optimizer.exp_avg_sq.last_ph": torch.zeros(60, 12)})
