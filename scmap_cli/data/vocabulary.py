@@ -11,7 +11,7 @@ import numpy as np
 
 from scmap_cli.data.features import align
 from scmap_cli.errors import InputError
-from scmap_cli.io.gene_table import GeneTable, stem
+from scmap_cli.io.gene_table import GeneTable
 
 _ENSEMBL = re.compile(r"^ENS[A-Z]*G?\d{6,}")
 
@@ -26,10 +26,13 @@ class Vocabulary:
         (g,) names.
     codes
         For each file (q,) int32: place of a column in ``genes``, -1 where it is not in the list.
+    repeated
+        For each file how many columns are left out because they share their name with another.
     """
 
     genes: np.ndarray
     codes: list[np.ndarray]
+    repeated: list[int]
 
     def matched(self, number: int) -> int:
         """Genes of the list that a file has."""
@@ -57,60 +60,86 @@ def make_vocabulary(
         Other names of genes; those that it does not hold are left out. Without it names must agree, but for the
         versions of Ensembl identifiers.
     min_overlap
-        Smallest share of genes in common with the list (of the other files, if there is none), of the shorter one.
+        Smallest share of genes in common, of the shorter one: of a file with the list, or, if there is none, of one
+        file with another, so that such pairs link all files.
 
     Raises
     ------
     InputError
-        A file has too few genes in common with the rest; the message tells why that may be.
+        Files have too few genes in common; the message tells why that may be.
     """
     told = [_canonical(one, table) for one in names]
     if listed is not None:
         genes = np.asarray(listed, dtype=str)
-        wanted = _canonical(genes, table) if table is not None else genes
+        wanted = _canonical(genes, table)[0] if table is not None else genes
     else:
-        genes = wanted = np.array(sorted({name for one in told for name in one.tolist()} - {""}), dtype=str)
+        genes = wanted = np.array(sorted({name for one, _ in told for name in one.tolist()} - {""}), dtype=str)
+    for label, (one, repeated) in zip(labels, told, strict=True):
+        if repeated and not (one != "").any():
+            raise InputError(f"{label}: every gene name occurs more than once", "name genes by another --gene-column")
     if not len(genes):
         raise InputError("no gene is left in the list", "look at the gene table and the names of the inputs' genes")
-    codes = []
-    for label, raw, one in zip(labels, names, told, strict=True):
-        code = _codes(one, wanted, label)
-        codes.append(code)
-        others = len(genes)
-        common = int((code >= 0).sum())
-        if listed is None and len(names) > 1:
-            rest = {name for other in told if other is not one for name in other.tolist()} - {""}
-            others, common = len(rest), len(rest & set(one.tolist()))
-        least = max(min(int((one != "").sum()), others), 1)
-        if common < max(1, min_overlap * least):
-            known = np.concatenate([other for other in names if other is not raw]) if listed is None else genes
-            raise InputError(
-                f"{label} has {common} of {least} genes in common with the {'list' if listed else 'other inputs'}",
-                _why(raw, known),
-            )
-    return Vocabulary(genes, codes)
+    codes = [_codes(one, wanted) for one, _ in told]
+    known = np.zeros((len(codes), len(genes)), dtype=bool)
+    for row, code in zip(known, codes, strict=True):
+        row[code[code >= 0]] = True
+    if listed is None:
+        _check_linked(labels, names, known, min_overlap)
+    else:
+        for label, raw, (one, _), row in zip(labels, names, told, known, strict=True):
+            common, least = int(row.sum()), max(min(int((one != "").sum()), len(genes)), 1)
+            if common < max(1, min_overlap * least):
+                raise InputError(f"{label} has {common} of {least} genes in common with the list", _why(raw, genes))
+    return Vocabulary(genes, codes, [repeated for _, repeated in told])
 
 
-def _canonical(names: np.ndarray, table: GeneTable | None) -> np.ndarray:
-    """Names as the list has them; empty for a gene that the table lacks, or that shares its name with another."""
-    if table is None:
-        return np.asarray(names, dtype=str)
-    found = [table.canonical.get(name, table.canonical.get(stem(name), "")) for name in names.tolist()]
+def _check_linked(labels: Sequence[str], names: Sequence[np.ndarray], known_fg: np.ndarray, min_overlap: float) -> None:
+    """Files are linked by pairs with enough genes in common; two of other names do not vouch for each other."""
+    size_f = np.maximum(known_fg.sum(1), 1)
+
+    def overlap(i: int, others: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+        """Genes that a file shares with others, and those of the shorter one."""
+        return (known_fg[others] & known_fg[i]).sum(1), np.minimum(size_f[others], size_f[i])
+
+    found: list[int] = []
+    front, apart = [0], list(range(1, len(labels)))
+    while front:
+        found.append(front.pop())
+        common, least = overlap(found[-1], apart)
+        linked = common >= np.maximum(1, min_overlap * least)
+        front += [j for j, one in zip(apart, linked, strict=True) if one]
+        apart = [j for j, one in zip(apart, linked, strict=True) if not one]
+    if not apart:
+        return
+    few, rest = (apart, found) if len(apart) <= len(found) else (found, apart)
+    common, least = overlap(few[0], rest)
+    most = int((common / least).argmax())
+    raise InputError(
+        f"{labels[few[0]]} has {common[most]} of {least[most]} genes in common with {labels[rest[most]]}",
+        _why(names[few[0]], names[rest[most]]),
+    )
+
+
+def _canonical(names: np.ndarray, table: GeneTable | None) -> tuple[np.ndarray, int]:
+    """Names as the list has them, and how many share theirs with another.
+
+    The name is empty for these, and for a gene that the table lacks.
+    """
+    found: list[str] = names.tolist()
+    if table is not None:
+        found = [table.name(name) for name in found]
     count = Counter(found)
-    return np.array([name if count[name] == 1 else "" for name in found], dtype=str)
+    single = np.array([name if count[name] == 1 else "" for name in found], dtype=str)
+    return single, len(found) - count[""] - int((single != "").sum())
 
 
-def _codes(names: np.ndarray, genes: np.ndarray, label: str) -> np.ndarray:
+def _codes(names: np.ndarray, genes: np.ndarray) -> np.ndarray:
     """(q,) int32 place of each name in the list, -1 where it is not."""
-    count = Counter(names.tolist())
-    unique = np.array([name != "" and count[name] == 1 for name in names.tolist()], dtype=bool)
-    repeated = int((~unique & (names != "")).sum())
-    if repeated == len(names):
-        raise InputError(f"{label}: every gene name occurs more than once", "name genes by another --gene-column")
-    index = align(names[unique], genes).index
+    own, listed = np.flatnonzero(names != ""), np.flatnonzero(genes != "")
+    index = align(names[own], genes[listed]).index
     code = np.full(len(names), -1, dtype=np.int32)
     present = np.flatnonzero(index >= 0)
-    code[np.flatnonzero(unique)[index[present]]] = present
+    code[own[index[present]]] = listed[present]
     return code
 
 

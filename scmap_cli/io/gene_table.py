@@ -32,6 +32,10 @@ class GeneTable:
     dropped_biotype: int
     dropped_repeated: int
 
+    def name(self, given: str, unknown: str = "") -> str:
+        """The gene's name in a corpus, whatever the version of an identifier; ``unknown`` if the table lacks it."""
+        return self.canonical.get(given, self.canonical.get(stem(given), unknown))
+
 
 def read_gene_table(path: Path | str, biotype: str | None = None) -> GeneTable:
     """Read a TSV (plain or gzip) of genes; ``biotype`` keeps one kind, such as ``protein_coding``.

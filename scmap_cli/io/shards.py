@@ -3,7 +3,8 @@
 ::
 
     CORPUS.zarr/
-      zarr.json            a zarr group; its attributes are the manifest: schema_version, genes, studies, parts, history
+      zarr.json            a zarr group; its attributes are the manifest: schema_version, genes, studies, genomes,
+                           parts, history
       part-00000/          a zarr group of up to ``part_cells`` cells
         gene  count        uint16, the expressed genes and counts of all cells, one cell after another
         edges              int64 (n + 1), where each cell's entries begin
@@ -97,6 +98,8 @@ class Corpus:
         In the order of the cells.
     history
         Records of the runs that made it.
+    genomes
+        Sorted, those that inputs said they are counted on; empty where none did.
     """
 
     path: Path
@@ -104,6 +107,7 @@ class Corpus:
     studies: list[str]
     parts: list[Part]
     history: list[dict[str, Any]] = field(default_factory=list)
+    genomes: list[str] = field(default_factory=list)
 
     @property
     def n(self) -> int:
@@ -213,7 +217,9 @@ def open_corpus(path: Path | str) -> Corpus:
             raise InputError(f"{path} has schema_version {version}; this scmap reads up to {SCHEMA_VERSION}", "upgrade")
         genes = np.array(manifest["genes"], dtype=str)
         parts = [Part(**part) for part in manifest["parts"]]
-        found = Corpus(path, genes, [str(s) for s in manifest["studies"]], parts, list(manifest["history"]))
+        studies, history = [str(s) for s in manifest["studies"]], list(manifest["history"])
+        # Corpora of before this was written down say nothing.
+        found = Corpus(path, genes, studies, parts, history, [str(name) for name in manifest.get("genomes", [])])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path / MANIFEST} is damaged: {error}", _AGAIN) from None
     if not 0 < len(genes) <= MOST_GENES or not found.parts:
@@ -260,6 +266,7 @@ def write_manifest(corpus: Corpus) -> None:
         "cells": corpus.n,
         "entries": corpus.entries,
         "studies": corpus.studies,
+        "genomes": corpus.genomes,
         "parts": [asdict(part) for part in corpus.parts],
         "history": corpus.history,
         "genes": corpus.genes.tolist(),

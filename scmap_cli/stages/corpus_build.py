@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,14 @@ from scmap_cli.runtime.logs import log
 _PLAN = "plan.json"
 
 
+@dataclass
+class Tally:
+    """What was left out or cut on the way."""
+
+    empty: int = 0
+    saturated: int = 0
+
+
 def _identity(record: dict[str, Any], genes: np.ndarray, base: shards.Corpus | None) -> dict[str, Any]:
     text = {"record": record, "genes": genes.tolist(), "base": base.digest() if base is not None else None}
     plain: dict[str, Any] = json.loads(json.dumps(text))
@@ -27,14 +35,16 @@ def _identity(record: dict[str, Any], genes: np.ndarray, base: shards.Corpus | N
 
 def begin(
     output: Path, record: dict[str, Any], genes: np.ndarray, base: shards.Corpus | None
-) -> tuple[Path, list[shards.Part]]:
-    """The folder of the unfinished parts, and the parts that an earlier run of the same command has left there."""
+) -> tuple[Path, list[shards.Part], Tally]:
+    """The folder of the unfinished parts, the parts that an earlier run of the same command left there, its tally."""
     work = shards.building(output)
     done: list[shards.Part] = []
+    tally = Tally()
     try:
         plan = json.loads((work / _PLAN).read_text(encoding="utf-8"))
         if plan["identity"] == _identity(record, genes, base):
             done = [shards.Part(**part) for part in plan["parts"]]
+            tally = Tally(**plan["tally"])
             for part in done:
                 shards.check_part(work, part)
             log.info("going on after %d parts", len(done))
@@ -46,17 +56,27 @@ def begin(
         log.warning("the parts of a stopped build of %s are damaged and are made anew", output)
         done = []
     if not done:
+        tally = Tally()
         shutil.rmtree(work, ignore_errors=True)
         work.mkdir()
-    return work, done
+    return work, done, tally
 
 
 def note(
-    work: Path, record: dict[str, Any], genes: np.ndarray, base: shards.Corpus | None, done: list[shards.Part]
+    work: Path,
+    record: dict[str, Any],
+    genes: np.ndarray,
+    base: shards.Corpus | None,
+    done: list[shards.Part],
+    tally: Tally,
 ) -> None:
-    """Write down which parts are whole."""
-    plan = {"identity": _identity(record, genes, base), "parts": [asdict(part) for part in done]}
-    write_json(work / _PLAN, plan, force=True)
+    """Write down which parts are whole, and what was left out of them."""
+    identity = _identity(record, genes, base)
+    write_json(
+        work / _PLAN,
+        {"identity": identity, "parts": [asdict(part) for part in done], "tally": asdict(tally)},
+        force=True,
+    )
 
 
 def publish(corpus: shards.Corpus, work: Path, force: bool, base: shards.Corpus | None) -> None:
@@ -71,5 +91,5 @@ def publish(corpus: shards.Corpus, work: Path, force: bool, base: shards.Corpus 
         with atomic_dir(corpus.path, force=force) as folder:
             for name in own:
                 os.rename(work / name, folder / name)
-            shards.write_manifest(shards.Corpus(folder, corpus.genes, corpus.studies, corpus.parts, corpus.history))
+            shards.write_manifest(replace(corpus, path=folder))
     shutil.rmtree(work, ignore_errors=True)

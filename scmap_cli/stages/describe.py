@@ -195,6 +195,7 @@ def _describe_corpus(path: Path) -> dict[str, Any]:
         "genes": len(corpus.genes),
         "entries": corpus.entries,
         "studies": corpus.studies,
+        "genomes": corpus.genomes,
         "parts": len(corpus.parts),
         "history": corpus.history,
     }

@@ -166,6 +166,7 @@ def _corpus_lines(result: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("shape", f"{result['cells']} cells x {result['genes']} genes, {result['entries']} entries"),
         ("parts", str(result["parts"])),
         ("studies", f"{len(result['studies'])}: {', '.join(result['studies'][:12])}"),
+        ("genomes", ", ".join(result["genomes"]) or "not said by the inputs"),
         ("history", _history_text(result["history"])),
     ]
 

@@ -28,18 +28,10 @@ from scmap_cli.io.h5ad_rows import CountRows
 from scmap_cli.io.text import read_names
 from scmap_cli.runtime import provenance
 from scmap_cli.runtime.logs import log, progress
-from scmap_cli.stages.corpus_build import begin, note, publish
+from scmap_cli.stages.corpus_build import Tally, begin, note, publish
 from scmap_cli.stages.inputs import plain_records, sample_names
 
 _MOST_STUDIES = 1 << 16
-
-
-@dataclass
-class _Tally:
-    """What was left out or cut on the way."""
-
-    empty: int = 0
-    saturated: int = 0
 
 
 @dataclass(frozen=True)
@@ -96,9 +88,9 @@ def preprocess_corpus(
     min_overlap
         Smallest share of genes an input must have in common with the list, or with the other inputs.
     mixed_genomes
-        Take inputs whose ``var["genome"]`` differ.
+        Take inputs whose ``var["genome"]`` differ from each other or from those of the corpus they are added to.
     append
-        Add the inputs to an existing corpus; its gene list stays, its parts are not touched.
+        Add the inputs to an existing corpus as new studies; its gene list stays, its parts are not touched.
     part_cells, block_cells
         Cells of a part, and of the blocks that are shuffled.
     seed
@@ -143,7 +135,7 @@ def preprocess_corpus(
         ExitStack() as stack,
     ):
         opened = [stack.enter_context(CountRows(path, layer, gene_column)) for path in inputs]
-        _check_genomes(opened, mixed_genomes)
+        genomes = _genomes(opened, base, mixed_genomes)
         table = read_gene_table(gene_table, biotype) if gene_table is not None else None
         listed = base.genes.tolist() if base is not None else _listed(genes)
         known = make_vocabulary(
@@ -154,11 +146,14 @@ def preprocess_corpus(
                 f"{len(known.genes)} genes; a corpus holds {shards.MOST_GENES}", "give a list with --genes"
             )
         studies, names = _studies(opened, known, labels, study_key, base)
-        for rows, path, number in zip(opened, inputs, range(len(inputs)), strict=True):
+        for number, (rows, path) in enumerate(zip(opened, inputs, strict=True)):
             log.info(
                 "%s: %d cells, counts from %s, %d of %d genes in the list of %d",
                 path, rows.n, rows.source, known.matched(number), len(rows.genes), len(known.genes),
             )  # fmt: skip
+            if known.repeated[number]:
+                told = "%s: %d genes are left out, whose names occur more than once: see --gene-column"
+                log.warning(told, path, known.repeated[number])
         plan = _blocks([one.rows.n for one in studies], block_cells, part_cells, seed, base)
         summary = {
             "cells": sum(rows.n for rows in opened) + (base.n if base else 0),
@@ -168,15 +163,14 @@ def preprocess_corpus(
         }
         if dry_run:
             return summary
-        work, done = begin(output, run.record, known.genes, base)
-        tally = _Tally()
+        work, done, tally = begin(output, run.record, known.genes, base)
         first = len(base.parts) if base is not None else 0
         with progress("parts", len(plan)) as bar:
             bar.done = len(done)
             for number in range(len(done), len(plan)):
                 cells = _gather(studies, plan[number], min_genes, np.random.default_rng([seed, first, number]), tally)
                 done.append(shards.write_part(work, f"part-{first + number:05d}", cells))
-                note(work, run.record, known.genes, base, done)
+                note(work, run.record, known.genes, base, done, tally)
                 bar.advance(1)
         if not any(part.cells for part in done):
             raise InputError(f"no cell has {min_genes} genes of the list", "lower --min-genes, or look at --genes")
@@ -186,6 +180,7 @@ def preprocess_corpus(
             names,
             [*(base.parts if base else []), *done],
             [*(base.history if base else []), run.record],
+            genomes,
         )
         publish(corpus, work, force, base)
         if tally.saturated:
@@ -241,14 +236,18 @@ def _listed(genes: Path | None) -> list[str] | None:
     return [str(name) for name in read_features(genes)[0]] if genes.is_dir() else read_names(genes)
 
 
-def _check_genomes(opened: Sequence[CountRows], mixed: bool) -> None:
+def _genomes(opened: Sequence[CountRows], base: shards.Corpus | None, mixed: bool) -> list[str]:
+    """Sorted, what the inputs and the corpus say they are counted on; more than one only if that is asked for."""
     told = {rows.genome: rows.path for rows in opened if rows.genome}
+    if base is not None:
+        told |= dict.fromkeys(base.genomes, base.path)
     if len(told) > 1 and not mixed:
         what = ", ".join(f"{path.name} is of {genome}" for genome, path in sorted(told.items()))
         raise InputError(
             f"the inputs are counted on different genomes: {what}",
             "build one corpus of each, or give --mixed-genomes if the names of genes agree",
         )
+    return sorted(told)
 
 
 def _studies(
@@ -266,7 +265,13 @@ def _studies(
         else:
             found = rows.labels(key)
             columns.append(([str(name) for name in found.categories], found.codes.astype(np.int64)))
-    names += sorted({name for own, _ in columns for name in own} - set(names))
+    new = {name for own, _ in columns for name in own}
+    if base is not None and not new.isdisjoint(names):
+        raise InputError(
+            f"{base.path} has a study {min(new & set(names))!r} already",
+            "leave out files whose cells it holds, or name new cells apart with --study or --study-key",
+        )
+    names += sorted(new)
     if len(names) > _MOST_STUDIES:
         raise InputError(f"{len(names)} studies; a corpus holds {_MOST_STUDIES}", "choose a coarser --study-key")
     place = pd.Index(names)
@@ -292,7 +297,7 @@ def _gather(
     blocks: Sequence[tuple[int, int, int]],
     min_genes: int,
     rng: np.random.Generator,
-    tally: _Tally,
+    tally: Tally,
 ) -> shards.Cells:
     """The cells of some blocks in a random order, their genes as codes of the list."""
     genes, counts, sums, owners, names, rising = [], [], [], [], [], True

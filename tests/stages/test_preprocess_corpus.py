@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import anndata
@@ -172,6 +173,50 @@ def test_other_kinds_of_names_are_told(tmp_path, names, told):
     assert told in str(caught.value.hint)
 
 
+@pytest.mark.parametrize("strange", [1, 2, 3])
+def test_files_of_other_names_do_not_vouch_for_each_other(tmp_path, strange):
+    """Two files and as many, or fewer, or more, whose names are of another kind."""
+    ids = np.array([f"ENSG{i:011d}" for i in range(30)])
+    files = [study(tmp_path / f"s{i}.h5ad", seed=i) for i in range(2)]
+    files += [study(tmp_path / f"e{i}.h5ad", genes=ids, seed=i) for i in range(strange)]
+    with pytest.raises(InputError, match="0 of 30 genes in common") as caught:
+        preprocess_corpus(files, tmp_path / "c.zarr")
+    assert "Ensembl identifiers" in str(caught.value.hint)
+    if strange != 2:
+        # The odd ones are named first.
+        assert str(caught.value).startswith(str(tmp_path / ("s" if strange == 3 else "e")))
+    found = preprocess_corpus(files, tmp_path / "c.zarr", gene_table=gene_table(tmp_path / "genes.tsv"))
+    assert found["genes"] == 30
+
+
+def test_overlaps_may_form_a_chain(tmp_path):
+    """The first and the last file have no gene in common, but each has with the one between."""
+    files = [study(tmp_path / f"{i}.h5ad", genes=GENES[i * 10 : i * 10 + 15], seed=i) for i in (2, 0, 1)]
+    assert preprocess_corpus(files, tmp_path / "c.zarr")["genes"] == 30
+    with pytest.raises(InputError, match="5 of 15 genes in common"):
+        preprocess_corpus(files, tmp_path / "d.zarr", min_overlap=0.5)
+
+
+def test_genes_whose_names_repeat_are_told(tmp_path, caplog):
+    var = {"some": [*GENES[:10], *(["TWICE"] * 2), *(["OFTEN"] * 18)], "all": ["TWICE", "OFTEN"] * 15}
+    path = study(tmp_path / "a.h5ad", var=var)
+    assert preprocess_corpus([path], tmp_path / "c.zarr", gene_column="some")["genes"] == 10
+    assert "20 genes are left out, whose names occur more than once" in caplog.text
+    with pytest.raises(InputError, match="every gene name occurs more than once"):
+        preprocess_corpus([path], tmp_path / "d.zarr", gene_column="all")
+
+
+def test_a_list_may_hold_genes_that_the_table_lacks(tmp_path):
+    (tmp_path / "genes.txt").write_text("\n".join(["NOVEL", "STRANGE", *GENES]))
+    names = gene_table(tmp_path / "genes.tsv")
+    options = {"genes": tmp_path / "genes.txt", "gene_table": names}
+    preprocess_corpus([study(tmp_path / "a.h5ad")], tmp_path / "c.zarr", **options)
+    found = table(tmp_path / "c.zarr")
+    wanted = expected(tmp_path / "a.h5ad").loc[found.index, GENES]
+    np.testing.assert_array_equal(found[GENES].to_numpy(), wanted.to_numpy())
+    assert (found[["NOVEL", "STRANGE"]] == 0).all(axis=None)
+
+
 def test_different_genomes_are_refused_unless_asked_for(tmp_path):
     files = [
         study(tmp_path / f"{name}.h5ad", var={"genome": [name] * 30}, seed=i)
@@ -180,6 +225,22 @@ def test_different_genomes_are_refused_unless_asked_for(tmp_path):
     with pytest.raises(InputError, match="hg19"):
         preprocess_corpus(files, tmp_path / "c.zarr")
     assert preprocess_corpus(files, tmp_path / "c.zarr", mixed_genomes=True)["cells"] == 100
+    assert open_corpus(tmp_path / "c.zarr").genomes == ["GRCh38", "hg19"]
+    # Added one after the other they are no less different.
+    preprocess_corpus(files[:1], tmp_path / "d.zarr")
+    with pytest.raises(InputError, match=r"d\.zarr is of GRCh38, hg19\.h5ad is of hg19"):
+        preprocess_corpus(files[1:], tmp_path / "d.zarr", append=True)
+    assert preprocess_corpus(files[1:], tmp_path / "d.zarr", append=True, mixed_genomes=True)["cells"] == 100
+
+
+def test_a_corpus_of_before_genomes_were_kept_is_read(tmp_path):
+    out = tmp_path / "c.zarr"
+    preprocess_corpus([study(tmp_path / "a.h5ad", var={"genome": ["hg19"] * 30})], out)
+    manifest = json.loads((out / "zarr.json").read_text())
+    del manifest["attributes"]["scmap_corpus"]["genomes"]
+    (out / "zarr.json").write_text(json.dumps(manifest))
+    preprocess_corpus([study(tmp_path / "b.h5ad", var={"genome": ["GRCh38"] * 30})], out, append=True)
+    assert open_corpus(out).genomes == ["GRCh38"]
 
 
 def test_studies_come_from_names_or_a_column(tmp_path):
@@ -204,6 +265,10 @@ def test_appending_adds_and_keeps(tmp_path):
     corpus = open_corpus(out)
     assert corpus.studies == ["a", "b"]
     assert len(corpus.history) == 2
+    for again in (files[1:], [study(tmp_path / "d.h5ad", seed=2), files[0]]):
+        with pytest.raises(InputError, match=r"has a study '[ab]' already"):
+            preprocess_corpus(again, out, **SMALL, append=True)
+    assert len(table(out)) == 100
 
 
 @pytest.mark.parametrize("append", [False, True])
@@ -252,6 +317,24 @@ def test_damaged_parts_of_a_stopped_build_are_made_anew(tmp_path, monkeypatch):
     monkeypatch.setattr(stage.shards, "write_part", original)
     preprocess_corpus([path], out, **SMALL)
     assert len(table(out)) == 90
+
+
+def test_what_is_left_out_is_counted_over_all_runs_of_a_build(tmp_path, monkeypatch, caplog):
+    path, out = study(tmp_path / "a.h5ad", n=90), tmp_path / "c.zarr"
+    adata = anndata.read_h5ad(path)
+    counts = adata.X.toarray()
+    counts[::3], counts[1::3, 0] = 0, 70000
+    adata.X = sparse.csr_matrix(counts)
+    adata.write_h5ad(path)
+    original = shards.write_part
+    monkeypatch.setattr(stage.shards, "write_part", lambda p, n, c: 1 / 0 if n == "part-00002" else original(p, n, c))
+    with pytest.raises(ZeroDivisionError):
+        preprocess_corpus([path], out, **SMALL)
+    monkeypatch.setattr(stage.shards, "write_part", original)
+    preprocess_corpus([path], out, **SMALL)
+    assert "30 counts above 65535" in caplog.text
+    told = json.loads(out.with_name("c.zarr.run.json").read_text())["machine"]
+    assert (told["saturated_counts"], told["cells_left_out"]) == (30, 30)
 
 
 def test_large_counts_are_cut_and_told(tmp_path):
