@@ -127,6 +127,15 @@ def verb(
         ),
     ] = None,
     layer: o.Layer = None,
+    gene_table: Annotated[
+        Path | None,
+        typer.Option(
+            "--gene-table",
+            metavar="FILE.tsv",
+            help="Table with a header: gene_id, gene_name. Brings identifiers and symbols of all inputs together.",
+            rich_help_panel=o.DATA,
+        ),
+    ] = None,
     seed: o.Seed = 0,
     threads: o.Threads = None,
     force: o.Force = False,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from scmap_cli.errors import InputError, UsageError
 from scmap_cli.io.atomic import check_outputs, text_file, write_text
 from scmap_cli.io.bundle import is_bundle, load_bundle
 from scmap_cli.io.gene_data import read_embedding, read_links, read_lists, read_pairs, read_scores
+from scmap_cli.io.gene_table import read_gene_table
 from scmap_cli.metrics.genes import (
     SPLITS,
     Pairs,
@@ -33,6 +35,7 @@ from scmap_cli.stages.inputs import load_rna, plain_records
 from scmap_cli.stages.scores import render
 
 _FEWEST = 20
+_REMEDY = "look at how genes are named; --gene-table brings identifiers and symbols together"
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,7 @@ def evaluate_genes(
     max_pairs: int = 20000,
     coexpression: Path | None = None,
     layer: str | None = None,
+    gene_table: Path | None = None,
     plot: Path | None = None,
     seed: int = 0,
     force: bool = False,
@@ -81,8 +85,8 @@ def evaluate_genes(
         Pairs of genes with labels; without labels all are related, and as many others are drawn in which genes occur as
         often.
     test_pairs
-        Pairs to test on; ``gene_pairs`` are then those to train on. By gene, training pairs with a gene of a test
-        pair are left out.
+        Pairs to test on; ``gene_pairs`` are then those to train on. Unrelated pairs that are drawn for either are in
+        neither file, and not drawn for both. By gene, training pairs with a gene of a test pair are left out.
     links, protein_names, channel, positive_above
         STRING links as pairs, see :func:`scmap_cli.io.gene_data.read_links`.
     scores
@@ -97,6 +101,9 @@ def evaluate_genes(
         Counts, of whose log values an SVD gives one more embedding, of the first table's size.
     layer
         Where its counts are.
+    gene_table
+        TSV of identifiers and symbols, by which the genes of all tables, pairs, scores and lists are named alike; those
+        that it lacks keep their names.
     plot
         Draw the scores.
     seed, force, dry_run
@@ -136,7 +143,7 @@ def evaluate_genes(
         "lists": [positive_list, negative_list] if lists is not None else None,
         "seed": seed,
     }
-    more = (gene_pairs, test_pairs, links, protein_names, scores, lists, coexpression)
+    more = (gene_pairs, test_pairs, links, protein_names, scores, lists, coexpression, gene_table)
     with provenance.run(
         "evaluate genes",
         inputs=[*inputs, *(path for path in more if path is not None)],
@@ -144,21 +151,26 @@ def evaluate_genes(
         parameters=plain_records(settings),
         seed=seed,
     ) as run:
-        genes, tables = _tables([Path(path) for path in inputs], coexpression, layer, seed)
+        told = _renamer(gene_table)
+        genes, tables = _tables([Path(path) for path in inputs], coexpression, layer, told, seed)
         settings |= {"genes": len(genes)}
         log.info("%d genes in common, embeddings: %s", len(genes), ", ".join(t.name for t in tables))
         place = {gene: i for i, gene in enumerate(genes.tolist())}
         result: dict[str, Any] = {"what": "genes", "settings": settings, "results": []}
         sets: list[tuple[str, Pairs, Pairs | None]] = []
         if gene_pairs is not None:
-            known = _pairs(gene_pairs, read_pairs(gene_pairs), place, seed)
-            test = _pairs(test_pairs, read_pairs(test_pairs), place, seed) if test_pairs is not None else None
-            sets.append((Path(gene_pairs).name, known, test))
+            given = _Given(gene_pairs, read_pairs(gene_pairs), place, told, seed)
+            if test_pairs is None:
+                sets.append((Path(gene_pairs).name, given.labelled(), None))
+            else:
+                asked = _Given(test_pairs, read_pairs(test_pairs), place, told, seed)
+                drawn = asked.labelled(given.pairs)
+                sets.append((Path(gene_pairs).name, given.labelled(drawn), drawn))
         if links is not None:
             read = read_links(links, protein_names, channel, positive_above)
-            sets.append((Path(links).name, _pairs(links, read, place, seed), None))
-        listed = _listed(lists, positive_list, negative_list, place)
-        scored = _scored(scores, place)
+            sets.append((Path(links).name, _Given(links, read, place, told, seed).labelled(), None))
+        listed = _listed(lists, positive_list, negative_list, place, told)
+        scored = _scored(scores, place, told)
         if dry_run:
             return result
         for name, known, test in sets:
@@ -184,8 +196,28 @@ def evaluate_genes(
     return result
 
 
+def _renamer(gene_table: Path | None) -> Callable[[str], str]:
+    """What a gene is called here, whichever of its names an input has."""
+    if gene_table is None:
+        return str
+    table = read_gene_table(gene_table)
+    return lambda name: table.name(name, name)
+
+
+def _renamed(
+    path: str, genes: np.ndarray, table_gd: np.ndarray, told: Callable[[str], str]
+) -> tuple[np.ndarray, np.ndarray]:
+    """The genes of a table by their names here; those that share one are left out."""
+    names = [told(gene) for gene in genes.tolist()]
+    count = Counter(names)
+    single = np.array([count[name] == 1 for name in names], dtype=bool)
+    if not single.all():
+        log.warning("%s: %d genes are left out, which by --gene-table are not one each", path, int((~single).sum()))
+    return np.array(names, dtype=str)[single], table_gd[single]
+
+
 def _tables(
-    paths: Sequence[Path], coexpression: Path | None, layer: str | None, seed: int
+    paths: Sequence[Path], coexpression: Path | None, layer: str | None, told: Callable[[str], str], seed: int
 ) -> tuple[np.ndarray, list[_Table]]:
     """The genes that all inputs have, sorted, and the embeddings of these, baselines included."""
     read: list[tuple[str, np.ndarray, np.ndarray]] = []
@@ -204,9 +236,10 @@ def _tables(
     names = [name for name, _, _ in read]
     if len(set(names)) < len(names):
         raise UsageError("two inputs have the same name", "name files apart")
+    read = [(name, *_renamed(name, genes, table_gd, told)) for name, genes, table_gd in read]
     common = set(read[0][1].tolist()).intersection(*(set(genes.tolist()) for _, genes, _ in read[1:]))
     if len(common) < _FEWEST:
-        raise InputError(f"the inputs have {len(common)} genes in common; at least {_FEWEST} are wanted")
+        raise InputError(f"the inputs have {len(common)} genes in common; at least {_FEWEST} are wanted", _REMEDY)
     genes = np.array(sorted(common), dtype=str)
     tables = []
     for name, own, table_gd in read:
@@ -216,34 +249,41 @@ def _tables(
     return genes, [*tables, _Table("random vectors", drawn)]
 
 
-def _pairs(
-    path: Path | None,
-    read: tuple[list[tuple[str, str]], np.ndarray | None],
-    place: dict[str, int],
-    seed: int,
-) -> Pairs:
-    """Pairs of known genes, each once; negatives are drawn where none are given."""
-    names, related = read
-    rows = np.array([(place.get(a, -1), place.get(b, -1)) for a, b in names], dtype=np.int64).reshape(-1, 2)
-    kept = (rows >= 0).all(axis=1) & (rows[:, 0] != rows[:, 1])
-    rows = np.sort(rows[kept], axis=1)
-    labels = np.ones(len(rows), dtype=bool) if related is None else related[kept]
-    _, first = np.unique(rows[:, 0] * (len(place) + 1) + rows[:, 1], return_index=True)
-    rng = np.random.default_rng(seed)
-    first = np.sort(first)
-    # Which gene of a pair comes first shall tell nothing.
-    turned = rng.random(len(first)) < 0.5
-    chosen = np.where(turned[:, None], rows[first][:, ::-1], rows[first])
-    pairs = Pairs(chosen[:, 0], chosen[:, 1], labels[first])
-    if related is None and len(pairs):
-        pairs = draw_negatives(pairs, rng)
-    log.info("%s: %d of %d pairs have known genes", path, int(kept.sum()), len(names))
-    if len(pairs) < _FEWEST or pairs.related.all() or not pairs.related.any():
-        raise InputError(
-            f"{path} has {len(pairs)} pairs of genes of the embeddings, {int(pairs.related.sum())} of them related",
-            "look at how genes are named in both",
-        )
-    return pairs
+class _Given:
+    """The pairs of a file whose genes are known, each once."""
+
+    def __init__(
+        self,
+        path: Path,
+        read: tuple[list[tuple[str, str]], np.ndarray | None],
+        place: dict[str, int],
+        told: Callable[[str], str],
+        seed: int,
+    ) -> None:
+        names, related = read
+        rows = np.array([[place.get(told(gene), -1) for gene in pair] for pair in names], dtype=np.int64).reshape(-1, 2)
+        kept = (rows >= 0).all(axis=1) & (rows[:, 0] != rows[:, 1])
+        rows = np.sort(rows[kept], axis=1)
+        labels = np.ones(len(rows), dtype=bool) if related is None else related[kept]
+        _, first = np.unique(rows[:, 0] * (len(place) + 1) + rows[:, 1], return_index=True)
+        self.path, self.rng = path, np.random.default_rng(seed)
+        first = np.sort(first)
+        # Which gene of a pair comes first shall tell nothing.
+        turned = self.rng.random(len(first)) < 0.5
+        chosen = np.where(turned[:, None], rows[first][:, ::-1], rows[first])
+        self.pairs, self.drawn = Pairs(chosen[:, 0], chosen[:, 1], labels[first]), related is None
+        log.info("%s: %d of %d pairs have known genes", path, int(kept.sum()), len(names))
+
+    def labelled(self, beside: Pairs | None = None) -> Pairs:
+        """The pairs; where none are told to be unrelated, such are drawn that are not ``beside`` either."""
+        pairs = draw_negatives(self.pairs, self.rng, beside) if self.drawn and len(self.pairs) else self.pairs
+        if len(pairs) < _FEWEST or pairs.related.all() or not pairs.related.any():
+            raise InputError(
+                f"{self.path} has {len(pairs)} pairs of genes of the embeddings, {int(pairs.related.sum())} of them "
+                "related",
+                _REMEDY,
+            )
+        return pairs
 
 
 def _sample(pairs: Pairs, most: int, seed: int) -> Pairs:
@@ -286,7 +326,11 @@ def _pair_task(
 
 
 def _listed(
-    path: Path | None, positive: str | None, negative: str | None, place: dict[str, int]
+    path: Path | None,
+    positive: str | None,
+    negative: str | None,
+    place: dict[str, int],
+    told: Callable[[str], str],
 ) -> tuple[np.ndarray, np.ndarray] | None:
     """Rows of the genes of two lists, and which are in the first; genes of both are left out."""
     if path is None or positive is None or negative is None:
@@ -295,7 +339,8 @@ def _listed(
     for name in (positive, negative):
         if name not in found:
             raise InputError(f"{path} has no list {name!r}", f"lists: {', '.join(sorted(found)[:12])}")
-    yes, no = found[positive] - found[negative], found[negative] - found[positive]
+    first, second = ({told(gene) for gene in found[name]} for name in (positive, negative))
+    yes, no = first - second, second - first
     genes = sorted((yes | no) & place.keys())
     labels = np.array([gene in yes for gene in genes], dtype=bool)
     if min(labels.sum(), (~labels).sum()) < 10:
@@ -306,13 +351,18 @@ def _listed(
     return np.array([place[gene] for gene in genes]), labels
 
 
-def _scored(path: Path | None, place: dict[str, int]) -> tuple[np.ndarray, np.ndarray] | None:
+def _scored(
+    path: Path | None, place: dict[str, int], told: Callable[[str], str]
+) -> tuple[np.ndarray, np.ndarray] | None:
     if path is None:
         return None
-    found = read_scores(path)
+    found: dict[str, float] = {}
+    for name, value in read_scores(path).items():
+        if found.setdefault(told(name), value) != value:
+            raise InputError(f"{path}: {told(name)} has two scores, one of them by the name {name}")
     genes = sorted(found.keys() & place.keys())
     if len(genes) < _FEWEST:
-        raise InputError(f"{len(genes)} genes of {path} have embeddings; at least {_FEWEST} are wanted")
+        raise InputError(f"{len(genes)} genes of {path} have embeddings; at least {_FEWEST} are wanted", _REMEDY)
     return np.array([place[gene] for gene in genes]), np.array([found[gene] for gene in genes])
 
 

@@ -8,6 +8,7 @@ import pytest
 from scmap_cli.metrics.genes import (
     Pairs,
     classify,
+    corrected_reach,
     degree_features,
     draw_negatives,
     regress,
@@ -57,6 +58,19 @@ def test_drawn_negatives_are_new_and_of_the_same_degrees():
     assert np.corrcoef(left, right)[0, 1] > 0.95
 
 
+def test_negatives_are_not_the_pairs_beside_them():
+    """Of 30 genes there are few pairs, most of which are beside."""
+    rows = np.stack(np.triu_indices(30, 1), 1)
+    rows = rows[np.random.default_rng(0).permutation(len(rows))]
+    ours, theirs = rows[:60], rows[60:350, ::-1]
+    told = [Pairs(part[:, 0], part[:, 1], np.ones(len(part), dtype=bool)) for part in (ours, theirs)]
+    both = draw_negatives(told[0], np.random.default_rng(1), told[1])
+    negative = both.take(np.flatnonzero(~both.related))
+    assert len(negative) > 20
+    known = {tuple(sorted(pair)) for pair in rows[:350].tolist()}
+    assert not known & {tuple(sorted(pair)) for pair in zip(negative.first, negative.second, strict=True)}
+
+
 def test_degrees_are_of_the_training_pairs():
     train = Pairs(np.array([0, 0, 1]), np.array([1, 2, 2]), np.array([True, True, False]))
     found = degree_features(train, Pairs(np.array([0]), np.array([2]), np.array([True])), 3)
@@ -82,6 +96,13 @@ def test_regression_is_out_of_fold():
     assert regress(table, score, 0)["pearson"] > 0.98
     # As many numbers as genes would fit anything that is not held out.
     assert abs(regress(rng.normal(size=(300, 200)), rng.normal(size=300), 0)["pearson"]) < 0.25
+
+
+def test_the_interval_is_the_corrected_one():
+    scores = np.random.default_rng(0).normal(0.8, 0.1, 25)
+    # The quantile of Student's t with 24 degrees of freedom is 2.0639.
+    expected = 2.0639 * scores.std(ddof=1) * np.sqrt(1 / 25 + 1 / 4)
+    assert corrected_reach(scores.tolist(), 0.25) == pytest.approx(expected, rel=1e-4)
 
 
 @pytest.mark.slow

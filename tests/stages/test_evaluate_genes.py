@@ -15,6 +15,8 @@ from scipy import sparse
 from scmap_cli.errors import InputError, UsageError
 from scmap_cli.io.gene_data import read_embedding, read_links, read_lists, read_pairs, read_scores
 from scmap_cli.io.npz import write_npz
+from scmap_cli.metrics.genes import pair_features
+from scmap_cli.stages import evaluate_genes as stage
 from scmap_cli.stages.evaluate_genes import evaluate_genes
 
 N = 120
@@ -120,6 +122,75 @@ def test_pairs_without_labels_get_negatives(tmp_path, table):
     assert read_pairs(tmp_path / "p.tsv")[1] is None
     found = by(evaluate_genes([table], gene_pairs=tmp_path / "p.tsv", pair_splits=["random"]))
     assert abs(found["number of partners"]["auc"] - 0.5) < 0.15
+
+
+def test_drawn_pairs_of_training_and_test_are_neither_shared_nor_related(tmp_path, table, monkeypatch):
+    """Of 40 genes there are so few pairs that independent draws would hit the other side's."""
+    rows = np.stack(np.triu_indices(40, 1), 1)
+    rows = rows[np.random.default_rng(3).permutation(len(rows))]
+    for name, part in (("train", rows[:250]), ("test", rows[250:400])):
+        (tmp_path / f"{name}.tsv").write_text("".join(f"G{a}\tG{b}\n" for a, b in part))
+    seen = []
+    monkeypatch.setattr(stage, "pair_features", lambda table, some: seen.append(some) or pair_features(table, some))
+    paths = {"gene_pairs": tmp_path / "train.tsv", "test_pairs": tmp_path / "test.tsv"}
+    evaluate_genes([table], **paths, pair_splits=["random"])
+    train, test = (
+        {(min(a, b), max(a, b)): y for a, b, y in zip(some.first, some.second, some.related, strict=True)}
+        for some in seen[:2]
+    )
+    assert sum(train.values()) == 250
+    assert sum(test.values()) == 150
+    assert len(train) > 300
+    assert len(test) > 200
+    assert not train.keys() & test.keys()
+
+
+def test_string_links_from_file_to_scores(tmp_path, table):
+    """Links above the threshold are of genes whose first numbers agree; what the threshold is matters."""
+    rng = np.random.default_rng(4)
+    lines = ["protein1 protein2 experimental combined_score"]
+    for a, b in {tuple(sorted(pair)) for pair in rng.integers(N, size=(2500, 2)).tolist() if pair[0] != pair[1]}:
+        score = 700 if TABLE[a, 0] * TABLE[b, 0] > 0 else 100
+        lines += [f"9606.P{a} 9606.P{b} {score} 999", f"9606.P{b} 9606.P{a} {score} 999"]
+    with gzip.open(tmp_path / "links.txt.gz", "wt") as handle:
+        handle.write("\n".join(lines) + "\n")
+    info = "".join(f"9606.P{i}\tG{i}\t100\tsome protein\n" for i in range(N))
+    (tmp_path / "info.tsv").write_text("#string_protein_id\tpreferred_name\tprotein_size\tannotation\n" + info)
+    paths = {"links": tmp_path / "links.txt.gz", "protein_names": tmp_path / "info.tsv"}
+    result = evaluate_genes([table], **paths, positive_above=400, pair_splits=["random"])
+    found = by(result, data="links.txt.gz")
+    assert found["t.npz"]["auc"] > 0.75 > found["random vectors"]["auc"]
+    assert found["t.npz"]["train"] + found["t.npz"]["test"] == (len(lines) - 1) // 2
+    assert result["settings"]["positive_above"] == 400
+    with pytest.raises(InputError, match="0 of them related"):
+        evaluate_genes([table], **paths, positive_above=800)
+
+
+def test_a_gene_table_brings_tables_and_tasks_together(tmp_path, table, caplog):
+    ids = [f"ENSG{i:011d}" for i in range(N)]
+    (tmp_path / "genes.tsv").write_text("gene_id\tgene_name\n" + "".join(f"{e}.3\tG{i}\n" for i, e in enumerate(ids)))
+    # The last row is the second of G0.
+    both = {"embedding": np.concatenate([TABLE, TABLE[:1]]), "genes": np.array([*ids, "G0"])}
+    write_npz(tmp_path / "ids.npz", both, {"kind": "gene-embedding"})
+    (tmp_path / "s.tsv").write_text("".join(f"{ids[i]}.7\t{TABLE[i, 1]}\n" for i in range(N)))
+    listed = "".join(f"{'yes' if TABLE[i, 2] > 0 else 'no'}\t{ids[i] if i % 2 else f'G{i}'}\n" for i in range(N))
+    (tmp_path / "l.tsv").write_text(listed)
+    rng = np.random.default_rng(1)
+    pairs = [(a, b) for a, b in rng.integers(N, size=(300, 2)).tolist() if a != b]
+    (tmp_path / "p.tsv").write_text("".join(f"{ids[a]}\tG{b}\t{int(TABLE[a, 0] > 0)}\n" for a, b in pairs))
+    tasks = {"scores": tmp_path / "s.tsv", "gene_pairs": tmp_path / "p.tsv", "pair_splits": ["random"]}
+    tasks |= {"lists": tmp_path / "l.tsv", "positive_list": "yes", "negative_list": "no"}
+    with pytest.raises(InputError, match="1 genes in common") as caught:
+        evaluate_genes([tmp_path / "ids.npz", table], **tasks)
+    assert "--gene-table" in caught.value.hint
+    result = evaluate_genes([tmp_path / "ids.npz", table], **tasks, gene_table=tmp_path / "genes.tsv")
+    assert "ids.npz: 2 genes are left out" in caplog.text
+    assert result["settings"]["genes"] == N - 1
+    found = by(result, task="regression")
+    assert found["ids.npz"]["pearson"] == found["t.npz"]["pearson"] > 0.99
+    assert by(result, task="lists")["ids.npz"]["genes"] == by(result, task="lists")["t.npz"]["genes"]
+    assert sum(by(result, task="lists")["t.npz"]["genes"]) == N - 1
+    assert by(result, task="pairs")["ids.npz"] | {"embedding": "t.npz"} == by(result, task="pairs")["t.npz"]
 
 
 @pytest.mark.parametrize(
