@@ -71,10 +71,6 @@ MARKER_SCORE, MARKER_CLASS = "scmap_marker_score", "scmap_marker_class"
 """``var``: score of a marker by its method (NaN for the others), and the class it speaks for (empty for none)."""
 
 
-GENE_EMBEDDING = "scmap_gene_embedding"
-"""``varm`` (or ``X`` of a file of genes alone): embedding of each gene, float32."""
-
-
 def embedding_key(model: str) -> str:
     """``obsm`` key of a model's posterior means (float32)."""
     return f"X_{model}"

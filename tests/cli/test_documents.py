@@ -91,14 +91,24 @@ def test_the_examples_of_the_help_parse(verb):
         assert command.make_context("scmap", list(rest)).params
 
 
-def test_every_slot_is_listed():
-    listed = set(re.findall(r'\["(\w+)"\]', TEXTS["examples/formats.md"]))
-    names = {value for key, value in vars(keys).items() if key.isupper() and isinstance(value, str)}
+LISTED = set(re.findall(r'\["(\w+)"\]', TEXTS["examples/formats.md"]))
+SLOTS = {key: value for key, value in vars(keys).items() if key.isupper() and isinstance(value, str)}
+
+
+def test_every_slot_is_listed_and_what_is_listed_as_ours_is_a_slot():
     # read and never written
-    names -= {keys.COUNTS_LAYER}
+    names = set(SLOTS.values()) - {keys.COUNTS_LAYER}
     # of the models and baselines, one each
     names |= {keys.embedding_key(name) for name in ("expimap", "sailer", "sailerx", "markermap", "expresser", "lsi")}
-    assert names <= listed, sorted(names - listed)
+    assert names <= LISTED, sorted(names - LISTED)
+    ours = {name for name in LISTED if name.startswith("scmap_")}
+    assert ours <= names, sorted(ours - names)
+
+
+def test_every_slot_is_used():
+    code = "\n".join(path.read_text() for path in (ROOT / "scmap_cli").rglob("*.py") if path.name != "keys.py")
+    unused = [key for key in SLOTS if not re.search(rf"\b{key}\b", code)]
+    assert not unused
 
 
 @pytest.mark.parametrize("name", list(TEXTS))
