@@ -23,13 +23,20 @@ class CorpusRows:
     The builder has put a random sample of the blocks of all studies into each part, so that a shuffle of the parts and
     of the cells in each is close to a shuffle of all, and is read from the first to the last byte. A corpus that fits
     into a quarter of the memory at hand stays there once it is read; the order does not depend on that.
+
+    Parameters
+    ----------
+    corpus
+        An open corpus.
+    processes
+        How many on this machine read it, each for itself: they share that quarter.
     """
 
-    def __init__(self, corpus: Corpus) -> None:
+    def __init__(self, corpus: Corpus, processes: int = 1) -> None:
         self.corpus = corpus
         self.starts = np.cumsum([0, *(part.cells for part in corpus.parts)])
         self._held: OrderedDict[int, Cells] = OrderedDict()
-        fits = corpus.entries * _ENTRY < available_memory() // 4
+        fits = corpus.entries * _ENTRY < available_memory() // (4 * processes)
         self._most = len(corpus.parts) if fits else _FEWEST
 
     def __len__(self) -> int:

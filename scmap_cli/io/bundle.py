@@ -25,7 +25,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
@@ -100,7 +100,7 @@ class _Lines:
         return self._handle.write(row.removesuffix("\r\n") + "\n")
 
 
-def write_table(path: Path, header: Sequence[str], rows: Sequence[Sequence[Any]], delimiter: str = "\t") -> None:
+def write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]], delimiter: str = "\t") -> None:
     """A small table; floats in their shortest exact form."""
     with path.open("w", encoding="utf-8", newline="") as handle:
         writer = csv.writer(_Lines(handle), delimiter=delimiter)
@@ -118,7 +118,7 @@ def write_bundle(
     categories: Mapping[str, Sequence[str]],
     history: Sequence[Mapping[str, float]],
     metrics: Mapping[str, Any],
-    split: Sequence[tuple[str, str]],
+    split: Iterable[tuple[str, str]],
 ) -> None:
     """Write the files of a model into ``folder`` (an empty folder that the caller publishes as a whole).
 

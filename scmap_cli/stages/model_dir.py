@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -55,9 +55,9 @@ class TrainingData:
         (n, r) and (n,) of a second modality, see :class:`scmap_cli.data.batches.Batch`.
     described
         More about the data for ``config.json``, JSON values.
-    store, rows, digest
-        Where the cells are on disk: what gives them as batches, the row of each, and the digest of it all; ``counts``
-        is then empty.
+    store, rows, digest, read_cells
+        Where the cells are on disk: what gives them as batches, the row of each, the digest of it all, and what reads
+        their names; ``counts`` and ``cells`` are then empty.
     """
 
     counts: sparse.csr_matrix
@@ -76,6 +76,7 @@ class TrainingData:
     store: Store | None = None
     rows: np.ndarray | None = None
     digest: str | None = None
+    read_cells: Callable[[], Iterable[str]] | None = None
 
     @property
     def n_covariates(self) -> int:
@@ -209,7 +210,8 @@ class Training:
     ) -> None:
         """Write the directory beside its place and swap it in; checkpoints go with the old folder."""
         tensors = {key: value.detach().cpu().numpy() for key, value in network.state_dict().items()}
-        held = np.where(data.held, "valid", "train")
+        names = data.cells.tolist() if data.read_cells is None else data.read_cells()
+        held = ("valid" if one else "train" for one in data.held.tolist())
         described = {
             "model": network.name,
             "capabilities": sorted(network.capabilities),
@@ -233,7 +235,7 @@ class Training:
                 categories={"condition": data.conditions, "latent": data.names},
                 history=result.history,
                 metrics=summary,
-                split=list(zip(data.cells.tolist(), held.tolist(), strict=True)),
+                split=zip(names, held, strict=True),
             )
             (folder / files.CARD).write_text(_card(network.features, summary, described, data), encoding="utf-8")
             safely("the loss curve", loss_curves, result.history, folder / files.LOSS, best=result.best_epoch)
@@ -298,7 +300,7 @@ def _metrics(network: ScmapModel, result: FitResult, data: TrainingData) -> dict
     best = result.history[result.best_epoch - 1] if result.history else {}
     return {
         "model": network.name,
-        "cells": len(data.cells),
+        "cells": len(data.held),
         network.features: len(data.genes),
         **network.report(),
         "epochs": len(result.history),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +95,8 @@ def train_expresser(
         batch_key=None, seed=seed, device=device, resume=resume, metrics=metrics, force=force, dry_run=dry_run,
     ) as (training, run):  # fmt: skip
         corpus.verify()
-        job, mean_genes, mean_tokens, mean_value = _prepare(corpus, exclude_studies, config, settings, seed)
+        local = training.ranks.local_world
+        job, mean_genes, mean_tokens, mean_value = _prepare(corpus, exclude_studies, config, settings, seed, local)
         network = Expresser.create(config, len(corpus.genes), mean_tokens, mean_value, mixed_seed(seed, "init"))
         if start_from is not None:
             _start(network, start_from, corpus)
@@ -121,7 +123,12 @@ def train_expresser(
 
 
 def _prepare(
-    corpus: Corpus, excluded: Sequence[str], config: ExpresserConfig, settings: PretrainConfig, seed: int
+    corpus: Corpus,
+    excluded: Sequence[str],
+    config: ExpresserConfig,
+    settings: PretrainConfig,
+    seed: int,
+    processes: int,
 ) -> tuple[TrainingData, float, float, float]:
     """The cells of a run; the mean number of their genes, and of those in a step; the mean of the expressed values."""
     strange = sorted(set(excluded) - set(corpus.studies))
@@ -129,11 +136,10 @@ def _prepare(
         raise UsageError(
             f"the corpus has no study {strange[0]!r}", f"it has {', '.join(map(repr, corpus.studies[:12]))}"
         )
-    rows = CorpusRows(corpus)
-    tables = [corpus.columns(number, "study", "edges", "cell") for number in range(len(corpus.parts))]
+    rows = CorpusRows(corpus, processes)
+    tables = [corpus.columns(number, "study", "edges") for number in range(len(corpus.parts))]
     study_n = np.concatenate([table["study"] for table in tables]).astype(np.int64)
     length_n = np.concatenate([np.diff(table["edges"]) for table in tables])
-    names = np.array([name for table in tables for name in names_of(table["cell"], len(table["study"]))], dtype=str)
     taken = length_n >= 2
     if not taken.all():
         log.warning("%d cells with a single gene are not trained on", int((~taken).sum()))
@@ -146,7 +152,7 @@ def _prepare(
     job = TrainingData(
         counts=sparse.csr_matrix((0, 0)),
         genes=corpus.genes,
-        cells=names[place],
+        cells=np.zeros(0, dtype=str),
         codes=study_n[place],
         conditions=corpus.studies,
         held=held,
@@ -157,9 +163,19 @@ def _prepare(
         store=TokenStore(rows, study_n, limit=config.max_genes),
         rows=place,
         digest=corpus.digest(),
+        read_cells=partial(_names, corpus, taken),
     )
     in_step = np.minimum(length_n[place], config.max_genes)
     return job, float(length_n[place].mean()), float(in_step.mean()), mean_value
+
+
+def _names(corpus: Corpus, taken: np.ndarray) -> Iterator[str]:
+    """Names of the cells that are taken, a part at a time."""
+    start = 0
+    for number, part in enumerate(corpus.parts):
+        names = names_of(corpus.columns(number, "cell")["cell"], part.cells)
+        yield from (name for name, one in zip(names, taken[start : start + part.cells].tolist(), strict=True) if one)
+        start += part.cells
 
 
 def _means(rows: CorpusRows, place: np.ndarray) -> tuple[np.ndarray, float]:

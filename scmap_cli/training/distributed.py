@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gc
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,11 +22,12 @@ from scmap_cli.errors import UsageError
 
 @dataclass(frozen=True)
 class Ranks:
-    """One process among all of the run."""
+    """One process among all of the run; ``local_world`` of these are on its machine, at most."""
 
     rank: int = 0
     world: int = 1
     local_rank: int = 0
+    local_world: int = 1
 
     @property
     def first(self) -> bool:
@@ -66,14 +68,20 @@ def ranks_from_environment() -> Ranks:
     """Read torchrun's variables, else those of a SLURM step with several tasks; one process if there are none."""
     env = os.environ
     if "RANK" in env and "WORLD_SIZE" in env:
-        return Ranks(int(env["RANK"]), int(env["WORLD_SIZE"]), int(env.get("LOCAL_RANK", "0")))
+        world = int(env["WORLD_SIZE"])
+        here = int(env.get("LOCAL_WORLD_SIZE", world))
+        return Ranks(int(env["RANK"]), world, int(env.get("LOCAL_RANK", "0")), here)
     if int(env.get("SLURM_STEP_NUM_TASKS", "1")) > 1 and "SLURM_PROCID" in env:
         if "MASTER_ADDR" not in env and int(env.get("SLURM_STEP_NUM_NODES", "1")) > 1:
             raise UsageError(
                 "several nodes, but MASTER_ADDR is not set",
                 'export MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)',
             )
-        return Ranks(int(env["SLURM_PROCID"]), int(env["SLURM_STEP_NUM_TASKS"]), int(env.get("SLURM_LOCALID", "0")))
+        world = int(env["SLURM_STEP_NUM_TASKS"])
+        # Tasks of each node, such as 4(x2),3.
+        tasks = re.findall(r"(?:^|,)(\d+)", env.get("SLURM_STEP_TASKS_PER_NODE", ""))
+        here = max(map(int, tasks), default=world)
+        return Ranks(int(env["SLURM_PROCID"]), world, int(env.get("SLURM_LOCALID", "0")), here)
     return Ranks()
 
 

@@ -17,6 +17,7 @@ from scipy import sparse
 from scmap_cli.errors import InputError, StoppedError, UsageError
 from scmap_cli.io.bundle import load_bundle, read_history
 from scmap_cli.io.npz import read_npz
+from scmap_cli.io.shards import Corpus, open_corpus
 from scmap_cli.plots.imputation import BeforeAfter, before_after
 from scmap_cli.stages import imputed as writing
 from scmap_cli.stages.embed import embed
@@ -163,6 +164,23 @@ def test_an_excluded_study_has_no_say(case: Case, tmp_path: Path) -> None:
         train(case, tmp_path / "n", exclude_studies=["x"])
     with pytest.raises(InputError, match="0 cells"):
         train(case, tmp_path / "n", exclude_studies=["a", "b"])
+
+
+def test_names_of_cells_are_read_for_the_directory_alone(
+    case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are most of what is known of a cell, and training needs none."""
+    read, original = [], Corpus.columns
+    monkeypatch.setattr(Corpus, "columns", lambda self, i, *names: read.append(names) or original(self, i, *names))
+    options = {"model_options": MODEL, "train_options": TRAIN, "device": "cpu"}
+    train_expresser(case.corpus, tmp_path / "m", dry_run=True, **options)  # type: ignore[arg-type]
+    assert read
+    assert not any("cell" in names for names in read)
+    train_expresser(case.corpus, tmp_path / "m", exclude_studies=["b"], **options)  # type: ignore[arg-type]
+    corpus = open_corpus(case.corpus)
+    parts = [corpus.read(number, names=True) for number in range(len(corpus.parts))]
+    names = [name for part in parts for name in part.names or [] if name[0] == "a"]
+    assert pd.read_csv(tmp_path / "m" / "split.tsv", sep="\t")["cell"].tolist() == names
 
 
 def test_fine_tuning_starts_where_the_model_ended(case: Case, tmp_path: Path) -> None:

@@ -16,6 +16,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from scmap_cli.training.distributed import ranks_from_environment
+
 LASTING = ("model.safetensors", "history.csv", "features.tsv", "metrics.json", "split.tsv", "programs.tsv")
 BATCH = 16
 
@@ -87,6 +89,42 @@ def test_two_ranks_equal_one_with_tokens_too(scmap: Any, sample: Any) -> None:
     for row, other in zip(history(scmap.folder / "one"), history(scmap.folder / "two"), strict=True):
         for key, value in row.items():
             assert float(other[key]) == pytest.approx(float(value), rel=1e-4), key
+
+
+@pytest.mark.slow
+def test_a_run_stopped_on_two_ranks_goes_on_on_one(scmap: Any, sample: Any) -> None:
+    """The cells of a step are the same, and a batch of one rank is the batch of each of two."""
+    scmap.run("preprocess", "corpus", sample.data, "-o", "c.zarr", "--study-key", "batch", "--part-cells", 64)
+    small = ["--preset", "tiny", "--width", 16, "--layers", 1, "--max-genes", 40, "--epochs", 3, "--adam-eps", 1e-3]
+    common = ["train", "expresser", "c.zarr", "--device", "cpu", "-t", 1, *small, "--batch-size", 8]
+    common += ["--checkpoint-minutes", 0]
+    scmap.run(*common, "-o", "straight", "--accumulate", 2)
+    started = start_two(scmap, [str(word) for word in (*common, "-o", "model")])
+    started[0].wait_for(checkpoint(scmap.folder / "model"))
+    started[0].send(signal.SIGTERM)
+    assert [one.wait() for one in started] == [75, 75], started[0].said() + started[1].said()
+    same_flags = scmap.run(*common, "-o", "model", status=2)
+    assert "cells a step" in same_flags
+    assert "resumed in epoch" in scmap.run(*common, "-o", "model", "--accumulate", 2)
+    left, right = (load_file(scmap.folder / name / "model.safetensors") for name in ("straight", "model"))
+    for name, expected in left.items():
+        np.testing.assert_allclose(right[name], expected, rtol=1e-3, atol=2e-5, err_msg=name)
+
+
+@pytest.mark.parametrize(
+    ("told", "here"),
+    [
+        ({"RANK": "1", "WORLD_SIZE": "8", "LOCAL_WORLD_SIZE": "4"}, 4),
+        ({"RANK": "1", "WORLD_SIZE": "8"}, 8),
+        ({"SLURM_PROCID": "1", "SLURM_STEP_NUM_TASKS": "11", "SLURM_STEP_TASKS_PER_NODE": "3,4(x2)"}, 4),
+        ({"SLURM_PROCID": "1", "SLURM_STEP_NUM_TASKS": "2"}, 2),
+        ({}, 1),
+    ],
+    ids=str,
+)
+def test_processes_of_a_machine_are_known(monkeypatch: pytest.MonkeyPatch, told: dict[str, str], here: int) -> None:
+    monkeypatch.setattr(os, "environ", told)
+    assert ranks_from_environment().local_world == here
 
 
 def test_the_first_rank_alone_writes(scmap: Any, sample: Any) -> None:
