@@ -182,6 +182,14 @@ def mean_sd(values: Iterable[float]) -> dict[str, Any]:
     return {"mean": statistics.fmean(kept), "sd": statistics.stdev(kept) if len(kept) > 1 else 0.0, "values": kept}
 
 
+def shown(values: Sequence[float]) -> str:
+    """Mean and standard deviation as text; empty where there is no value."""
+    if not values:
+        return ""
+    found = mean_sd(values)
+    return f"{found['mean']:.3f} +- {found['sd']:.3f}" if len(values) > 1 else f"{found['mean']:.3f}"
+
+
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """Aligned text columns: the first to the left, the others to the right."""
     lines = [list(header), *[list(row) for row in rows]]
@@ -205,6 +213,16 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
 def settings(args: argparse.Namespace) -> dict[str, Any]:
     """Every option as a JSON value."""
     return {name: str(value) if isinstance(value, Path) else value for name, value in vars(args).items()}
+
+
+def earlier_runs(output: Path, compared: dict[str, Any]) -> dict[str, Any]:
+    """The ``runs`` that an output holds of earlier calls; SystemExit if they were made with other settings."""
+    if not output.exists():
+        return {}
+    earlier = json.loads(output.read_text())
+    if earlier["compared"] != compared:
+        raise SystemExit(f"{output} was made with other settings: {earlier['compared']}; give another -o")
+    return dict(earlier["runs"])
 
 
 def write_json(path: Path | None, result: dict[str, Any]) -> None:

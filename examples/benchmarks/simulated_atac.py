@@ -31,7 +31,7 @@ from typing import Any
 import anndata
 import measure
 import pandas as pd
-from measure import HERE, flags, measured, say
+from measure import HERE, flags, measured, say, shown
 
 from scmap_cli.data.simulation_atac import PRESETS
 from scmap_cli.metrics.clustering import RESOLUTIONS
@@ -158,24 +158,6 @@ def rare_f1(path: Path) -> dict[str, float]:
     return {"rare_f1": lowest(leiden(graph))} | ({"rare_clusters": float(min(enough))} if enough else {})
 
 
-def started(args: argparse.Namespace, settings: dict[str, Any]) -> dict[str, Any]:
-    """What the output holds of earlier calls with the same settings."""
-    if not args.output.exists():
-        return {}
-    earlier = json.loads(args.output.read_text())
-    if earlier["compared"] != settings:
-        raise SystemExit(f"{args.output} was made with other settings: {earlier['compared']}; give another -o")
-    return dict(earlier["runs"])
-
-
-def shown(values: list[float]) -> str:
-    """Mean and standard deviation."""
-    if not values:
-        return ""
-    found = measure.mean_sd(values)
-    return f"{found['mean']:.3f} +- {found['sd']:.3f}" if len(values) > 1 else f"{found['mean']:.3f}"
-
-
 def tables(runs: dict[str, Any]) -> str:
     """One table of embeddings and one of imputations for each simulation."""
     parts = []
@@ -226,7 +208,7 @@ def main() -> None:
     args = parser.parse_args()
     compared = ("bulk", "n_peaks", "cell_share", "depth_share", "train_options")
     settings = {name: value for name, value in measure.settings(args).items() if name in compared}
-    runs = started(args, settings)
+    runs = measure.earlier_runs(args.output, settings)
     for seed in args.seeds:
         for sim in args.sims:
             name, run = f"{sim}, seed {seed}", Run(args, sim, seed)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import anndata
 import pytest
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "examples" / "benchmarks"
@@ -47,3 +48,31 @@ def test_the_three_simulations_go_on_where_they_were_stopped(shell):
     assert dice["raw"] < dice["best"] <= 1
     other = shell.start(*words, "--sims", "sim1", "--seeds", "0", "--n-peaks", "301")
     assert "other settings" in other.communicate(timeout=60)[1]
+
+
+@pytest.mark.slow
+def test_expresser_goes_on_and_takes_more_tasks(shell):
+    shell.run("scmap", "simulate", "rna", "-o", "sim.h5ad", "--preset", "tiny", "--n-batches", "3", "-t", "1")
+    shell.run("python", BENCHMARKS.parent / "data" / "split_studies.py", "sim.h5ad", "a.h5ad", "b.h5ad", "test.h5ad")
+    genes = anndata.read_h5ad(shell.folder / "sim.h5ad").var_names
+    rows = [f"{genes[i]}\t{genes[(i * j + 1) % len(genes)]}" for i in range(len(genes)) for j in (3, 7, 11)]
+    (shell.folder / "pairs.tsv").write_text("\n".join(rows) + "\n")
+    lists = "".join(f"{'even' if i % 2 == 0 else 'odd'}\t{gene}\n" for i, gene in enumerate(genes))
+    (shell.folder / "lists.tsv").write_text(lists)
+    words = ("python", BENCHMARKS / "expresser.py", "--scmap", "scmap", "--threads", "1", "--seeds", "0")
+    words += ("--model-options", "--preset tiny --width 16 --layers 1 --max-genes 40", "--work-dir", "work")
+    words += ("--train-options", "--epochs 2 --lr 0.01", "--tune-options", "--epochs 1 --lr 0.01")
+    words += ("--baselines", "gene-mean,additive", "--train", "a.h5ad", "b.h5ad", "--held-out", "test.h5ad")
+    shell.run(*words, "--pairs", "pairs.tsv", "-o", "found.json")
+    first = json.loads((shell.folder / "found.json").read_text())["runs"]["seed 0"]
+    text = shell.run(*words, "--pairs", "pairs.tsv", "--lists", "lists.tsv", "even", "odd", "-o", "found.json")
+    found = json.loads((shell.folder / "found.json").read_text())["runs"]["seed 0"]
+    assert found | first == found
+    assert set(found) - set(first) == {"lists even odd"}
+    assert set(found["zero-shot"]) == {"gene-mean", "additive", "decoder", "no-decoder"}
+    assert set(found["fine-tuned"]) == {"gene-mean", "additive", "tuned-decoder", "tuned-no-decoder"}
+    assert len(found["tune decoder"]["epoch_seconds"]) == 1
+    embeddings = {entry["embedding"] for entry in found["pairs pairs.tsv"]}
+    assert embeddings == {"decoder", "no-decoder", "co-expression SVD", "random vectors", "number of partners"}
+    assert "fine-tuned, decoder" in text
+    assert "even odd, co-expression SVD" in text
