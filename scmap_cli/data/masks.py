@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from scmap_cli.data.tokens import TokenBatch
-from scmap_cli.nn.attention import edges_of
+from scmap_cli.nn.attention import Sizes, edges_of, sizes_of
 from scmap_cli.nn.noise import Noise
 
 BINNINGS = ("width", "quantile")
@@ -31,6 +31,8 @@ class Draw:
         log1p of counts per 10,000.
     largest_sn, single_sn
         The largest observed value, and the value of a single count.
+    masked_sizes, observed_sizes
+        Fewest and most of either in a cell, where the batch has its own.
     """
 
     mask_st: Tensor
@@ -41,6 +43,8 @@ class Draw:
     value_st: Tensor
     largest_sn: Tensor
     single_sn: Tensor
+    masked_sizes: Sizes | None = None
+    observed_sizes: Sizes | None = None
 
 
 def draw_masks(batch: TokenBatch, noise: Noise, draws: int, low: float, high: float) -> Tensor:
@@ -77,7 +81,8 @@ def observe(batch: TokenBatch, mask_st: Tensor, leaky: bool = False) -> Draw:
     )
     value_st = torch.log1p(batch.count_t[None] * scale_sn[:, cell_t])
     largest_sn, single_sn = torch.log1p(most_sn * scale_sn), torch.log1p(scale_sn)
-    return Draw(mask_st, masked_q, observed_o, masked_edges, observed_edges, value_st, largest_sn, single_sn)
+    sizes = sizes_of(masked_edges, observed_edges) if batch.sizes is not None else []
+    return Draw(mask_st, masked_q, observed_o, masked_edges, observed_edges, value_st, largest_sn, single_sn, *sizes)
 
 
 def bins_of(draw: Draw, bins: int, binning: str) -> Tensor:

@@ -16,7 +16,7 @@ from scipy import sparse
 from torch import Tensor
 
 from scmap_cli.data.batches import epoch_order
-from scmap_cli.nn.attention import edges_of
+from scmap_cli.nn.attention import Sizes, edges_of, sizes_of
 from scmap_cli.nn.noise import Noise
 
 
@@ -40,6 +40,8 @@ class TokenBatch:
         Sum and largest of the counts of a cell's genes that are no tokens here (0 where all are).
     asked_t
         bool: genes whose value is asked for; None where the model draws them itself.
+    sizes
+        Fewest and most tokens of a cell, known where the batch is on a GPU, which would have to be asked.
     noise, progress
         As in :class:`scmap_cli.data.batches.Batch`.
     """
@@ -52,6 +54,7 @@ class TokenBatch:
     rest_total_n: Tensor
     rest_max_n: Tensor
     asked_t: Tensor | None = None
+    sizes: Sizes | None = None
     noise: Noise | None = None
     progress: float = float("inf")
 
@@ -193,4 +196,4 @@ def on_device(batch: TokenBatch, device: torch.device) -> TokenBatch:
         for name, value in batch.__dict__.items()
         if isinstance(value, Tensor)
     }
-    return replace(batch, **moved)
+    return replace(batch, **moved, sizes=sizes_of(batch.edges)[0] if batch.n else None)

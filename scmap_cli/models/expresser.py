@@ -19,15 +19,19 @@ What the text leaves open, or where it is not followed:
 
 * **Leaks.** The text takes L, the bins and the normalising total from the whole cell, masked genes included: if the
   largest value is masked, L is the answer, and the total tells the sum of what is masked. Here all three are taken from
-  the observed genes of each draw; ``leaky=True`` is the text's way, in training.
+  the observed genes of each draw; ``leaky=True`` is the text's way, in training. Of a cell with more than ``max_genes``
+  the genes outside its subset count as observed for L and total, which are then those of the cell less what is masked.
+  True values are by the same observed total, where the text normalises the cell before it masks.
 * Bins are numbered 1..k by ceil(k x / L): the text's half-open intervals leave out the largest value. ``binning`` can
   be ``quantile``: k equal shares of the cell's observed values, equal values together.
 * The masked share is not told: each cell and draw has its own, uniform in ``mask_low``..``mask_high``. As the encoder's
   output does not depend on the mask, ``draws`` masks share one pass through it.
 * Cells are not cut at 1,100 genes: in training a cell with more than ``max_genes`` has a random subset of them each
   epoch, at inference all. Nothing is padded (:mod:`..nn.attention`).
-* The norms of a layer come before it (:class:`..nn.attention.Block`), hidden units are 4 d, there is no dropout. The
-  heads of an attention are put together by a linear map, as in the encoder of Vaswani et al. that the text names;
+* The norms of a layer come before it (:class:`..nn.attention.Block`), and one more after the encoder; hidden units are
+  4 d, there is no dropout. The MLP of the head has one hidden layer of d units. Tokens begin as normal with deviation
+  .02, the head's last bias at the mean value.
+* The heads of an attention are put together by a linear map, as in the encoder of Vaswani et al. that the text names;
   equation 4.3 only lists them.
 * The total that values are normalised by is over the gene list, not over all genes of the file;
   :mod:`..training.asked` brings predictions to the total of the file.
@@ -44,7 +48,9 @@ The masked genes are among the encoder's input: the model predicts the value of 
 cannot tell true zeros.
 
 Training (defaults in :mod:`..stages.train_expresser`): the learning rate 1e-4 is the thesis's, its Adam is AdamW here;
-warm-up, cosine, clipping and six epochs are ours, as the text tells none.
+warm-up, cosine, clipping and six epochs are ours, as the text tells none, and so are the 5 % of the cells that are held
+out for validation and the weights of the epoch that is best on them. ``evaluate genes`` scores pairs as the text does,
+but for a sample of 20,000 to train and to test on (``--max-pairs``).
 
 Presets: ``thesis`` is 12 layers, 4 heads, d = 200; ``wide`` has d = 256, heads of 64, which fused kernels take without
 padding; ``tiny`` trains on a CPU.
@@ -65,7 +71,7 @@ from scmap_cli.data.masks import BINNINGS, Draw, bins_of, draw_masks, observe
 from scmap_cli.data.tokens import MemoryRows, TokenBatch, TokenStore
 from scmap_cli.errors import UsageError
 from scmap_cli.models.base import LossOutput, Posterior, ScmapModel
-from scmap_cli.nn.attention import Block, packed_attention
+from scmap_cli.nn.attention import Block, Sizes, packed_attention
 from scmap_cli.nn.noise import Noise
 
 PRESETS: dict[str, dict[str, int]] = {
@@ -248,7 +254,7 @@ class Expresser(ScmapModel):
         """Contextual vectors of the tokens, (t, d)."""
         x_td = self.gene_gd.index_select(0, batch.gene_t)
         for block in self.encoder:
-            x_td = block(x_td, batch.edges)
+            x_td = block(x_td, batch.edges, batch.sizes)
         normed: Tensor = self.norm(x_td)
         return normed
 
@@ -264,21 +270,29 @@ class Expresser(ScmapModel):
                 bin_o,
                 (draw.masked_edges, draw.observed_edges),
                 encoded_td.index_select(0, gene_q),
+                (draw.masked_sizes, draw.observed_sizes),
             )
         else:
             told_sd = self.mask_d.to(encoded_td.dtype).expand(s * t, -1)
             told_sd = told_sd.index_copy(0, draw.observed_o, self.bin_kd.to(encoded_td.dtype).index_select(0, bin_o))
             edges = torch.cat([batch.edges[:-1] + i * t for i in range(s)] + [batch.edges.new_tensor([s * t])])
-            found_qd = self.last(encoded_td.repeat(s, 1) + told_sd, edges).index_select(0, draw.masked_q)
+            found_sd = self.last(encoded_td.repeat(s, 1) + told_sd, edges, batch.sizes)
+            found_qd = found_sd.index_select(0, draw.masked_q)
         return self._value(found_qd, draw, draw.masked_edges.diff())
 
     def _decode(
-        self, query_qd: Tensor, key_od: Tensor, bin_o: Tensor, edges: tuple[Tensor, Tensor], own_qd: Tensor
+        self,
+        query_qd: Tensor,
+        key_od: Tensor,
+        bin_o: Tensor,
+        edges: tuple[Tensor, Tensor],
+        own_qd: Tensor,
+        sizes: tuple[Sizes | None, Sizes | None] = (None, None),
     ) -> Tensor:
         """(q, d): what masked genes find among the values of the observed ones."""
         shape = (-1, self.config.heads, self.config.width // self.config.heads)
         value_od = self.value(self.bin_kd).index_select(0, bin_o)
-        mixed_qhe = packed_attention(query_qd.view(shape), key_od.view(shape), value_od.view(shape), *edges)
+        mixed_qhe = packed_attention(query_qd.view(shape), key_od.view(shape), value_od.view(shape), *edges, *sizes)
         found_qd: Tensor = self.out(mixed_qhe.flatten(1))
         return found_qd + own_qd if self.config.residual else found_qd
 

@@ -17,13 +17,29 @@ _STRIDE = 8
 # Queries of :func:`beside_attention` at once: of 1,000 keys and 4 heads 16 MB of weights.
 _QUERIES = 1024
 
+Sizes = tuple[int, int]
+
 
 def edges_of(length_n: Tensor) -> Tensor:
     """(n + 1,) int64: where each sequence begins and the last one ends."""
     return torch.cat([length_n.new_zeros(1, dtype=torch.int64), length_n.cumsum(0)])
 
 
-def packed_attention(q_the: Tensor, k_uhe: Tensor, v_uhe: Tensor, q_edges: Tensor, k_edges: Tensor) -> Tensor:
+def sizes_of(*edges: Tensor) -> list[Sizes]:
+    """Shortest and longest sequence by each of several edges; a device is waited for once."""
+    found = torch.stack([size for each in edges for size in each.diff().aminmax()]).tolist()
+    return list(zip(found[::2], found[1::2], strict=True))
+
+
+def packed_attention(
+    q_the: Tensor,
+    k_uhe: Tensor,
+    v_uhe: Tensor,
+    q_edges: Tensor,
+    k_edges: Tensor,
+    q_sizes: Sizes | None = None,
+    k_sizes: Sizes | None = None,
+) -> Tensor:
     """Softmax attention within each sequence (equation 4.2 of the Expresser thesis).
 
     Parameters
@@ -34,6 +50,8 @@ def packed_attention(q_the: Tensor, k_uhe: Tensor, v_uhe: Tensor, q_edges: Tenso
         (u, h, e) keys and values of all sequences.
     q_edges, k_edges
         (n + 1,) int64 edges of the sequences among the queries, and among keys and values.
+    q_sizes, k_sizes
+        Of :func:`sizes_of`; without them kernels of a GPU ask for these in every call, and the host waits.
 
     Returns
     -------
@@ -41,7 +59,7 @@ def packed_attention(q_the: Tensor, k_uhe: Tensor, v_uhe: Tensor, q_edges: Tenso
         (t, h, e). Queries of a sequence without keys get zeros.
     """
     if q_the.device.type == "cuda":
-        return _jagged(q_the, k_uhe, v_uhe, q_edges, k_edges)
+        return _jagged(q_the, k_uhe, v_uhe, q_edges, k_edges, q_sizes, k_sizes)
     q_lengths, k_lengths = q_edges.diff().tolist(), k_edges.diff().tolist()
     parts = [
         # (1, h, t, e): heads before tokens
@@ -53,13 +71,24 @@ def packed_attention(q_the: Tensor, k_uhe: Tensor, v_uhe: Tensor, q_edges: Tenso
     return torch.cat(parts) if parts else q_the
 
 
-def _jagged(q_the: Tensor, k_uhe: Tensor, v_uhe: Tensor, q_edges: Tensor, k_edges: Tensor) -> Tensor:
+def _jagged(
+    q_the: Tensor,
+    k_uhe: Tensor,
+    v_uhe: Tensor,
+    q_edges: Tensor,
+    k_edges: Tensor,
+    q_sizes: Sizes | None = None,
+    k_sizes: Sizes | None = None,
+) -> Tensor:
     width = q_the.shape[-1]
     more = -width % _STRIDE
-    q, k, v = (
-        torch.nested.nested_tensor_from_jagged(pad(x, (0, more)), edges).transpose(1, 2)
-        for x, edges in ((q_the, q_edges), (k_uhe, k_edges), (v_uhe, k_edges))
-    )
+
+    def nested(x: Tensor, edges: Tensor, sizes: Sizes | None) -> Tensor:
+        low, high = sizes or (None, None)
+        made = torch.nested.nested_tensor_from_jagged(pad(x, (0, more)), edges, min_seqlen=low, max_seqlen=high)
+        return made.transpose(1, 2)
+
+    q, k, v = nested(q_the, q_edges, q_sizes), nested(k_uhe, k_edges, k_sizes), nested(v_uhe, k_edges, k_sizes)
     # Zeros added to queries and keys leave their products as they were; the scale is that of the true width.
     found: Tensor = scaled_dot_product_attention(q, k, v, scale=width**-0.5).transpose(1, 2).values()
     return found[..., :width]
@@ -129,10 +158,10 @@ class Block(nn.Module):
             nn.LayerNorm(width), nn.Linear(width, feed), nn.GELU(approximate="tanh"), nn.Linear(feed, width)
         )
 
-    def forward(self, x_td: Tensor, edges: Tensor) -> Tensor:
-        """(t, d) tokens of sequences with the given edges, through the layer."""
+    def forward(self, x_td: Tensor, edges: Tensor, sizes: Sizes | None = None) -> Tensor:
+        """(t, d) tokens of sequences with the given edges (and :func:`sizes_of` these), through the layer."""
         q_the, k_the, v_the = self._heads(x_td)
-        return self._after(x_td, packed_attention(q_the, k_the, v_the, edges, edges))
+        return self._after(x_td, packed_attention(q_the, k_the, v_the, edges, edges, sizes, sizes))
 
     def beside(self, x_td: Tensor, edges: Tensor, y_ud: Tensor, y_edges: Tensor) -> tuple[Tensor, Tensor]:
         """The same, and (u, d) more tokens of the sequences, which look at these and at themselves and are not seen."""

@@ -13,7 +13,10 @@ from torch.nn.functional import softplus
 from scmap_cli.data.masks import draw_masks, observe
 from scmap_cli.data.tokens import make_batch, thinned
 from scmap_cli.errors import UsageError
+from scmap_cli.models import expresser
 from scmap_cli.models.expresser import PRESETS, Expresser, ExpresserConfig
+from scmap_cli.nn import attention
+from scmap_cli.nn.attention import sizes_of
 from scmap_cli.nn.noise import Noise
 from scmap_cli.training.asked import asked_batch
 
@@ -162,6 +165,28 @@ def test_packing_does_not_show():
     whole = net.loss(batch_of(matrix)).total.item()
     parts = [net.loss(batch_of(matrix[i : i + 2], start=i)).total.item() for i in (0, 2, 4)]
     assert np.mean(parts) == pytest.approx(whole)
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+@pytest.mark.parametrize("options", [{}, {"decoder": False, "layers": 2}], ids=str)
+def test_kernels_of_a_gpu_are_told_the_sizes_once_a_batch(options, monkeypatch):
+    """By jagged tensors the loss is the same, and no attention has to ask for the longest cell."""
+    net, matrix = model(**options).float(), cells()
+    batch = batch_of(matrix)
+    batch = replace(batch, **{name: getattr(batch, name).float() for name in ("count_t", "rest_total_n", "rest_max_n")})
+    expected = net.loss(batch).total
+    told, original = [], torch.nested.nested_tensor_from_jagged
+
+    def nested(values, offsets, **sizes):
+        assert sizes == dict(zip(("min_seqlen", "max_seqlen"), sizes_of(offsets)[0], strict=True))
+        told.append(sizes["max_seqlen"])
+        return original(values, offsets, **sizes)
+
+    monkeypatch.setattr(torch.nested, "nested_tensor_from_jagged", nested)
+    monkeypatch.setattr(attention, "packed_attention", attention._jagged)
+    monkeypatch.setattr(expresser, "packed_attention", attention._jagged)
+    torch.testing.assert_close(net.loss(replace(batch, sizes=sizes_of(batch.edges)[0])).total, expected)
+    assert len(told) == (9 if options else 6)
 
 
 def test_masks_hold_their_share_and_leave_both_kinds():
