@@ -57,7 +57,7 @@ def prepare(args: argparse.Namespace) -> None:
         unique = "-" if len(parts) > 1 else None
         whole = anndata.concat(parts, index_unique=unique)
         held_out = anndata.read_h5ad(args.held_out, backed="r").var_names
-        whole[:, whole.var_names.isin(held_out)].write_h5ad(data)
+        whole[:, whole.var_names.isin(held_out)].copy().write_h5ad(data)
     if not corpus.exists():
         words = flags(o=corpus, study_key="study", threads=args.threads, quiet=True)
         measured([*measure.scmap_command(args.scmap), "preprocess", "corpus", data, *words], args.threads)

@@ -132,7 +132,7 @@ def verb(
         typer.Option(
             "--gene-table",
             metavar="FILE.tsv",
-            help="Table with a header: gene_id, gene_name. Brings identifiers and symbols of all inputs together.",
+            help="Table with a header: gene_id, gene_name, gene_type. Brings identifiers and symbols together.",
             rich_help_panel=o.DATA,
         ),
     ] = None,

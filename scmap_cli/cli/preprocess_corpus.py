@@ -99,7 +99,7 @@ def verb(
     ] = False,
     append: Annotated[
         bool,
-        typer.Option("--append", help="Add to an existing corpus, whose genes stay.", rich_help_panel=_STORE),
+        typer.Option("--append", help="Add new studies to a corpus, whose genes stay.", rich_help_panel=_STORE),
     ] = False,
     part_cells: Annotated[
         int,
