@@ -44,6 +44,10 @@ class MixtureVae(nn.Module):
         self.share_c = nn.Parameter(torch.zeros(clusters))
         self.mean_cz = nn.Parameter(torch.zeros(clusters, LATENT))
         self.log_var_cz = nn.Parameter(torch.zeros(clusters, LATENT))
+        for layer in self.modules():
+            if isinstance(layer, nn.Linear):
+                nn.init.xavier_normal_(layer.weight)
+                nn.init.zeros_(layer.bias)
 
     def loss(self, x_np: torch.Tensor, kl_weight: float) -> torch.Tensor:
         """Negative bound, mean over the cells; components are averaged by their posterior at the sample."""
