@@ -14,10 +14,10 @@ F1 is 0.8 or more. Dice scores are means over the cells against the binary profi
 imputed values as they are; ``cell`` and ``scale`` (SCALE's rule) are those of ``impute --binarize``; ``best`` is the
 one threshold that fits the truth best, a limit that no rule knows.
 
-``mixture VAE`` is a small model of SCALE's kind (``peer_scale.py``), told the number of types. LSI with Harmony on the
-batches and PeakVI are of ``sim3`` alone, MAGIC is of every simulation (see ``peer_peaks.py``); without their Pythons
-PeakVI and MAGIC are left out. On ``sim3`` ten principal components of the counts and of every method's imputed values
-are scored as well, and with ``--pictures`` each is drawn (UMAP, types and batches).
+With ``--mixture``, ``mixture VAE`` is a small model of SCALE's kind (``peer_scale.py``), told the number of types. LSI
+with Harmony on the batches and PeakVI are of ``sim3`` alone, MAGIC is of every simulation (see ``peer_peaks.py``);
+without their Pythons PeakVI and MAGIC are left out. On ``sim3`` ten principal components of the counts and of every
+method's imputed values are scored as well, and with ``--pictures`` each is drawn (UMAP, types and batches).
 
 Figures are means over the seeds, which seed simulation and training, and beside them those of Table 2.4 and Figure 2.10
 of the thesis (Cao 2023). Its simulations have other profiles and 90,635 peaks, and its Dice scores are of Sim3 and of
@@ -283,6 +283,7 @@ def main() -> None:
     parser.add_argument("--train-options", default="", help="more options for scmap train sailer, in one string")
     parser.add_argument("--peakvi-python", help="Python with scvi-tools")
     parser.add_argument("--magic-python", help="Python with magic-impute")
+    parser.add_argument("--mixture", action="store_true", help="also the mixture VAE, and components of the counts")
     parser.add_argument("--pictures", action="store_true", help="draw the components of counts and imputed values")
     parser.add_argument("--work-dir", type=Path, required=True, help="data, models and embeddings of every run")
     parser.add_argument("--scmap", help="command that starts scmap (default: the one beside this Python)")
@@ -297,7 +298,8 @@ def main() -> None:
         for sim in args.sims:
             name, run = f"{sim}, seed {seed}", Run(args, sim, seed)
             jobs = {"epoch_seconds": run.trained, "embeddings": run.embeddings, "dice": run.imputations}
-            jobs |= {"mixture": run.mixture, "counts": run.raw}
+            if args.mixture:
+                jobs |= {"mixture": run.mixture, "counts": run.raw}
             if sim == "sim3" and args.peakvi_python:
                 jobs["peakvi"] = run.peakvi
             told = runs.setdefault(name, {})

@@ -23,6 +23,7 @@ def test_the_three_simulations_go_on_where_they_were_stopped(shell):
         SHORT,
         "--work-dir",
         "work",
+        "--mixture",
         "-o",
         "found.json",
     )
