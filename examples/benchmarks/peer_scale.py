@@ -109,7 +109,7 @@ def main() -> None:
         values = torch.sigmoid(model.decoder(torch.from_numpy(emb_nz))).numpy()
     names = {"cells": adata.obs_names.to_numpy().astype(str), "features": adata.var_names.to_numpy().astype(str)}
     np.savez(args.imputed, imputed=values, **names)
-    told = {"seconds": time.perf_counter() - clock, "steps": args.steps, "loss": float(loss)}
+    told = {"seconds": time.perf_counter() - clock, "steps": args.steps, "loss": loss.item()}
     sys.stdout.write("\n" + json.dumps(told) + "\n")
 
 
