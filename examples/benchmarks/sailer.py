@@ -12,7 +12,9 @@ whole     the same, a step looking at all of them (``--peak-share 1``)
 peakvi    scvi-tools' module with its defaults, the same optimiser, without its training framework
 
 cells/s   batch size over the median wall second of a step: forward, backward, optimiser, and making the batch
-memory    peak resident memory of the process, imports and data included
+memory    peak resident memory of the process, imports and data included; on a GPU the largest that torch held there
+limit     cells/s if a step did no more than read and write the weights and first moments of the two layers with a row
+          a peak, at the rate at which this device copies memory (``scmap`` and ``whole``)
 Every side is a process of its own; sides take turns, ``--repeats`` times. Medians, smallest and largest in brackets.
 """
 
@@ -45,14 +47,39 @@ def cells(args: argparse.Namespace) -> Any:
     return sparse.csr_matrix((np.ones(n * count, np.float32), columns, indptr), shape=(n, args.peaks))
 
 
-def timed(step: Callable[[int], None], args: argparse.Namespace) -> dict[str, Any]:
-    """Seconds of every step but the first two."""
+def clocked(step: Callable[[int], None], steps: int, device: str) -> float:
+    """Median seconds of the steps but for the first two."""
+    import torch
+
     seconds = []
-    for i in range(args.steps + 2):
+    for i in range(steps + 2):
         clock = time.perf_counter()
         step(i)
+        if device != "cpu":
+            torch.cuda.synchronize(device)
         seconds.append(time.perf_counter() - clock)
-    return {"cells_per_second": args.batch_size / sorted(seconds[2:])[args.steps // 2]}
+    return sorted(seconds[2:])[steps // 2]
+
+
+def timed(step: Callable[[int], None], args: argparse.Namespace) -> dict[str, Any]:
+    """Cells a second, and on a GPU the largest memory there."""
+    import torch
+
+    found = {"cells_per_second": args.batch_size / clocked(step, args.steps, args.device)}
+    if args.device != "cpu":
+        found["device_bytes"] = torch.cuda.max_memory_allocated(args.device)
+    return found
+
+
+def limit(args: argparse.Namespace, width: int) -> float:
+    """Cells a second by the memory that a step of Adam must move; ``width`` units beside the peaks."""
+    import torch
+
+    source = torch.ones(1 << 27, device=args.device)
+    target = torch.empty_like(source)
+    rate = 2 * 4 * source.numel() / clocked(lambda _: target.copy_(source), args.steps, args.device)
+    # two layers, weight and moment, read and written, four bytes
+    return args.batch_size * rate / (2 * 2 * 2 * 4 * args.peaks * width)
 
 
 def run_scmap(args: argparse.Namespace, share: str) -> dict[str, Any]:
@@ -68,12 +95,13 @@ def run_scmap(args: argparse.Namespace, share: str) -> dict[str, Any]:
     from scmap_cli.training.optimizer import make_optimizer
 
     keep_freed_memory()
-    counts, device = cells(args), torch.device("cpu")
-    store = CsrStore(counts, np.zeros(counts.shape[0]), covariates=np.ones((counts.shape[0], 1)))
+    counts, device = cells(args), torch.device(args.device)
+    store = CsrStore(counts, np.zeros(counts.shape[0]), covariates=np.ones((counts.shape[0], 1))).to(device)
     sizes = {"n_conditions": 1, "n_covariates": 1}
     model = Sailer.create(SailerConfig(peak_share=share), np.asarray(counts.mean(0)).ravel(), seed=0, **sizes)
+    model.to(device)
     optimizer, model.sparse_gradients = make_optimizer(model, PretrainConfig(lr=1e-3, adam_eps=1e-8)), True
-    rows = torch.arange(counts.shape[0])
+    rows = torch.arange(counts.shape[0], device=device)
 
     def step(i: int) -> None:
         first = i % 2 * args.batch_size
@@ -82,7 +110,7 @@ def run_scmap(args: argparse.Namespace, share: str) -> dict[str, Any]:
         model.loss(batch).total.backward()
         optimizer.step()
 
-    return timed(step, args)
+    return timed(step, args) | {"limit": limit(args, model.config.hidden[0])}
 
 
 def run_dense(args: argparse.Namespace) -> dict[str, Any]:
@@ -99,16 +127,17 @@ def run_dense(args: argparse.Namespace) -> dict[str, Any]:
     counts, p = cells(args), args.peaks
     encoder = nn.Sequential(*layers(p, 1000, 100), nn.Linear(100, 20))
     decoder = nn.Sequential(*layers(11, 100, 1000), nn.Linear(1000, p))
+    encoder.to(args.device), decoder.to(args.device)
     optimizer = torch.optim.Adam([*encoder.parameters(), *decoder.parameters()], lr=1e-3, fused=True)
 
     def step(i: int) -> None:
         first = i % 2 * args.batch_size
         optimizer.zero_grad(set_to_none=True)
-        x = torch.from_numpy(counts[first : first + args.batch_size].toarray())
+        x = torch.from_numpy(counts[first : first + args.batch_size].toarray()).to(args.device)
         mean, log_var = encoder(x).chunk(2, 1)
         var = log_var.exp() + 1e-4
         z = mean + var.sqrt() * torch.randn_like(mean)
-        logits = decoder(torch.cat([z, torch.ones(len(x), 1)], 1))
+        logits = decoder(torch.cat([z, torch.ones(len(x), 1, device=x.device)], 1))
         recon = nn.functional.binary_cross_entropy_with_logits(logits, x, reduction="sum") / len(x)
         kl = 0.5 * (mean.square() + var - var.log() - 1).sum(1).mean()
         ratio = (var[:, None] + (mean[:, None] - mean[None]).square()) / var[None] - 1
@@ -126,14 +155,14 @@ def run_peakvi(args: argparse.Namespace) -> dict[str, Any]:
     from scvi.module import PEAKVAE
 
     counts = cells(args)
-    module = PEAKVAE(n_input_regions=args.peaks, n_batch=1)
+    module = PEAKVAE(n_input_regions=args.peaks, n_batch=1).to(args.device)
     optimizer = torch.optim.Adam(module.parameters(), lr=1e-3, fused=True)
 
     def step(i: int) -> None:
         first = i % 2 * args.batch_size
         optimizer.zero_grad(set_to_none=True)
-        x = torch.from_numpy(counts[first : first + args.batch_size].toarray())
-        none = torch.zeros(len(x), 1, dtype=torch.long)
+        x = torch.from_numpy(counts[first : first + args.batch_size].toarray()).to(args.device)
+        none = torch.zeros(len(x), 1, dtype=torch.long, device=x.device)
         tensors = {REGISTRY_KEYS.X_KEY: x, REGISTRY_KEYS.BATCH_KEY: none}
         _, _, losses = module(tensors, loss_kwargs={"kl_weight": 1.0})
         losses.loss.backward()
@@ -152,6 +181,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=5, help="steps timed, after two that are not")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=measure.machine()["cores"])
+    parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
     parser.add_argument("-o", "--output", type=Path, help="JSON with every figure")
@@ -165,7 +195,7 @@ def main() -> None:
         jobs = {"dense": run_dense, "peakvi": run_peakvi}
         say(json.dumps(jobs[args.side](args) if args.side in jobs else run_scmap(args, share)))
         return
-    names = ("peaks", "open_share", "batch_size", "steps", "threads", "seed")
+    names = ("peaks", "open_share", "batch_size", "steps", "threads", "device", "seed")
     options = flags(**{name: getattr(args, name) for name in names})
     sides = [side for side in SIDES if side != "peakvi" or args.peer_python]
     runs: dict[str, list[dict[str, Any]]] = {side: [] for side in sides}
@@ -173,7 +203,8 @@ def main() -> None:
         for side in sides:
             python = args.peer_python if side == "peakvi" else sys.executable
             run = measured([python, __file__, "--side", side, *options], args.threads)
-            runs[side].append(run.json() | {"peak_bytes": run.peak_bytes})
+            told = run.json()
+            runs[side].append(told | {"peak_bytes": told.get("device_bytes", run.peak_bytes)})
             say(f"repeat {repeat + 1}, {side}: {runs[side][-1]['cells_per_second']:,.0f} cells/s")
     found = {
         side: {name: measure.spread(run[name] for run in of_side) for name in ("cells_per_second", "peak_bytes")}
@@ -187,8 +218,10 @@ def main() -> None:
             for other in ("dense", "peakvi")
         ]
         shown = f"{rate['median']:,.0f} ({rate['min']:,.0f}-{rate['max']:,.0f})"
-        rows.append([side, shown, *against, f"{peak['median'] / 1e9:.2f}"])
-    say("\n" + measure.table(["", "cells/s", "x dense", "x peakvi", "peak GB"], rows))
+        limits = [run["limit"] for run in runs[side] if "limit" in run]
+        share = f"{rate['median'] / measure.spread(limits)['median']:.2f}" if limits else ""
+        rows.append([side, shown, *against, f"{peak['median'] / 1e9:.2f}", share])
+    say("\n" + measure.table(["", "cells/s", "x dense", "x peakvi", "peak GB", "of the limit"], rows))
     measure.write_json(
         args.output,
         {

@@ -22,7 +22,7 @@ from measure import flags, measured, say
 GRIDS: dict[str, list[str]] = {
     "invariance": ["0", "0.01", "0.1", "1", "2", "10", "50"],
     "latent": ["2", "5", "10", "15", "20"],
-    "hidden": ["50,50", "100,50", "200,50", "500,50"],
+    "hidden": ["1000,50", "1000,100", "1000,200", "1000,350", "1000,500"],
 }
 BASELINES = {"LSI": {}, "LSI, all components": {"keep_first": True}}
 

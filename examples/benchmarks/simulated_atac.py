@@ -14,10 +14,14 @@ F1 is 0.8 or more. Dice scores are means over the cells against the binary profi
 imputed values as they are; ``cell`` and ``scale`` (SCALE's rule) are those of ``impute --binarize``; ``best`` is the
 one threshold that fits the truth best, a limit that no rule knows.
 
-PeakVI is trained on ``sim3`` alone, MAGIC on every simulation (see ``peer_peaks.py``); without their Pythons they are
-left out. Figures are means over the seeds, which seed simulation and training, and beside them those of Table 2.4 and
-Figure 2.10 of the thesis (Cao 2023). Its simulations have other profiles and 90,635 peaks, and its Dice scores are of
-Sim3 and of SAILER and SCALE. What the output file holds of a run is not repeated.
+With ``--mixture``, ``mixture VAE`` is a small model of SCALE's kind (``peer_scale.py``), told the number of types. LSI
+with Harmony on the batches and PeakVI are of ``sim3`` alone, MAGIC is of every simulation (see ``peer_peaks.py``);
+without their Pythons PeakVI and MAGIC are left out. On ``sim3`` ten principal components of the counts and of every
+method's imputed values are scored as well, and with ``--pictures`` each is drawn (UMAP, types and batches).
+
+Figures are means over the seeds, which seed simulation and training, and beside them those of Table 2.4 and Figure 2.10
+of the thesis (Cao 2023). Its simulations have other profiles and 90,635 peaks, and its Dice scores are of Sim3 and of
+SAILER and SCALE. What the output file holds of a run is not repeated.
 """
 
 from __future__ import annotations
@@ -25,6 +29,8 @@ from __future__ import annotations
 import argparse
 import json
 import shlex
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,11 +40,13 @@ import pandas as pd
 from measure import HERE, flags, measured, say, shown
 
 from scmap_cli.data.simulation_atac import PRESETS
+from scmap_cli.io.npz import read_npz
 from scmap_cli.metrics.clustering import RESOLUTIONS
 from scmap_cli.metrics.graph import knn, leiden, to_igraph
 
 SIMS = ("sim1", "sim2", "sim3")
-EMBEDDED = ("SAILER", "LSI, all components", "LSI", "PeakVI")
+EMBEDDED = ("SAILER", "LSI, all components", "LSI", "LSI, Harmony", "mixture VAE", "PeakVI")
+IMPUTED = ("SAILER", "MAGIC", "mixture VAE")
 FIGURES = ("depth_mi", "batch_mi", "ari", "nmi", "rare_f1", "rare_clusters")
 #: depth in sim1 and sim2, batch in sim3; "LSI" there is taken to have all components
 TABLE_2_4 = {
@@ -93,23 +101,25 @@ class Run:
 
     def embeddings(self) -> dict[str, dict[str, float]]:
         """Scores of SAILER's embedding and LSI's."""
-        files, clusters = self.files, {"cluster": "leiden"}
-        self.call("embed", self.folder / "model", self.data, o=files["SAILER"], **clusters)
-        for name, more in (("LSI, all components", {"keep_first": True}), ("LSI", {})):
-            self.call("embed", self.data, o=files[name], baseline="lsi", components=10, **clusters, **more)
-        ours = [name for name in EMBEDDED if name != "PeakVI"]
-        scores = measure.embedding_scores(self.scmap, [files[name] for name in ours], **self.keys)
-        found = dict(zip(ours, scores, strict=True))
-        for name in ours:
-            found[name] |= rare_f1(files[name])
-        return found
+        self.call("embed", self.folder / "model", self.data, o=self.files["SAILER"])
+        linear: dict[str, dict[str, object]] = {"LSI, all components": {"keep_first": True}, "LSI": {}}
+        if self.batch_key is not None:
+            linear["LSI, Harmony"] = {"batch_key": self.batch_key}
+        for name, more in linear.items():
+            baseline = "lsi-harmony" if name == "LSI, Harmony" else "lsi"
+            self.call("embed", self.data, o=self.files[name], baseline=baseline, components=10, **more)
+        return self.scores({name: self.files[name] for name in ("SAILER", *linear)})
+
+    def scores(self, files: dict[str, Path], **options: object) -> dict[str, dict[str, float]]:
+        """Scores of embeddings by name."""
+        scores = measure.embedding_scores(self.scmap, list(files.values()), **self.keys, **options)
+        return {name: one | rare_f1(path) for (name, path), one in zip(files.items(), scores, strict=True)}
 
     def peakvi(self) -> dict[str, float]:
         """Scores of PeakVI's embedding of cells that are simulated already."""
         told = self.peer(self.args.peakvi_python, "peakvi", self.files["PeakVI"], **self.batch)
-        scores = measure.embedding_scores(self.scmap, [self.files["PeakVI"]], embedding="X_peakvi", **self.keys)
-        facts = {name: told[name] for name in ("epochs", "dimensions")}
-        return scores[0] | rare_f1(self.files["PeakVI"]) | facts
+        scores = self.scores({"PeakVI": self.files["PeakVI"]}, embedding="X_peakvi")["PeakVI"]
+        return scores | {name: told[name] for name in ("epochs", "dimensions")}
 
     def dice(self, imputed: Path) -> dict[str, float]:
         """Mean Dice score by rule."""
@@ -117,15 +127,47 @@ class Run:
         told = json.loads(measured([*self.scmap, "evaluate", "imputation", imputed, *words]).stdout)
         return {rule: entry["mean"] for rule, entry in told["results"][0]["dice"].items()}
 
+    def mixture(self) -> dict[str, Any]:
+        """Scores of the mixture VAE's embedding and of what it imputes."""
+        file, values = self.files["mixture VAE"], self.folder / "imputed.npz"
+        types = anndata.read_h5ad(self.data, backed="r").obs["cell_type"].nunique()
+        words = flags(o=file, imputed=values, clusters=types, seed=self.seed)
+        measured([sys.executable, HERE / "peer_scale.py", self.data, *words], self.args.threads)
+        scores = self.scores({"mixture VAE": file}, embedding="X_scale")["mixture VAE"]
+        return scores | {"dice": self.dice(values), "values": self.components("mixture VAE", values)}
+
+    def components(self, name: str, values: Path | None) -> dict[str, float]:
+        """Scores of ten principal components of imputed values (or of the counts); the values' file is removed."""
+        if self.batch_key is None:
+            if values is not None:
+                values.unlink()
+            return {}
+        cells = anndata.read_h5ad(self.data)
+        if values is not None:
+            cells.X = read_npz(values, foreign=True)[1]["imputed"]
+            values.unlink()
+        as_h5ad, embedded = self.folder / "values.h5ad", self.folder / f"components_{name.replace(' ', '_')}.h5ad"
+        cells.write_h5ad(as_h5ad)
+        drawn = flags(plot=embedded.with_suffix(".png"), color="cell_type,batch") if self.args.pictures else []
+        scale = "counts" if values is None else "as-is"
+        self.call("embed", as_h5ad, *drawn, o=embedded, baseline="pca", components=10, input_scale=scale)
+        as_h5ad.unlink()
+        return self.scores({name: embedded}, embedding="X_pca")[name]
+
+    def raw(self) -> dict[str, float]:
+        """Scores of the components of the counts, of log1p CP10k."""
+        return self.components("counts", None)
+
     def imputations(self) -> dict[str, dict[str, float]]:
-        """Dice scores of SAILER and MAGIC."""
+        """Dice scores of SAILER and MAGIC, and scores of the components of what they impute."""
         values = self.folder / "imputed.npz"
         self.call("impute", self.folder / "model", self.data, o=values, device=self.args.device)
         found = {"SAILER": self.dice(values)}
+        found["SAILER"]["values"] = self.components("SAILER", values)
         if self.args.magic_python:
             self.peer(self.args.magic_python, "magic", values)
             found["MAGIC"] = self.dice(values)
-        values.unlink()
+            found["MAGIC"]["values"] = self.components("MAGIC", values)
         return found
 
 
@@ -158,6 +200,23 @@ def rare_f1(path: Path) -> dict[str, float]:
     return {"rare_f1": lowest(leiden(graph))} | ({"rare_clusters": float(min(enough))} if enough else {})
 
 
+def figures(told: list[dict[str, float]], names: Sequence[str]) -> list[str]:
+    """Mean and spread of each figure over the runs that have it."""
+    return [shown([one[name] for one in told if name in one]) for name in names]
+
+
+def told_of(run: dict[str, Any], what: str, name: str) -> dict[str, float]:
+    """Figures of one method in one run: of its ``embeddings``, ``dice`` or ``values``; empty where it was not run."""
+    mixture = run.get("mixture", {})
+    if what == "embeddings":
+        found = run["embeddings"] | {"PeakVI": run.get("peakvi"), "mixture VAE": mixture}
+    else:
+        found = run["dice"] | {"mixture VAE": mixture.get("dice")}
+    if what == "values":
+        return dict(run.get("counts", {})) if name == "counts" else dict((found.get(name) or {}).get("values", {}))
+    return dict(found.get(name) or {})
+
+
 def tables(runs: dict[str, Any]) -> str:
     """One table of embeddings and one of imputations for each simulation."""
     parts = []
@@ -167,24 +226,30 @@ def tables(runs: dict[str, Any]) -> str:
             continue
         rows = []
         for name in EMBEDDED:
-            scores = [run["embeddings"] | {"PeakVI": run.get("peakvi")} for run in of_sim]
-            told = [one[name] for one in scores if one[name]]
-            cells = [shown([one[figure] for one in told if figure in one]) for figure in FIGURES]
-            rows.append([name, str(len(told)), *cells, str(TABLE_2_4.get(name, {}).get(sim, ""))])
+            told = [one for run in of_sim if (one := told_of(run, "embeddings", name))]
+            rows.append([name, str(len(told)), *figures(told, FIGURES), str(TABLE_2_4.get(name, {}).get(sim, ""))])
         rows.append(["SCALE", "", *[""] * len(FIGURES), str(TABLE_2_4["SCALE"][sim])])
         what = "batch MI" if sim == "sim3" else "depth MI"
-        header = [sim, "seeds", "depth MI", "batch MI", "ARI", "NMI", "rare F1", "clusters", f"Table 2.4, {what}"]
+        names = ("depth MI", "batch MI", "ARI", "NMI", "rare F1", "clusters")
+        header = [sim, "seeds", *names, f"Table 2.4, {what}"]
         parts.append(measure.table(header, [row for row in rows if row[1] != "0"]))
         rules = ("raw", "soft", "cell", "scale", "best")
         rows = []
-        for name in ("SAILER", "MAGIC"):
-            told = [run["dice"][name] for run in of_sim if name in run["dice"]]
-            cells = [shown([one[rule] for one in told if rule in one]) for rule in rules]
-            rows.append([name, str(len(told)), *cells, str(FIGURE_2_10.get(name, "")) if sim == "sim3" else ""])
+        for name in IMPUTED:
+            told = [one for run in of_sim if (one := told_of(run, "dice", name))]
+            published = str(FIGURE_2_10.get(name, "")) if sim == "sim3" else ""
+            rows.append([name, str(len(told)), *figures(told, rules), published])
         if sim == "sim3":
             rows.append(["SCALE", "", *[""] * len(rules), str(FIGURE_2_10["SCALE"])])
         header = [f"{sim}, Dice", "seeds", *rules, "Fig. 2.10" if sim == "sim3" else ""]
         parts.append(measure.table(header, [row for row in rows if row[1] != "0"]))
+        rows = []
+        for name in ("counts", *IMPUTED):
+            told = [one for run in of_sim if (one := told_of(run, "values", name))]
+            rows.append([name, str(len(told)), *figures(told, FIGURES)])
+        if any(row[1] != "0" for row in rows):
+            header = [f"{sim}, components of", "seeds", *names]
+            parts.append(measure.table(header, [row for row in rows if row[1] != "0"]))
     return "\n\n".join(parts)
 
 
@@ -200,6 +265,8 @@ def main() -> None:
     parser.add_argument("--train-options", default="", help="more options for scmap train sailer, in one string")
     parser.add_argument("--peakvi-python", help="Python with scvi-tools")
     parser.add_argument("--magic-python", help="Python with magic-impute")
+    parser.add_argument("--mixture", action="store_true", help="also the mixture VAE, and components of the counts")
+    parser.add_argument("--pictures", action="store_true", help="draw the components of counts and imputed values")
     parser.add_argument("--work-dir", type=Path, required=True, help="data, models and embeddings of every run")
     parser.add_argument("--scmap", help="command that starts scmap (default: the one beside this Python)")
     parser.add_argument("--threads", type=int, default=measure.machine()["cores"])
@@ -213,6 +280,8 @@ def main() -> None:
         for sim in args.sims:
             name, run = f"{sim}, seed {seed}", Run(args, sim, seed)
             jobs = {"epoch_seconds": run.trained, "embeddings": run.embeddings, "dice": run.imputations}
+            if args.mixture:
+                jobs |= {"mixture": run.mixture, "counts": run.raw}
             if sim == "sim3" and args.peakvi_python:
                 jobs["peakvi"] = run.peakvi
             told = runs.setdefault(name, {})

@@ -33,7 +33,7 @@ _OF_MODELS = (
     "batch_size",
     "device",
 )
-_OF_BASELINES = ("components", "drop_first", "tfidf", "binary")
+_OF_BASELINES = ("components", "drop_first", "tfidf", "binary", "input_scale")
 # What --genes has no use for.
 _OF_CELLS = (
     *("batch_key", "missing", "reference_key", "ignore_rna", "variance", "program_scores", "groupby", "umap", "tsne"),
@@ -97,6 +97,14 @@ def verb(
     binary: Annotated[
         bool, typer.Option("--binary", help="Take counts above 0 as 1 before LSI.", rich_help_panel=_BASELINE)
     ] = False,
+    input_scale: Annotated[
+        Literal["counts", "as-is"],
+        typer.Option(
+            "--input-scale",
+            help="as-is: PCA of the values as they are, such as imputed ones.",
+            rich_help_panel=_BASELINE,
+        ),
+    ] = "counts",
     genes: Annotated[
         bool,
         typer.Option(

@@ -201,6 +201,16 @@ def verb(
             rich_help_panel=CELLS,
         ),
     ] = None,
+    max_promoter: Annotated[
+        float | None,
+        typer.Option(
+            "--max-promoter",
+            metavar="SHARE",
+            show_default="off",
+            help="Largest share of fragments in promoters.",
+            rich_help_panel=CELLS,
+        ),
+    ] = None,
     max_nucleosome: Annotated[
         float | None,
         typer.Option(

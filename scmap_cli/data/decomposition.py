@@ -103,13 +103,16 @@ def lsi(
     return np.asarray(scores_nz[:, int(drop_first) :], dtype=np.float64)
 
 
-def pca(counts: sp.csr_matrix, components: int = 30, *, seed: int = 0) -> np.ndarray:
-    """Principal components of log(1 + counts per 10,000), centred, not scaled: (n, components) float64."""
+def pca(counts: sp.csr_matrix, components: int = 30, *, as_is: bool = False, seed: int = 0) -> np.ndarray:
+    """Principal components of log(1 + counts per 10,000), centred, not scaled: (n, components) float64.
+
+    With ``as_is`` they are of the values themselves, such as imputed ones.
+    """
     from sklearn.decomposition import PCA
     from threadpoolctl import threadpool_limits
 
     _check_size(counts, components)
-    values = log1p_cp10k(counts).astype(np.float64)
+    values = (counts if as_is else log1p_cp10k(counts)).astype(np.float64)
     with threadpool_limits(1):
         scores_nz = PCA(components, svd_solver="arpack", random_state=seed).fit_transform(values)
     return np.asarray(scores_nz, dtype=np.float64)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -87,7 +87,9 @@ class _Fragments:
         return Block([chrom], codes, start, end, local.astype(np.int32), support, text, places, keys)
 
 
-def bam_blocks(path: Path | str, options: BamOptions, threads: int = 1) -> Iterator[Block]:
+def bam_blocks(
+    path: Path | str, options: BamOptions, threads: int = 1, sizes: Mapping[str, int] | None = None
+) -> Iterator[Block]:
     """Yield the fragments of a BAM file, chromosome by chromosome.
 
     Memory is that of one chromosome's fragments where the file is sorted by coordinate, else of all (12 bytes each).
@@ -100,16 +102,24 @@ def bam_blocks(path: Path | str, options: BamOptions, threads: int = 1) -> Itera
         Filters and where the barcode is.
     threads
         Threads that inflate.
+    sizes
+        Bases of each chromosome: the file must have been aligned to these.
 
     Raises
     ------
     InputError
-        The file is truncated or corrupt, has no proper pairs that pass, or no barcodes.
+        The file is truncated or corrupt, has no proper pairs that pass, no barcodes, or other chromosomes.
     """
     path = Path(path)
     before = pysam.set_verbosity(0)
     try:
         with pysam.AlignmentFile(str(path), "rb", check_sq=False, threads=threads) as file:
+            for name, bases in zip(file.references, file.lengths, strict=True):
+                if sizes is not None and sizes.get(name, bases) != bases:
+                    raise InputError(
+                        f"{path} was aligned to {name} of {bases} bases, and --chrom-sizes has {sizes[name]}",
+                        "give the sizes of the genome that the reads were aligned to",
+                    )
             yield from _read(path, file, options)
     except (OSError, ValueError) as error:
         raise InputError(f"{path} is truncated or corrupt: {error}", AGAIN) from error

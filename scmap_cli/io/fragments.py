@@ -250,7 +250,9 @@ def _reason(path: Path, row: bytes, with_support: bool) -> str:
     for what, value in zip(("chromosome", "barcode"), (fields[0], fields[3]), strict=True):
         if not value:
             return f"the {what} is empty"
-    return f"support {_short(fields[4])!r} is not a number of read pairs" if with_support else "it cannot be read"
+    if not with_support:
+        return "it cannot be read"
+    return f"support {_short(fields[4])!r} is not a number of read pairs, 1 to {parsing.MOST_COPIES}"
 
 
 def _short(text: str) -> str:

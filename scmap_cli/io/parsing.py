@@ -16,6 +16,9 @@ from scmap_cli.runtime.compiled import compiled, load1, load8, trailing_zeros
 LARGEST = 2**31 - 1
 """Largest coordinate that is read: positions are kept in 32 bits."""
 
+MOST_COPIES = 10**6
+"""Largest support that is read: sums of it over the fragments of a cell in a peak are kept in 32 bits."""
+
 NAMED = 4
 """Bad rows of one text that are told apart; the others are only counted."""
 
@@ -204,7 +207,7 @@ def _fill(text, p, stop, with_support, rows, chroms, chrom_keys, names, keys, ta
             q = p + 1
             if with_support:
                 count, p = _whole(text, q, stop)
-                good = p > q and 0 < count <= LARGEST and load1(text, p) == _LINE
+                good = p > q and 0 < count <= MOST_COPIES and load1(text, p) == _LINE
             else:
                 p = q
                 while load1(text, p) != _TAB and load1(text, p) != _LINE:

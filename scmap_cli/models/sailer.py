@@ -21,7 +21,19 @@ Where the released code differs, and what is done here:
 * Its batch is one 0/1 column; here it is one-hot with any number of batches.
 * Its hidden layers have batch norm; here they have layer norm, so that a cell's embedding is a function of the cell,
   and depth, a factor of the first layer's output, is taken out at once.
+* It slips in indices and a sign of the pairwise divergence; here it is the closed form, tested against all pairs.
+* It imputes from a sample, with the cell's own depth and batch; here from the posterior mean, at depth z-score 0 and as
+  one batch, and the weight's share of the log-odds, :math:`\log\omega`, is taken off before the sigmoid.
+* Its depth is a stored row sum in one place and the number of open peaks in another; here it is the latter throughout,
+  unless a column is named.
+* Its learning rate falls by .5 % an epoch, and training runs to the last one; here a tenth of the cells is held out,
+  the rate falls to a tenth after 5 epochs without progress there, and the best epoch is kept.
+* Its warm-up takes the mean over peaks, of samples; here it is their sum, from the posterior mean. Its :math:`\beta`
+  rises with every epoch; here with every step.
 * The pairwise bound is taken over the cells of a process: with several, each sees its own share of the batch.
+* Weight decay is an L2 term as released (5e-4), but beside a loss that is a mean over cells, not their sum.
+* Variances have a floor of 1e-4; biases of the last layer start at the log-odds of each peak; the first layer has no
+  bias and starts within one by the root of its units, as only a cell's open peaks add up.
 
 * Two additions of ours, each with a setting that switches it off: in training a share of a cell's open peaks is hidden
   from the encoder, and a step looks at a sample of the peaks where there are many (``peak_share``).

@@ -104,7 +104,8 @@ class _OpenPeaks(torch.autograd.Function):
                 grad_p[some] = grad_np.sum(0)
             cast_np = grad_np.to(dtype) if dtype else grad_np
             if grad_ph is not None:
-                grad_ph[some if rows_s is None else slice(first, last)] = cast_np.T @ cast_nch[:, c]
+                place = some if rows_s is None else slice(first, last)
+                grad_ph[place] = (cast_np.T @ cast_nch[:, c]).to(grad_ph.dtype)
             grad_nch[:, c] += cast_np @ w_ph
         ctx.made, ctx.rows_s, ctx.shape = (grad_nch, grad_ph, grad_p), rows_s, weight_ph.shape
         # Of a sample of the peaks, the sum over all of them is an estimate.

@@ -151,7 +151,7 @@ def count_input(path: Path, tables: Tables, how: HowToCount, listed: list[str] |
 
     blocks: Iterator[tuple[Counted, Profile | None]]
     if is_bam(path):
-        blocks = (counted(block) for block in bam_blocks(path, how.bam, threads))
+        blocks = (counted(block) for block in bam_blocks(path, how.bam, threads, how.sizes))
     else:
         blocks = map_blocks(
             path,

@@ -27,6 +27,7 @@ def embed_baseline(
     drop_first: bool = True,
     tfidf: str = "log-tfidf",
     binary: bool = False,
+    input_scale: str = "counts",
     batch_key: str | None = None,
     layer: str | None = None,
     gene_column: str | None = None,
@@ -59,6 +60,8 @@ def embed_baseline(
         Leave the first component of LSI out, which mostly follows depth.
     tfidf, binary
         Form of TF-IDF, and whether counts above 0 are taken as 1 first.
+    input_scale
+        ``counts``, or ``as-is`` for ``pca`` of values whatever their scale: what ``impute`` wrote.
     batch_key
         ``obs`` column of the batches, for ``lsi-harmony`` and as a colour of the plot.
     layer, gene_column
@@ -79,13 +82,13 @@ def embed_baseline(
     input, output = Path(input), Path(output)
     check_ending(output)
     views = Views(umap or plot is not None, tsne, cluster_method, resolution, neighbors, cluster_backend)
-    _check_options(baseline, components, tfidf, batch_key)
+    _check_options(baseline, components, tfidf, input_scale, batch_key)
     check_outputs(output, plot, force=force)
-    by_tfidf = {"drop_first": drop_first, "tfidf": tfidf, "binary": binary} if baseline != "pca" else {}
+    by_tfidf = {"drop_first": drop_first, "tfidf": tfidf, "binary": binary}
     parameters = {
         "baseline": baseline,
         "components": components,
-        **by_tfidf,
+        **({"input_scale": input_scale} if baseline == "pca" else by_tfidf),
         "batch_key": batch_key,
         "layer": layer,
         "gene_column": gene_column,
@@ -94,7 +97,8 @@ def embed_baseline(
     with provenance.run(
         "embed", inputs=[input], output=None if dry_run else output, parameters=parameters, seed=seed
     ) as run:
-        data = load_rna(input, layer, gene_column)
+        as_is = input_scale == "as-is"
+        data = load_rna(input, layer, gene_column, as_is)
         labels = condition_labels(data.adata.obs, batch_key, input)
         summary: dict[str, Any] = {"baseline": baseline, "cells": len(data.cells), "dimensions": components}
         dropped = int(drop_first and baseline != "pca")
@@ -103,10 +107,10 @@ def embed_baseline(
         if dry_run:
             return summary
         if baseline == "pca":
-            emb_nz = pca(data.counts, components, seed=seed)
+            emb_nz = pca(data.counts, components, as_is=as_is, seed=seed)
         else:
             emb_nz = lsi(data.counts, components, form=tfidf, binary=binary, drop_first=drop_first, seed=seed)
-        depth_n = np.log1p(cell_totals(data.counts))
+        depth_n = np.zeros(1) if as_is else np.log1p(cell_totals(data.counts))
         if depth_n.std() > 0:
             summary["first_with_depth"] = round(float(np.corrcoef(emb_nz[:, 0], depth_n)[0, 1]), 6)
         if baseline == "lsi-harmony":
@@ -121,12 +125,16 @@ def embed_baseline(
     return summary
 
 
-def _check_options(baseline: str, components: int, tfidf: str, batch_key: str | None) -> None:
+def _check_options(baseline: str, components: int, tfidf: str, input_scale: str, batch_key: str | None) -> None:
     if baseline not in BASELINES:
         raise UsageError(f"unknown baseline {baseline!r}", f"choose one of {', '.join(BASELINES)}")
     if components < 1:
         raise UsageError(f"--components must be at least 1, not {components}")
     if tfidf not in TFIDF:
         raise UsageError(f"unknown TF-IDF {tfidf!r}", f"choose one of {', '.join(TFIDF)}")
+    if input_scale not in ("counts", "as-is"):
+        raise UsageError(f"unknown scale {input_scale!r}", "choose counts or as-is")
+    if input_scale == "as-is" and baseline != "pca":
+        raise UsageError(f"--input-scale as-is is for pca; {baseline} is of counts")
     if baseline == "lsi-harmony" and batch_key is None:
         raise UsageError("lsi-harmony corrects for batches", "name their column with --batch-key")

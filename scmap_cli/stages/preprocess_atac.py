@@ -82,6 +82,7 @@ def preprocess_atac(
     min_frip: float | None = None,
     min_tss: float | None = None,
     min_promoter: float | None = None,
+    max_promoter: float | None = None,
     max_nucleosome: float | None = None,
     max_mito: float | None = None,
     min_cells: int = 0,
@@ -129,7 +130,7 @@ def preprocess_atac(
         Start sites (GTF or BED), for TSS enrichment and promoter ratio.
     mito_chrom
         Names of mitochondrial chromosomes.
-    min_fragments, max_fragments, min_frip, min_tss, min_promoter, max_nucleosome, max_mito
+    min_fragments, max_fragments, min_frip, min_tss, min_promoter, max_promoter, max_nucleosome, max_mito
         Cells kept, bounds included. Without ``barcodes``, ``min_fragments`` is 200 unless given.
     min_cells, min_cell_share, max_cell_share
         Features kept: open in so many of the cells kept, and in so large a share of them. The thesis on SAILER drops
@@ -163,12 +164,14 @@ def preprocess_atac(
     if not paths:
         raise UsageError("no input given")
     _check_options(peaks, bins, chrom_sizes, count, batch_key, len(paths), barcodes)
-    shares = {"min-frip": min_frip, "min-promoter": min_promoter, "min-cell-share": min_cell_share}
+    shares = {"min-frip": min_frip, "min-promoter": min_promoter, "max-promoter": max_promoter}
+    shares |= {"min-cell-share": min_cell_share}
     _check_shares(shares | {"max-cell-share": max_cell_share}, max_mito)
     for option, value, needed in (
         ("min-frip", min_frip, peaks),
         ("min-tss", min_tss, tss),
         ("min-promoter", min_promoter, tss),
+        ("max-promoter", max_promoter, tss),
     ):
         if value is not None and needed is None:
             raise UsageError(f"--{option} needs {'--peaks' if option == 'min-frip' else '--tss'}")
@@ -181,6 +184,7 @@ def preprocess_atac(
             "min-frip": ("frip", "min", min_frip),
             "min-tss": ("tss_enrichment", "min", min_tss),
             "min-promoter": ("promoter_ratio", "min", min_promoter),
+            "max-promoter": ("promoter_ratio", "max", max_promoter),
             "max-nucleosome": ("nucleosome_signal", "max", max_nucleosome),
             "max-mito": ("pct_fragments_mt", "max", max_mito),
         }

@@ -115,3 +115,10 @@ def test_other_files_are_told_apart(tmp_path: Path) -> None:
     (tmp_path / "a.cram").write_bytes(b"CRAM\3\0")
     with pytest.raises(InputError, match="CRAM"):
         is_bam(tmp_path / "a.cram")
+
+
+def test_sizes_of_another_genome_are_refused(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.bam", PAIRS)
+    assert list(bam_blocks(path, RAW, sizes={"chr1": 10_000, "chrX": 5}))
+    with pytest.raises(InputError, match="aligned to chr2 of 10000 bases, and --chrom-sizes has 9000"):
+        list(bam_blocks(path, RAW, sizes={"chr2": 9000}))

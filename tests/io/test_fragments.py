@@ -125,7 +125,7 @@ def test_a_bad_row_is_named_by_line_and_counted(tmp_path: Path, row: str, before
     assert allowed.count == 1
 
 
-@pytest.mark.parametrize("support", ["x", "0", "", "1.5", "3000000000"])
+@pytest.mark.parametrize("support", ["x", "0", "", "1.5", "1000001", "3000000000"])
 def test_a_support_that_is_no_number_is_bad_only_where_it_is_used(tmp_path: Path, support: str) -> None:
     path = write(tmp_path / "f.tsv", f"chr1\t1\t2\tA\t{support}\n")
     assert len(read(path)) == 1

@@ -76,9 +76,22 @@ def test_a_sparse_gradient_is_the_dense_one() -> None:
     open_peaks_loss(*leaves, flat_m, 3.0, None, None, True).backward()
 
 
-def test_float32_loss_stays_close() -> None:
+@pytest.mark.parametrize(("precision", "cached"), [("fp32", 1 << 19), ("fp32", 2000), ("bf16", 1 << 19)])
+@pytest.mark.parametrize("sampled", [False, True])
+def test_single_precision_stays_close(
+    precision: str, cached: int, sampled: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bernoulli, "_CACHED", cached)
     counts, gen = open_peaks(50, 700, 0.05), torch.Generator().manual_seed(2)
     h, w, b = (torch.randn(*shape, generator=gen) for shape in ((50, 20), (700, 20), (700,)))
-    flat_m = batch(counts, torch.float32).flat_m
-    exact = open_peaks_loss(h.double(), w.double(), b.double(), flat_m, 3.0)
-    assert open_peaks_loss(h, w, b, flat_m, 3.0).item() == pytest.approx(exact.item(), rel=1e-6)
+    flat_m, some = batch(counts, torch.float32).flat_m, torch.arange(0, 700, 3) if sampled else None
+    found = []
+    for dtype in (torch.float64, torch.float32):
+        leaves = [t.to(dtype).requires_grad_() for t in (h, w, b)]
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16" and dtype == torch.float32):
+            loss = open_peaks_loss(*leaves, flat_m, 3.0, some)
+        loss.backward()
+        found.append([loss.detach(), *(leaf.grad for leaf in leaves)])
+    for exact, got in zip(*found, strict=True):
+        near = 1e-6 if precision == "fp32" else 1e-2
+        torch.testing.assert_close(got.double(), exact, rtol=near, atol=near * float(exact.abs().max()))

@@ -24,6 +24,7 @@ def test_the_three_simulations_go_on_where_they_were_stopped(shell):
         SHORT,
         "--work-dir",
         "work",
+        "--mixture",
         "-o",
         "found.json",
     )
@@ -44,7 +45,11 @@ def test_the_three_simulations_go_on_where_they_were_stopped(shell):
         assert scores["batch_mi"] >= 0, name
     assert "batch_mi" not in sim1["embeddings"]["SAILER"]
     dice = sim1["dice"]["SAILER"]
-    assert set(dice) == {"raw", "soft", "> 0.5", "cell", "scale", "best"}
+    assert set(dice) == {"raw", "soft", "> 0.5", "cell", "scale", "best", "values"}
+    assert set(sim3["embeddings"]) == {*sim1["embeddings"], "LSI, Harmony"}
+    assert {"batch_mi", "rare_f1"} <= set(sim3["dice"]["SAILER"]["values"]) == set(sim3["counts"])
+    assert sim1["mixture"]["dice"]["best"] > dice["raw"]
+    assert sim1["counts"] == sim1["mixture"]["values"] == {}
     assert dice["raw"] < dice["best"] <= 1
     other = shell.start(*words, "--sims", "sim1", "--seeds", "0", "--n-peaks", "301")
     assert "other settings" in other.communicate(timeout=60)[1]

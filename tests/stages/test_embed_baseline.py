@@ -39,6 +39,19 @@ def test_slots(atac, tmp_path, name):
         np.testing.assert_array_equal(adata.obsm["X_pca"], pca(adata.X, 6).astype(np.float32))
 
 
+def test_components_of_values_as_they_are(atac, tmp_path):
+    adata = anndata.read_h5ad(atac)
+    values = np.random.default_rng(0).random(adata.shape).astype(np.float32)
+    adata.X = values
+    adata.write_h5ad(tmp_path / "imputed.h5ad")
+    with pytest.raises(InputError, match="no raw counts"):
+        embed_baseline(tmp_path / "imputed.h5ad", tmp_path / "e.npz", baseline="pca", components=4)
+    embed_baseline(tmp_path / "imputed.h5ad", tmp_path / "e.npz", baseline="pca", components=4, input_scale="as-is")
+    found = read_npz(tmp_path / "e.npz", kind="embedding")[1]["embedding"]
+    left, size, _ = np.linalg.svd(values - values.mean(0, dtype=np.float64), full_matrices=False)
+    np.testing.assert_allclose(np.abs(found), np.abs(left[:, :4] * size[:4]), atol=2e-3)
+
+
 def test_the_first_component_is_depth_and_can_be_kept(atac, tmp_path):
     kept = embed_baseline(atac, tmp_path / "k.npz", baseline="lsi", components=5, drop_first=False)
     dropped = embed_baseline(atac, tmp_path / "d.npz", baseline="lsi", components=4)
@@ -88,6 +101,8 @@ def test_tsne_keeps_groups_apart_and_takes_few_cells():
         ({"components": 0}, UsageError, "--components"),
         ({"components": 5000}, InputError, "fewer than"),
         ({"tfidf": "x"}, UsageError, "unknown TF-IDF"),
+        ({"input_scale": "x"}, UsageError, "unknown scale"),
+        ({"input_scale": "as-is"}, UsageError, "is for pca"),
         ({"baseline": "lsi-harmony"}, UsageError, "corrects for batches"),
         ({"baseline": "lsi-harmony", "batch_key": "rho_"}, InputError, "no obs column 'rho_'"),
         ({"neighbors": 0}, UsageError, "--neighbors"),

@@ -139,6 +139,7 @@ def test_cells_are_kept_by_quality(tmp_path: Path, source: Path, bed: Path, rows
         "min_frip": ("frip", 1),
         "min_tss": ("tss_enrichment", 1),
         "min_promoter": ("promoter_ratio", 1),
+        "max_promoter": ("promoter_ratio", -1),
         "max_nucleosome": ("nucleosome_signal", -1),
         "max_mito": ("pct_fragments_mt", -1),
         "max_fragments": ("n_fragments", -1),
