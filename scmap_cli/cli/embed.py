@@ -17,8 +17,8 @@ Example:
   scmap embed model rna.h5ad -o embedded.h5ad --umap --cluster leiden --plot umap.png
 
 
-Pitfall: a cell's batch must be one that the model was trained with; a new batch needs a model of its own, it is not
-guessed.
+Pitfall: the encoder of an expimap model is told batches, so cells of a new batch are mapped (`scmap map-query`), not
+embedded. Those of sailer and sailerx are not told: cells of a new batch are embedded as they are, with a warning.
 """
 _GRAPH, _BASELINE = "Clusters and pictures", "Baselines"
 # What only one of the two does.

@@ -207,13 +207,13 @@ def find_counts(adata: anndata.AnnData, layer: str | None = None) -> Counts:
         csr = to_counts(matrix)
         n, g = csr.shape
         if n == 0 or g == 0:
-            raise InputError(f"{name} is empty: {n} cells x {g} genes", "check the step that wrote the file")
+            raise InputError(f"{name} is empty: {n} cells x {g} features", "check the step that wrote the file")
         if csr.nnz == 0:
-            raise InputError(f"{name} holds no count above zero in {n} cells x {g} genes", _REMEDY)
+            raise InputError(f"{name} holds no count above zero in {n} cells x {g} features", _REMEDY)
         for skipped in looked:
             log.info("%s: not counts, passed over", skipped)
         empty = int(np.count_nonzero(np.diff(csr.indptr) == 0))
-        log.info("counts from %s: %d cells x %d genes%s", name, n, g, f", {empty} cells empty" if empty else "")
+        log.info("counts from %s: %d cells x %d features%s", name, n, g, f", {empty} cells empty" if empty else "")
         return Counts(csr, name, var, empty)
     what = "; ".join(looked) if looked else "the file has neither X nor raw nor layers"
     raise InputError(f"no raw counts: {what}", _REMEDY)

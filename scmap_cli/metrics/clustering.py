@@ -102,7 +102,7 @@ def summarise(partitions: Sequence[Partition], n_labels: int) -> dict[str, Any]:
 
 
 def silhouette(emb_nz: np.ndarray, labels: np.ndarray, seed: int = 0) -> float | None:
-    """Mean silhouette of the labels, -1 to 1, Euclidean, on at most :data:`SILHOUETTE_CELLS` seeded cells.
+    """Mean silhouette of labels or clusters, -1 to 1, Euclidean, on at most :data:`SILHOUETTE_CELLS` seeded cells.
 
     None where it is not defined: a single label among the cells, or one for each.
     """
@@ -148,13 +148,22 @@ def score(
     seed: int = 0,
     indices: np.ndarray | None = None,
 ) -> dict[str, Any]:
-    """All scores of this file as JSON values; ``indices`` spares the neighbour search where it was done already."""
+    """All scores of this file as JSON values; ``indices`` spares the neighbour search where it was done already.
+
+    ``silhouette`` is that of the labels, ``silhouette_clusters`` that of the first partition whose number of clusters
+    is nearest to that of the labels: how well parted the clusters are that one would find.
+    """
     if indices is None:
         indices, _ = knn(emb_nz, max(k), seed)
     partitions = sweep(indices, labels, k=k, resolutions=resolutions, method=method, backend=backend, seed=seed)
+    n_labels = len(np.unique(labels))
+    # Clusters are not kept: those of one partition are as soon made again.
+    near = min(partitions, key=lambda one: abs(one.clusters - n_labels))
+    found_n = cluster(to_igraph(indices[:, : near.k]), method, near.resolution, seed, backend)
     return {
-        **summarise(partitions, len(np.unique(labels))),
+        **summarise(partitions, n_labels),
         "silhouette": silhouette(emb_nz, labels, seed),
+        "silhouette_clusters": silhouette(emb_nz, found_n, seed),
         "knn_accuracy": knn_accuracy(emb_nz, labels, seed),
         "partitions": [vars(one) for one in partitions],
     }

@@ -14,13 +14,20 @@ doi:10.1093/nar/gkac781. Implemented here:
 Where the released code differs, and what is done here:
 
 * It adds the pairs of a batch up and lets gamma be 6000; here the term is their mean, so that gamma does not depend on
-  the batch size. In these units, relative to the unweighted reconstruction, its gamma is 6e4. A pair's weight is the
-  product of its cells' weights and its gap is squared, as in its code; the text has one weight a cell, and a Euclidean
-  distance of the two matrices.
+  the batch size. In these units, beside its reconstruction, which weighs all entries alike, its gamma is 6e4, and so is
+  the default. The ratio is another all the same: the reconstruction here has the factor (1 + lambda) and open peaks of
+  weight 8, and cells' weights are larger (see below). Scores are flat over a wide range of gamma (Fig. 3.2B).
+* A pair's weight is the product of its cells' weights and its gap is squared, as in its code; the text has one weight a
+  cell, and a Euclidean distance of the two matrices.
 * Its weights lie between the smallest and largest log ratio of depths; here between percentiles, and their mean is 1.
 * It drops (1 + lambda) before the reconstruction and, in hybrid training, the user's lambda; here both are as written.
-* It alternates steps of paired and of ATAC-only cells and lowers the learning rate in each; here all cells are in one
-  mixed batch, and every one is seen every epoch.
+* It alternates steps of paired and of ATAC-only cells and lowers the learning rate in each; here both kinds are in one
+  mixed batch, and every training cell is seen every epoch (not so with ``--sampling balanced``, which draws with
+  replacement). A share of either kind is held out for validation, which the released code has none of.
+* Log depth is z-scored over all cells together; there each data set by itself, which hides from the decoder that one
+  set is deeper than another.
+* Its gamma is chosen where the final alignment falls no more (section 3.2.2); ``auto`` takes the smallest weight that
+  reaches nine tenths of the whole fall (:mod:`..stages.weight_search`).
 * Its warm-up weighs the alignment anew and leaves the depths out; here it is the same throughout.
 * Batch norm and PReLU are layer norm and leaky ReLU, batches are one-hot, standard deviations are the same in sampling
   and divergences, all as in :mod:`.sailer`.
@@ -50,8 +57,12 @@ The alignment is one of cosines, and layer norm keeps the decoder from caring fo
 says little but how sure the encoder is, which depends on whether it saw the RNA. Where some cells have none, the
 embedding has means of length one (``unit_length``).
 
-Defaults: 50 latent dimensions, 64 and 32 units a chromosome and lambda 1 are the thesis's and its code's; the others
-are SAILER's, or told in CHANGELOG.
+Defaults. 50 latent dimensions, 64 and 32 units a chromosome and lambda 1 are the thesis's and its code's; beta, omega,
+thinning and weight decay are SAILER's. Others differ from the code: 100 epochs at most of batches of 400 with early
+stopping (there 410 of 200 without), a learning rate of 2e-3 lowered on plateaus (there 1e-4, times .995 an epoch).
+``peak_share`` .25 is for speed. ``reference_width`` 128 and ``reference_dropout`` .3 have no counterpart there; no
+search of them or of the rate is on record. What the block of the reference brings, and how the weights of the alignment
+and of the agreement were chosen, is told in CHANGELOG.
 """
 
 from __future__ import annotations

@@ -128,7 +128,8 @@ def evaluate_clustering(
         "graph": "union of nearest neighbours, weight 1 if mutual else 0.5",
         "ari": "Hubert-Arabie, adjusted for chance",
         "nmi": "arithmetic mean of entropies",
-        "silhouette": f"Euclidean, raw, at most {clustering.SILHOUETTE_CELLS} cells",
+        "silhouette": f"of labels; Euclidean, raw, at most {clustering.SILHOUETTE_CELLS} cells",
+        "silhouette_clusters": "of the clusters of the first partition matched in number; else as silhouette",
         "knn_accuracy": f"{clustering.ACCURACY_K} neighbours, {clustering.ACCURACY_FOLDS} stratified folds",
         "mixing": f"entropy of size-corrected batch shares among {NEIGHBOURS} neighbours" if batch_key else None,
         "subsamples": subsamples,
@@ -190,7 +191,7 @@ def _score(table: _Table, keep: np.ndarray, how: dict[str, Any], subsamples: int
 def _single(found: dict[str, Any]) -> dict[str, float | None]:
     """The scores that are one number, those of a partition named as ``--compare`` names them."""
     scores = {f"{kind}.{name}": found[kind][name] for kind in _PARTITIONS for name in ("ari", "nmi", "clusters")}
-    return scores | {name: found[name] for name in ("silhouette", "knn_accuracy")}
+    return scores | {name: found[name] for name in ("silhouette", "silhouette_clusters", "knn_accuracy")}
 
 
 def _check_options(

@@ -25,6 +25,7 @@ from scmap_cli.plots.canvas import safely
 from scmap_cli.plots.draw import loss_curves
 from scmap_cli.runtime import provenance
 from scmap_cli.runtime.logs import log
+from scmap_cli.runtime.signals import StopFlag
 from scmap_cli.training.checkpoint import Checkpoint
 from scmap_cli.training.distributed import Ranks, process_group
 from scmap_cli.training.loop import FitResult, Trainer
@@ -55,9 +56,11 @@ class TrainingData:
         (n, r) and (n,) of a second modality, see :class:`scmap_cli.data.batches.Batch`.
     described
         More about the data for ``config.json``, JSON values.
-    store, rows, digest, read_cells
-        Where the cells are on disk: what gives them as batches, the row of each, the digest of it all, and what reads
-        their names; ``counts`` and ``cells`` are then empty.
+    store, rows, read_cells
+        Where the cells are on disk: what gives them as batches, the row of each, and what reads their names;
+        ``counts`` and ``cells`` are then empty.
+    digest
+        Of all that is trained on; None until it is asked for.
     """
 
     counts: sparse.csr_matrix
@@ -118,6 +121,7 @@ class Training:
         run: provenance.Run,
         identity: dict[str, Any],
         more: Callable[[Path], None] | None = None,
+        stop: StopFlag | None = None,
     ) -> dict[str, Any]:
         """Train, or go on from a checkpoint, and publish the model directory.
 
@@ -133,25 +137,16 @@ class Training:
             What else must be the same for a checkpoint to be of this run.
         more
             Writes further files into the folder before it is published.
+        stop
+            A flag that is watched already, where signals are looked at before the training too.
 
         Returns
         -------
         dict
             The contents of ``metrics.json``.
         """
-        full = identity | {
-            "schema_version": files.SCHEMA_VERSION,
-            "seed": self.seed,
-            "inputs": [f"{path['name']} {path['digest']}" for path in run.record["inputs"]],
-            "cells": data.digest or _cells_digest(data),
-            "conditions": data.conditions,
-            "features": files.features_digest(data.genes),
-            "batch_key": self.batch_key,
-            "model_config": as_dict(self.config),
-            "train_config": self._lasting(),
-        }
-        checkpoint = Checkpoint(self.output / files.CHECKPOINTS, full)
-        go_on = self.resume == "auto" and checkpoint.exists() and _same_run(checkpoint, self.force)
+        checkpoint = Checkpoint(self.output / files.CHECKPOINTS, identity | self.identity(data, run))
+        go_on = self.resume == "auto" and checkpoint.exists() and same_run(checkpoint, self.force)
         network.to(self.device)
         network.held = {name: tensor.to(self.device) for name, tensor in network.held.items()}
         store = data.cells_store(network).to(self.device)
@@ -160,8 +155,9 @@ class Training:
             place = np.arange(len(data.held)) if data.rows is None else data.rows
             rows = (place[~data.held], place[data.held])
             trainer = Trainer(
-                network, store, *rows, self.settings, seed=self.seed, ranks=self.ranks, checkpoint=checkpoint
-            )
+                network, store, *rows, self.settings,
+                seed=self.seed, ranks=self.ranks, checkpoint=checkpoint, stop=stop,
+            )  # fmt: skip
             result = trainer.fit(resume=go_on)
         seconds = [round(s, 4) for s in result.epoch_seconds]
         run.note(
@@ -190,6 +186,21 @@ class Training:
             if self.metrics is not None:
                 write_json(self.metrics, summary, self.force)
         return summary
+
+    def identity(self, data: TrainingData, run: provenance.Run) -> dict[str, Any]:
+        """What must be the same for a checkpoint to be of this run, whatever the model."""
+        data.digest = data.digest or _cells_digest(data)
+        return {
+            "schema_version": files.SCHEMA_VERSION,
+            "seed": self.seed,
+            "inputs": [f"{path['name']} {path['digest']}" for path in run.record["inputs"]],
+            "cells": data.digest,
+            "conditions": data.conditions,
+            "features": files.features_digest(data.genes),
+            "batch_key": self.batch_key,
+            "model_config": as_dict(self.config),
+            "train_config": self._lasting(),
+        }
 
     def _lasting(self) -> dict[str, Any]:
         """Training settings that must stay for a run to go on: the cells of a step, not how they are split."""
@@ -284,7 +295,7 @@ def check_target(output: Path, force: bool, resume: str) -> None:
         raise OutputExistsError(f"{output} already exists", "give --force to replace it, or choose another name")
 
 
-def _same_run(checkpoint: Checkpoint, force: bool) -> bool:
+def same_run(checkpoint: Checkpoint, force: bool) -> bool:
     """Whether to go on from the checkpoint; with ``force`` one of another run is dropped."""
     try:
         checkpoint.load()

@@ -83,6 +83,8 @@ def encoder_reference(bundle: Bundle, adata: AnnData, path: Path, key: str | Non
     another origin it is assumed, with a warning. Cells with an embedding of another space are encoded by their peaks
     alone, with a warning.
 
+    A model without agreement was not taught to put a cell without its RNA where it is with it: there is a warning.
+
     Parameters
     ----------
     bundle, adata, path
@@ -98,6 +100,22 @@ def encoder_reference(bundle: Bundle, adata: AnnData, path: Path, key: str | Non
         As :func:`reference_rows`; or the embedding named by ``key`` has other rows for cells of the training, or it
         has another number of dimensions than the model's.
     """
+    rows = _fitting_reference(bundle, adata, path, key, ignore)
+    if rows is None:
+        return None
+    blind = int((~rows.any(1)).sum())
+    if blind and not ignore and not bundle.config["structure"].get("agreement"):
+        log.warning(
+            "%d cells are encoded without RNA by a model that was trained without agreement, as it is where all cells "
+            "have RNA: they lie apart from cells that are encoded with it. For one space train with "
+            "`--reference-agreement 10 --unit-length yes`",
+            blind,
+        )
+    return rows
+
+
+def _fitting_reference(bundle: Bundle, adata: AnnData, path: Path, key: str | None, ignore: bool) -> np.ndarray | None:
+    """The reference without what :func:`encoder_reference` warns of."""
     known = bundle.config.get("reference")
     if known is None or bundle.config["model_config"]["reference_dropout"] >= 1:
         return None

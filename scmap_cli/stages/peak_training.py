@@ -19,9 +19,11 @@ from scmap_cli.errors import InputError
 from scmap_cli.models.invariant import InvariantConfig, InvariantVae
 from scmap_cli.nn.noise import mixed_seed
 from scmap_cli.runtime.logs import log
+from scmap_cli.runtime.signals import StopFlag
 from scmap_cli.stages.inputs import RnaInput, condition_codes, condition_labels, load_rna, text_column
 from scmap_cli.stages.model_dir import Training, TrainingData
 from scmap_cli.stages.training_run import training_run
+from scmap_cli.training.distributed import process_group
 
 
 @dataclass
@@ -88,7 +90,7 @@ def train_on_peaks(
     options: PeakOptions,
     parameters: Mapping[str, Any],
     prepare: Callable[[RnaInput], PeakJob],
-    search: Callable[[PeakJob, torch.device], None] | None = None,
+    search: Callable[[PeakJob, Training, dict[str, Any], StopFlag], None],
 ) -> dict[str, Any]:
     """Train a model of peaks and write its directory.
 
@@ -101,7 +103,8 @@ def train_on_peaks(
     prepare
         Makes the job of what was read.
     search
-        Changes the job before the network is made, such as a weight that is found by trial.
+        Changes the job before the network is made, by weights that are found by trial; it is told what a trial of an
+        earlier start must share, and whether a signal came.
 
     Returns
     -------
@@ -133,17 +136,18 @@ def train_on_peaks(
         )  # fmt: skip
         if options.dry_run:
             return plan
-        if search is not None:
-            search(job, training.device)
-        seed = mixed_seed(options.seed, "init")
-        network = kind.create(config, job.share_p, seed=seed, **job.sizes)
-        identity = {"covariates": job.data.described["covariates"]} | job.told
+        # Signals and processes are those of the trials and the training as one.
+        with StopFlag() as stop, process_group(training.ranks, training.device):
+            told = {"covariates": job.data.described["covariates"]}
+            search(job, training, told | job.told | training.identity(job.data, run), stop)
+            seed = mixed_seed(options.seed, "init")
+            network = kind.create(config, job.share_p, seed=seed, **job.sizes)
 
-        def write_more(folder: Path) -> None:
-            for write in job.more:
-                write(folder)
+            def write_more(folder: Path) -> None:
+                for write in job.more:
+                    write(folder)
 
-        return training.fit(network, job.data, run, identity, write_more)
+            return training.fit(network, job.data, run, told | job.told, write_more, stop)
 
 
 def prepare_peaks(

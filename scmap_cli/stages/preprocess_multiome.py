@@ -135,6 +135,7 @@ def preprocess_multiome(
         sets = [atac_set(atac_part, atac_path, names[0])]
         sets += [atac_set(read_peaks(path), path, name) for path, name in zip(others, names[1:], strict=True)]
         row_n, pairing = _pair(sets[0], rna_part, rna_path, paired_only)
+        _take_batches(sets[0], row_n, rna_part, batch_key)
         if others or sample is not None:
             _name_batches(sets, batch_key)
         made = _stack(sets, keep_chrom, drop_chrom)
@@ -209,10 +210,26 @@ def _pair(one: AtacSet, rna: anndata.AnnData, path: Path, paired_only: bool) -> 
     return row_n, told
 
 
+def _take_batches(one: AtacSet, row_n: np.ndarray, rna: anndata.AnnData, batch_key: str) -> None:
+    """Give the paired set the batches that only the RNA tells."""
+    if batch_key in one.obs or batch_key not in rna.obs:
+        return
+    told = rna.obs[batch_key].iloc[row_n[row_n >= 0]].set_axis(one.obs.index[row_n >= 0])
+    # Text, as numbers would become fractions beside gaps.
+    one.obs[batch_key] = told.astype(str).where(told.notna()).reindex(one.obs.index)
+    log.info("%s: the column %r is that of the RNA, as the ATAC has none", one.name, batch_key)
+
+
 def _name_batches(sets: Sequence[AtacSet], batch_key: str) -> None:
+    """Call the batch of cells that have none by the name of their set."""
     for one in sets:
         if batch_key not in one.obs:
             one.obs[batch_key] = one.name
+            continue
+        unnamed = one.obs[batch_key].isna()
+        if unnamed.any():
+            log.info("%s: %d cells have no %s and get %r", one.name, unnamed.sum(), batch_key, one.name)
+            one.obs[batch_key] = one.obs[batch_key].astype(object).mask(unnamed, one.name)
 
 
 def _stack(

@@ -80,10 +80,13 @@ def reference_model(path: Path) -> Bundle:
     bundle = load_bundle(path)
     kind = get_model(bundle.config["model"]).load()
     if "map_query" not in kind.capabilities or not issubclass(kind, ExpiMap):
-        raise InputError(
-            f"{path} holds a {bundle.config['model']} model, which queries cannot be mapped onto",
-            "map onto a model of `scmap train expimap`",
-        )
+        remedy = "map onto a model of `scmap train expimap`"
+        if kind.features == "peaks":
+            remedy = (
+                "its encoder is not told batches, so that parameters of a new one would move no cell: "
+                "embed the cells as they are by `scmap embed`"
+            )
+        raise InputError(f"{path} holds a {bundle.config['model']} model, which queries cannot be mapped onto", remedy)
     return bundle
 
 

@@ -91,5 +91,5 @@ def train_sailer(
         input, Path(output), batch_key, layer, settings, seed, device, resume, metrics, force, dry_run
     )
     parameters = {"depth_key": depth_key, "covariates": list(covariates)}
-    search = partial(find_weights, Sailer, config, settings=settings, seed=seed)
+    search = partial(find_weights, Sailer, config)
     return train_on_peaks(Sailer, config, options, parameters, prepare, search)

@@ -135,7 +135,7 @@ def train_sailerx(
         input, Path(output), batch_key, layer, settings, seed, device, resume, metrics, force, dry_run
     )
     parameters = {"reference_key": reference_key, "depth_key": depth_key, "covariates": list(covariates)}
-    search = partial(find_weights, SailerX, config, settings=settings, seed=seed)
+    search = partial(find_weights, SailerX, config)
     return train_on_peaks(SailerX, config, options, parameters, prepare, search)
 
 

@@ -1,7 +1,8 @@
 """Weights of the loss by trial: what each leads to in short runs on a sample, and the elbow of that curve.
 
 The weight gamma of SAILERX's alignment (thesis 3.2.2) and the weight lambda of the invariance term, which the thesis
-chooses from a table of the kind that is traced here (Table 2.1).
+chooses from a table of the kind that is traced here (Table 2.1). The elbow is the smallest weight that reaches nine
+tenths of the whole fall; the thesis takes the point from which the curve falls no more, by eye.
 """
 
 from __future__ import annotations
@@ -9,11 +10,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import torch
 
-from scmap_cli.config import TrainConfig
 from scmap_cli.io.bundle import write_table
 from scmap_cli.metrics.invariance import mutual_information
 from scmap_cli.models.invariant import InvariantConfig, InvariantVae
@@ -22,10 +22,12 @@ from scmap_cli.nn.noise import mixed_seed
 from scmap_cli.plots.canvas import safely
 from scmap_cli.plots.draw import elbow_curve
 from scmap_cli.runtime.logs import log
-from scmap_cli.stages.model_dir import TrainingData
+from scmap_cli.runtime.signals import StopFlag
+from scmap_cli.stages.model_dir import Training, TrainingData
 from scmap_cli.stages.peak_training import PeakJob
+from scmap_cli.stages.trials import Trials
+from scmap_cli.training.checkpoint import Checkpoint
 from scmap_cli.training.infer import embed_cells
-from scmap_cli.training.loop import Trainer
 
 ALIGNMENTS = (0.0, 1e3, 3e3, 1e4, 3e4, 1e5, 3e5)
 """Weights of the alignment that are tried."""
@@ -105,62 +107,67 @@ def find_weights(
     kind: type[InvariantVae],
     config: InvariantConfig,
     job: PeakJob,
-    device: torch.device,
-    *,
-    settings: TrainConfig,
-    seed: int,
+    training: Training,
+    identity: dict[str, Any],
+    stop: StopFlag,
 ) -> None:
     """Put the weights that are ``auto`` into the sizes of the network, and let their curves be written beside it.
 
     Parameters
     ----------
-    kind, config, job, settings, seed
+    kind, config, job, training
         Those of the run.
-    device
-        Where trials are trained.
+    identity
+        What must be the same for trials of an earlier start to count.
+    stop
+        Whether a signal asks the run to end.
+
+    Raises
+    ------
+    StoppedError
+        A signal came; the trials that are done are saved.
     """
+    aligned = config if isinstance(config, SailerXConfig) and config.alignment_weight == "auto" else None
+    if aligned is None and config.invariance != "auto":
+        return
+    tried = {"alignment": ALIGNMENTS, "invariance": INVARIANCES, "epochs": EPOCHS, "cells": CELLS}
+    trials = Trials(training, identity | {"trials": tried}, stop)
     traces = {}
     if config.invariance == "auto":
-        traces["lam"] = trace_invariance(kind, config, job, settings, seed, device)
-        job.sizes["lam"] = traces["lam"].chosen
-    if isinstance(config, SailerXConfig) and config.alignment_weight == "auto":
-        traces["gamma"] = trace_alignment(config, job, settings, seed, device)
-        job.sizes["gamma"] = traces["gamma"].chosen
+        traces["lam"] = trace_invariance(kind, config, job, trials)
+    if aligned is not None:
+        sizes = {name: trace.chosen for name, trace in traces.items()}
+        traces["gamma"] = trace_alignment(aligned, replace(job, sizes=job.sizes | sizes), trials)
+    found = {name: trace.chosen for name, trace in traces.items()}
+    job.sizes |= found
+    job.told["weights_found"] = found
     job.more += [trace.write for trace in traces.values()]
 
 
-def trace_alignment(
-    config: SailerXConfig, job: PeakJob, settings: TrainConfig, seed: int, device: torch.device
-) -> Trace:
+def trace_alignment(config: SailerXConfig, job: PeakJob, trials: Trials) -> Trace:
     """Train a fresh network for a few epochs with each alignment weight, on a sample of the training cells.
 
     Where no weight has an effect the default is chosen, never 0, which would be no alignment at all.
 
     Parameters
     ----------
-    config, job, settings, seed
+    config, job
         Those of the run.
-    device
-        Where it is trained.
+    trials
+        Trains, saves, and knows what was tried before.
     """
-    part = _sample(job.data, seed)
-    values = []
-    for weight in ALIGNMENTS:
-        sizes = job.sizes | {"gamma": weight}
-        network = SailerX.create(config, job.share_p, seed=mixed_seed(seed, "init"), **sizes).to(device)
-        values.append(float(_trial(network, part, settings, seed).fit().history[-1]["alignment"]))
-        log.info("alignment weight %g: final alignment %.5g", weight, values[-1])
+    part = _sample(job.data, trials.training.seed)
+
+    def trial(weight: float, checkpoint: Checkpoint) -> float:
+        _, last = _trained(SailerX, config, job, {"gamma": weight}, part, trials, checkpoint)
+        log.info("alignment weight %g: final alignment %.5g", weight, last["alignment"])
+        return float(last["alignment"])
+
+    values = trials.outcomes("alignment", ALIGNMENTS, trial)
     return _traced("alignment", "final_alignment", ALIGNMENTS, values, SailerXConfig().gamma())
 
 
-def trace_invariance(
-    kind: type[InvariantVae],
-    config: InvariantConfig,
-    job: PeakJob,
-    settings: TrainConfig,
-    seed: int,
-    device: torch.device,
-) -> Trace:
+def trace_invariance(kind: type[InvariantVae], config: InvariantConfig, job: PeakJob, trials: Trials) -> Trace:
     """The same with each weight of the invariance term, whose outcome is what the embedding tells of confounders.
 
     That is the mean over the dimensions of their mutual information with log depth, plus, where there are several
@@ -170,30 +177,43 @@ def trace_invariance(
     ----------
     kind
         The model.
-    config, job, settings, seed, device
+    config, job, trials
         As :func:`trace_alignment`.
     """
+    seed = trials.training.seed
     part = _sample(job.data, seed)
     assert part.covariates is not None
-    values = []
-    for weight in INVARIANCES:
-        sizes = job.sizes | {"lam": weight}
-        network = kind.create(config, job.share_p, seed=mixed_seed(seed, "init"), **sizes).to(device)
-        _trial(network, part, settings, seed).fit()
-        mean_nz, _ = embed_cells(network, part.cells_store(network).to(device))
-        told = mutual_information(mean_nz, part.covariates[:, 0], seed=seed)["mean"]
+    covariates = part.covariates
+
+    def trial(weight: float, checkpoint: Checkpoint) -> float:
+        network, _ = _trained(kind, config, job, {"lam": weight}, part, trials, checkpoint)
+        mean_nz, _ = embed_cells(network, part.cells_store(network).to(trials.training.device))
+        told = float(mutual_information(mean_nz, covariates[:, 0], seed=seed)["mean"])
         if len(part.conditions) > 1:
-            told += mutual_information(mean_nz, part.codes, discrete=True, seed=seed)["mean"]
-        values.append(float(told))
-        log.info("invariance weight %g: mutual information with confounders %.4f", weight, values[-1])
+            told += float(mutual_information(mean_nz, part.codes, discrete=True, seed=seed)["mean"])
+        log.info("invariance weight %g: mutual information with confounders %.4f", weight, told)
+        return told
+
+    values = trials.outcomes("invariance", INVARIANCES, trial)
     return _traced("invariance", "mutual_information", INVARIANCES, values, LAMBDA)
 
 
-def _trial(network: InvariantVae, part: TrainingData, settings: TrainConfig, seed: int) -> Trainer:
-    trial = replace(settings, epochs=EPOCHS, patience=0, lr_patience=0, validation_share=0.0)
-    rows = np.arange(len(part.cells))
-    store = part.cells_store(network).to(next(network.parameters()).device)
-    return Trainer(network, store, rows, rows[:0], trial, seed=seed)
+def _trained(
+    kind: type[InvariantVae],
+    config: InvariantConfig,
+    job: PeakJob,
+    weight: dict[str, float],
+    part: TrainingData,
+    trials: Trials,
+    checkpoint: Checkpoint,
+) -> tuple[InvariantVae, dict[str, float]]:
+    """A fresh network after its trial, and the last row of its history."""
+    training = trials.training
+    sizes = job.sizes | weight
+    network = kind.create(config, job.share_p, seed=mixed_seed(training.seed, "init"), **sizes).to(training.device)
+    short = replace(training.settings, epochs=EPOCHS, patience=0, lr_patience=0, validation_share=0.0)
+    store = part.cells_store(network).to(training.device)
+    return network, trials.train(network, store, np.arange(len(part.cells)), short, checkpoint)
 
 
 def _traced(name: str, measure: str, weights: tuple[float, ...], values: list[float], usual: float) -> Trace:

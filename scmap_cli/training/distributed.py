@@ -13,11 +13,14 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 
 from scmap_cli.errors import UsageError
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,14 @@ class Ranks:
         table: list[list[float]] = torch.stack(parts, 1).tolist()
         return table
 
+    def agree(self, value: T) -> T:
+        """What the first process holds; all wait for it."""
+        if self.world == 1:
+            return value
+        held = [value]
+        dist.broadcast_object_list(held)
+        return held[0]
+
     def share(self, values: list[float]) -> float:
         """The part of this rank in a total that :meth:`gather` listed, perhaps over another number of ranks."""
         if len(values) == self.world:
@@ -87,8 +98,8 @@ def ranks_from_environment() -> Ranks:
 
 @contextmanager
 def process_group(ranks: Ranks, device: torch.device) -> Iterator[None]:
-    """Join the other ranks for the block: NCCL on GPUs, gloo on CPUs; nothing to do for one process."""
-    if ranks.world == 1:
+    """Join the other ranks for the block: NCCL on GPUs, gloo on CPUs; nothing to do for one process, or once joined."""
+    if ranks.world == 1 or dist.is_initialized():
         yield
         return
     os.environ.setdefault("MASTER_ADDR", "127.0.0.1")

@@ -80,6 +80,8 @@ class Trainer:
         This process among all.
     checkpoint
         Where to save, or None to save nothing.
+    stop
+        A flag that is watched already; None watches signals for the time of the training.
     """
 
     def __init__(
@@ -93,6 +95,7 @@ class Trainer:
         seed: int,
         ranks: Ranks | None = None,
         checkpoint: Checkpoint | None = None,
+        stop: StopFlag | None = None,
     ) -> None:
         self.model, self.store, self.seed = model, store, seed
         self.config = config if isinstance(config, PretrainConfig) else PretrainConfig(**asdict(config))
@@ -100,7 +103,7 @@ class Trainer:
         # A loss that looks across the cells of a batch needs a mix of them, and files are often sorted by sample.
         self.valid_rows = store.order(valid_rows, mixed_seed(seed, "valid"), "shuffle")
         self.ranks = ranks or Ranks()
-        self.checkpoint = checkpoint
+        self.checkpoint, self.stop = checkpoint, stop
         self.device = next(model.parameters()).device
         if len(train_rows) < self.ranks.world:
             raise UsageError(f"{len(train_rows)} training cells are too few for {self.ranks.world} processes")
@@ -156,7 +159,8 @@ class Trainer:
 
     def _epochs(self) -> None:
         config, state = self.config, self.state
-        with StopFlag() as stop, progress("epoch", config.epochs) as bar:
+        watched = nullcontext(self.stop) if self.stop is not None else StopFlag()
+        with watched as stop, progress("epoch", config.epochs) as bar:
             bar.done = state.epoch
             while state.epoch < config.epochs and not state.finished:
                 self._epoch(stop)

@@ -54,6 +54,9 @@ def test_separated_groups_score_high_and_shuffled_labels_low(data):
     assert good["matched"]["ari"] > 0.9 > 0.1 > bad["best_ari"]["ari"]
     assert good["knn_accuracy"] > 0.95 > 0.5 > bad["knn_accuracy"]
     assert good["silhouette"] > 0.2 > bad["silhouette"]
+    # Of the clusters, which are the labels in one of them and have nothing to do with them in the other.
+    assert good["silhouette_clusters"] == pytest.approx(good["silhouette"], abs=0.05)
+    assert bad["silhouette_clusters"] > bad["silhouette"]
 
 
 def test_silhouette_is_sampled_above_the_limit(data, monkeypatch):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import anndata
 import numpy as np
 import pytest
+import scanpy
 
 from scmap_cli.errors import InputError, OutputExistsError, UsageError
 from scmap_cli.runtime.provenance import read_history
@@ -50,6 +51,27 @@ def test_every_count_is_at_one_gene(atac, genes, tmp_path):
     assert [record["verb"] for record in read_history(scores.uns)] == ["simulate atac", "preprocess gene-scores"]
     preprocess_gene_scores(atac, tmp_path / "t.h5ad", genes=genes, upstream=0)
     assert (tmp_path / "s.h5ad").read_bytes() == (tmp_path / "t.h5ad").read_bytes()
+
+
+def test_scanpy_tells_groups_by_their_scores(atac, genes, tmp_path):
+    """As the guide has it: a gene whose peaks are open in one group is first in the table."""
+    adata = anndata.read_h5ad(atac)
+    adata.obs["group"] = np.where(np.arange(adata.n_obs) % 3 == 0, "a", "b")
+    counts = adata.X.tolil()
+    left = adata.var["chrom"].to_numpy() == "chr2"
+    left &= adata.var["end"].to_numpy() < np.median(adata.var["end"][left])
+    counts[np.ix_((adata.obs["group"] == "a").to_numpy().nonzero()[0], left.nonzero()[0])] = 3
+    adata.X = counts.tocsr()
+    adata.write_h5ad(tmp_path / "planted.h5ad")
+    preprocess_gene_scores(tmp_path / "planted.h5ad", tmp_path / "s.h5ad", genes=genes)
+    scores = anndata.read_h5ad(tmp_path / "s.h5ad")
+    scanpy.pp.normalize_total(scores, target_sum=1e4)
+    scanpy.pp.log1p(scores)
+    scanpy.tl.rank_genes_groups(scores, "group", groups=["a"], reference="b", method="wilcoxon")
+    table = scanpy.get.rank_genes_groups_df(scores, "a")
+    assert table["names"][0] == "chr2_left"
+    assert table["pvals_adj"][0] < 1e-6
+    assert table["logfoldchanges"][0] > 1
 
 
 def test_farther_peaks_add_with_decay(atac, genes, tmp_path):

@@ -100,6 +100,37 @@ def test_further_sets_are_matched_by_position_and_are_batches(files: tuple[Path,
     np.testing.assert_array_equal(old.X.toarray(), more[:, found.var_names].X.toarray())
 
 
+def test_batches_that_the_rna_alone_knows_stay_when_sets_are_added(
+    files: tuple[Path, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    _, atac = multiome()
+
+    def with_batch(adata: anndata.AnnData) -> anndata.AnnData:
+        adata.obs["batch"] = atac.obs["batch"][adata.obs_names]
+        return adata[:200].copy()
+
+    def without_batch(adata: anndata.AnnData) -> anndata.AnnData:
+        del adata.obs["batch"]
+        return adata
+
+    rna, bare = changed(files[0], with_batch), changed(files[1], without_batch)
+    _, more = multiome(seed=5, cells=60, prefix="d")
+    del more.obs["batch"]
+    write_h5ad(more, tmp_path / "old.h5ad")
+    with caplog.at_level(logging.INFO):
+        preprocess_multiome(
+            tmp_path / "m.h5ad", rna=rna, atac=bare, atac_only=[tmp_path / "old.h5ad"], sample=["new", "old"]
+        )
+    batch = anndata.read_h5ad(tmp_path / "m.h5ad").obs["batch"].astype(str)
+    paired = anndata.read_h5ad(rna).obs["batch"].astype(str)
+    assert batch[paired.index].tolist() == paired.tolist()
+    assert batch.value_counts()[["new", "old"]].tolist() == [40, 60]
+    assert set(batch) == {"poor", "rich", "new", "old"}
+    assert "the column 'batch' is that of the RNA" in caplog.text
+    assert "40 cells have no batch and get 'new'" in caplog.text
+    assert f"{CELLS} cells x {PEAKS} features" in caplog.text
+
+
 def test_a_reference_of_the_user_is_taken_as_it_is(files: tuple[Path, Path], tmp_path: Path) -> None:
     def add(adata: anndata.AnnData) -> anndata.AnnData:
         adata.obsm["X_scVI"] = np.random.default_rng(0).normal(size=(adata.n_obs, 7))

@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import anndata
 import numpy as np
 import pytest
+import torch
 from multiome_files import CELLS, PEAKS, multiome
 
+from scmap_cli.data.matrices import binarised
 from scmap_cli.errors import InputError, UsageError
 from scmap_cli.io.bundle import load_bundle
 from scmap_cli.io.h5ad import write_h5ad
 from scmap_cli.io.npz import read_npz
-from scmap_cli.models.sailerx import SailerXConfig
+from scmap_cli.models.sailerx import SailerX, SailerXConfig
 from scmap_cli.stages import weight_search
 from scmap_cli.stages.embed import embed
 from scmap_cli.stages.impute import impute
+from scmap_cli.stages.map_query import map_query
 from scmap_cli.stages.preprocess_multiome import preprocess_multiome
 from scmap_cli.stages.train_sailerx import train_sailerx
+from scmap_cli.training.infer import restore_model
 
 SMALL = {"hidden": [8, 6], "latent": 6, "reference_width": 16, "positive_weight": "none", "alignment_weight": 300}
 SHORT = {"epochs": 20, "batch_size": 60, "lr": 5e-3}
@@ -124,6 +128,22 @@ def test_agreement_brings_cells_near_to_where_they_are_without_their_rna(made: M
     assert not load_bundle(tmp_path / "whole").config["structure"]["unit"]
 
 
+def test_a_model_of_paired_cells_warns_of_cells_without_rna(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    data, warned = write(tmp_path / "m.h5ad"), "trained without agreement"
+    taught = SMALL | {"reference_agreement": "10", "unit_length": "yes"}
+    few = anndata.read_h5ad(data)[:30].copy()
+    few.obs_names = "new-" + few.obs_names
+    del few.obsm["X_rna"]
+    write_h5ad(few, tmp_path / "few.h5ad")
+    for name, options in (("plain", SMALL), ("taught", taught)):
+        train_sailerx(data, tmp_path / name, model_options=options, train_options=SHORT | {"epochs": 1})
+    for name, file, expected in (("plain", "m", False), ("taught", "few", False), ("plain", "few", True)):
+        embedded(Made(tmp_path / f"{file}.h5ad", tmp_path / name), tmp_path)
+        assert (warned in caplog.text) == expected
+    assert "30 cells are encoded without RNA" in caplog.text
+    assert "--reference-agreement 10 --unit-length yes" in caplog.text
+
+
 def changed(made: Made, path: Path, change) -> Made:  # type: ignore[no-untyped-def]
     """The data after ``change``, beside the model."""
     data = anndata.read_h5ad(made.data)
@@ -201,6 +221,25 @@ def test_a_file_of_another_origin_is_known_by_its_cells_alone(
     assert "nothing tells whether" in caplog.text
 
 
+def test_nothing_that_is_told_of_a_batch_moves_a_cell(made: Made, tmp_path: Path) -> None:
+    """Why queries are embedded and not mapped: a new batch's parameters would be those of the decoder."""
+    bundle, counts = load_bundle(made.model), binarised(anndata.read_h5ad(made.data).X.astype(np.float32))
+    model = restore_model(SailerX, bundle.config, bundle.tensors, torch.device("cpu"))
+    seen = np.eye(bundle.config["reference"]["dimensions"])[np.zeros(CELLS, int)]
+    told = {"covariates": np.ones((CELLS, 1)), "reference": seen, "weights": np.ones(CELLS)}
+    batch = model.make_store(counts, np.zeros(CELLS, np.int64), **told).batch(torch.arange(CELLS))
+    before = model.embed(batch).mean_nz
+    with torch.no_grad():
+        for part in (model.spread, model.decoder, model.spread_norm):
+            for weight in part.parameters():
+                weight.normal_(generator=torch.Generator().manual_seed(0))
+    other = replace(batch, condition_n=1 - batch.condition_n, covariate_nc=batch.covariate_nc + 5)
+    torch.testing.assert_close(model.embed(other).mean_nz, before, rtol=0, atol=0)
+    with pytest.raises(InputError, match="sailerx model, which queries cannot be mapped onto") as refused:
+        map_query(made.model, made.data, tmp_path / "q.h5ad", model_out=tmp_path / "q")
+    assert "its encoder is not told batches" in str(refused.value.hint)
+
+
 def test_imputing_takes_the_rna_too(made: Made, tmp_path: Path) -> None:
     impute(made.model, made.data, tmp_path / "i.h5ad", batch_size=37)
     impute(made.model, made.data, tmp_path / "bare.h5ad", ignore_rna=True)
@@ -211,6 +250,18 @@ def test_imputing_takes_the_rna_too(made: Made, tmp_path: Path) -> None:
     has = data.obs["has_rna"].to_numpy()
     np.testing.assert_allclose(found.X[~has], bare.X[~has], atol=1e-5)
     assert np.abs(found.X[has] - bare.X[has]).max() > 1e-3
+
+
+def test_types_are_found_where_most_cells_have_no_rna(tmp_path: Path) -> None:
+    from sklearn.neighbors import KNeighborsClassifier
+
+    data = write(tmp_path / "m.h5ad", lacking=0.8)
+    train_sailerx(data, tmp_path / "model", batch_key="batch", model_options=SMALL, train_options=SHORT)
+    has = anndata.read_h5ad(data).obs["has_rna"].to_numpy()
+    types = multiome()[1].obs_names.map(multiome()[0].obs["type"]).to_numpy()
+    z = embedded(Made(data, tmp_path / "model"), tmp_path)
+    # Of three types; the labels are those of the fifth of the cells that have RNA.
+    assert KNeighborsClassifier(5).fit(z[has], types[has]).score(z[~has], types[~has]) > 0.6
 
 
 @pytest.mark.parametrize("lacking", [0.0, 0.99])

@@ -14,8 +14,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from multiome_files import multiome
 from safetensors.numpy import load_file
 
+from scmap_cli.io.h5ad import write_h5ad
+from scmap_cli.stages.preprocess_multiome import preprocess_multiome
 from scmap_cli.training.distributed import ranks_from_environment
 
 LASTING = ("model.safetensors", "history.csv", "features.tsv", "metrics.json", "split.tsv", "programs.tsv")
@@ -150,6 +153,30 @@ def test_a_stop_of_any_rank_stops_all_and_the_run_goes_on(scmap: Any, sample: An
     assert os.listdir(model / "checkpoints") == ["last.safetensors"]
     assert "resumed in epoch" in run_two(scmap, command)[0]
     for name in LASTING:
+        assert (model / name).read_bytes() == (scmap.folder / "straight" / name).read_bytes(), name
+
+
+@pytest.mark.slow
+def test_trials_of_a_weight_are_those_of_all_ranks_and_stop_together(scmap: Any, tmp_path: Path) -> None:
+    for name, adata in zip(("rna", "atac"), multiome(), strict=True):
+        write_h5ad(adata, tmp_path / f"{name}.h5ad")
+    files = {name: tmp_path / f"{name}.h5ad" for name in ("rna", "atac")}
+    preprocess_multiome(tmp_path / "m.h5ad", components=5, **files)
+
+    def command(output: str) -> list[str]:
+        sizes = ["--hidden", "8,6", "--latent", 4, "--reference-width", 8, "--batch-size", 60, "--epochs", 2]
+        wanted = ["train", "sailerx", tmp_path / "m.h5ad", "-o", output, "--alignment-weight", "auto", *sizes]
+        return [str(word) for word in (*wanted, "--device", "cpu", "-t", 1)]
+
+    run_two(scmap, command("straight"))
+    model = scmap.folder / "model"
+    started = start_two(scmap, command("model"))
+    started[0].wait_for(model / "checkpoints" / "trials" / "last.safetensors")
+    started[1].send(signal.SIGTERM)
+    assert [one.wait() for one in started] == [75, 75], started[0].said() + started[1].said()
+    assert "stopped by another rank" in started[0].said()
+    run_two(scmap, command("model"))
+    for name in ("model.safetensors", "history.csv", "alignment.tsv"):
         assert (model / name).read_bytes() == (scmap.folder / "straight" / name).read_bytes(), name
 
 
