@@ -17,6 +17,7 @@ from scmap_cli.errors import DeviceError, InputError, OutputExistsError, Stopped
 from scmap_cli.io.h5ad import read_h5ad
 from scmap_cli.keys import HISTORY, MARKER, MARKER_CLASS, MARKER_RANK, MARKER_SCORE
 from scmap_cli.stages import marker_benchmark as bench
+from scmap_cli.stages import marker_model
 from scmap_cli.stages.evaluate_markers import EVERYWHERE, SELECTION, evaluate_markers
 from scmap_cli.stages.evaluate_reconstruction import evaluate_reconstruction
 from scmap_cli.stages.marker_tables import read_markers
@@ -76,8 +77,9 @@ def test_equal_runs_give_equal_bytes(tmp_path, data):
     assert (tmp_path / "a.tsv").read_bytes() == (tmp_path / "b.tsv").read_bytes()
 
 
-@pytest.mark.parametrize("method", ["t-test", "hvg", "greedy-columns", "l1-logistic", "smash"])
-def test_genes_of_a_split_do_not_depend_on_its_test_cells(tmp_path, data, method):
+@pytest.mark.parametrize("method", ["t-test", "hvg", "greedy-columns", "l1-logistic", "smash", "markermap-joint"])
+def test_genes_of_a_split_do_not_depend_on_its_test_cells(tmp_path, data, method, monkeypatch):
+    monkeypatch.setattr(marker_model, "DEFAULTS", marker_model.DEFAULTS | {"epochs": 3})
     before = select_markers(data, "-", k=8, method=method, splits=2, **KEY)["table"]
     adata = table()
     fold = Fold(load_panel(data, **KEY), 0, 0)
@@ -220,11 +222,11 @@ def test_a_stopped_benchmark_goes_on(tmp_path, data, monkeypatch):
     (tmp_path / "b.tsv").unlink()
     count = []
 
-    def counted(job, fold):
+    def counted(job, *given):
         count.append(job)
         if len(count) == 3:
             os.kill(os.getpid(), signal.SIGTERM)
-        return real(job, fold)
+        return real(job, *given)
 
     real = bench.work
     monkeypatch.setattr(bench, "work", counted)
@@ -249,6 +251,17 @@ def test_half_a_line_of_a_killed_run_is_done_again(tmp_path, data, monkeypatch):
     kept.write_text(kept.read_text()[:-40])
     assert benchmark(tmp_path, data, force=True)["table"] == whole
     assert not kept.exists()
+
+
+@pytest.mark.slow
+def test_workers_that_a_signal_to_all_ends_are_told_as_a_stop(tmp_path, data, monkeypatch):
+    def killed(running, finished):
+        os.kill(os.getpid(), signal.SIGTERM)
+        raise BrokenProcessPool
+
+    monkeypatch.setattr(bench, "_collect", killed)
+    with pytest.raises(StoppedError, match="SIGTERM; what is finished is kept"):
+        benchmark(tmp_path, data, workers=2)
 
 
 @pytest.mark.slow
