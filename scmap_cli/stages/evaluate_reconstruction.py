@@ -34,8 +34,9 @@ SCALES = ("scaled", "global")
 """``scaled``: log1p CP10k, each gene scaled and clipped at 10 (Table 2). ``global``: log2(1 + counts), without depth
 normalisation, one mean and standard deviation for the whole matrix (Table 4)."""
 
-REBUILT = ("same", "counts")
-"""What a reconstruction's values are: on the scale of the scores already, or counts that are brought to it."""
+REBUILT = ("same", "log1p", "counts")
+"""What a reconstruction's values are: on the scale of the scores already, or log1p CP10k (what ``impute`` makes by a
+MarkerMap model) or counts, which are brought to it."""
 
 
 def evaluate_reconstruction(
@@ -282,7 +283,7 @@ def _given(
     rebuilt = apply(rebuilt_file.counts, alignment)[rows][:, genes]
     if values == "counts" and rebuilt.nnz and rebuilt.data.min() < 0:
         raise InputError(f"{path}: negative values are no counts", "give --reconstruction-values same")
-    original = panel.counts[cells][:, genes]
+    original, totals_m = panel.counts[cells][:, genes], _totals(panel, cells)
     unit = None
     if scale == "scaled":
         original_log = panel.log1p[cells][:, genes]
@@ -290,18 +291,28 @@ def _given(
         unit = scaling.deviation
         left = scaling.apply(original_log)
         if values == "counts":
-            totals = np.maximum(np.asarray(rebuilt.sum(axis=1)).ravel(), 1e-12)
-            share = np.asarray(original.sum(axis=1)).ravel() / np.maximum(_totals(panel, cells), 1e-12)
-            factor_m = np.repeat(1e4 * share / totals, np.diff(rebuilt.indptr))
-            logged = np.log1p(rebuilt.data * factor_m).astype(np.float32)
-            rebuilt = sparse.csr_matrix((logged, rebuilt.indices, rebuilt.indptr), shape=rebuilt.shape)
-        right = scaling.apply(rebuilt) if values == "counts" else rebuilt.toarray()
+            found_m = np.maximum(np.asarray(rebuilt.sum(axis=1)).ravel(), 1e-12)
+            share_m = np.asarray(original.sum(axis=1)).ravel() / np.maximum(totals_m, 1e-12)
+            rebuilt = _stored(rebuilt, np.log1p(rebuilt.data * _repeated(rebuilt, 1e4 * share_m / found_m)))
+        right = rebuilt.toarray() if values == "same" else scaling.apply(rebuilt)
     else:
         logged = _log2(original)
         mean, deviation = float(logged.mean()), float(logged.std())
         left = standardise(logged, mean, deviation)
-        right = standardise(_log2(rebuilt), mean, deviation) if values == "counts" else rebuilt.toarray()
+        if values == "log1p":
+            rebuilt = _stored(rebuilt, np.expm1(rebuilt.data.clip(0)) * _repeated(rebuilt, totals_m / 1e4))
+        right = rebuilt.toarray() if values == "same" else standardise(_log2(rebuilt), mean, deviation)
     return cells, left, right, unit
+
+
+def _stored(matrix: sparse.csr_matrix, values: np.ndarray) -> sparse.csr_matrix:
+    """The matrix with other stored values."""
+    return sparse.csr_matrix((values.astype(np.float32), matrix.indices, matrix.indptr), shape=matrix.shape)
+
+
+def _repeated(matrix: sparse.csr_matrix, by_row: np.ndarray) -> np.ndarray:
+    """A number a row for every stored value."""
+    return np.repeat(by_row, np.diff(matrix.indptr))
 
 
 def _totals(panel: Panel, cells: np.ndarray) -> np.ndarray:

@@ -24,6 +24,7 @@ from scmap_cli.models.markermap import MarkerMapConfig
 from scmap_cli.registry import get_selector
 from scmap_cli.stages import marker_model
 from scmap_cli.stages.embed import embed
+from scmap_cli.stages.evaluate_reconstruction import evaluate_reconstruction
 from scmap_cli.stages.impute import impute
 from scmap_cli.stages.panel import load_panel
 from scmap_cli.stages.select_markers import select_markers
@@ -109,6 +110,16 @@ def test_the_markers_alone_give_all_genes_back(joint, counts, tmp_path):
     assert ((whole - truth) ** 2).mean() < 0.99 * flat
     # Library sizes are estimated from the markers, so the two differ, but not much.
     assert np.corrcoef(whole.ravel(), few.ravel())[0, 1] > 0.95
+
+
+def test_a_models_reconstruction_is_scored(joint, counts, tmp_path):
+    impute(joint, counts, tmp_path / "rebuilt.h5ad", device="cpu")
+    for scale in ("scaled", "global"):
+        found = evaluate_reconstruction(
+            counts, "-", reconstruction=[tmp_path / "rebuilt.h5ad"], reconstruction_values="log1p", scale=scale
+        )
+        # A gene's mean alone scores 1 where each is scaled.
+        assert found["results"][0]["overall"]["mse"] < 1
 
 
 def test_too_few_of_the_markers_is_said(joint, counts, tmp_path):

@@ -420,6 +420,19 @@ def test_a_reconstruction_of_counts_that_is_perfect(tmp_path, data):
         assert entry["overall"]["cells"] == 160
 
 
+def test_a_reconstruction_in_log1p_that_is_perfect(tmp_path, data):
+    adata = table()
+    adata.X = load_panel(data).log1p.toarray()
+    adata.write_h5ad(tmp_path / "log1p.h5ad")
+    for scale in ("scaled", "global"):
+        entry = evaluate_reconstruction(
+            data, "-", reconstruction=[tmp_path / "log1p.h5ad"], reconstruction_values="log1p", scale=scale,
+            plot_types=tmp_path / f"{scale}.png", **KEY
+        )["results"][0]  # fmt: skip
+        assert entry["overall"]["mse"] == pytest.approx(0, abs=1e-9)
+        assert (tmp_path / f"{scale}.png").stat().st_size > 1000
+
+
 def test_a_reconstruction_on_the_papers_global_scale(tmp_path, data, caplog):
     adata = table()
     logged = np.log2(1 + adata.X.toarray().astype(np.float64))
