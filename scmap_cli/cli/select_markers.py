@@ -19,12 +19,12 @@ EPILOG = f"""\b
 Methods:
 {_METHODS}
 
+--as-published gives MarkerMap the paper's loss, width, temperatures, batches, epochs and largest learning rate. Its
+learning rate finder, batch norm and mask that may end soft stay out.
+
 \b
 Example:
   scmap select-markers rna.h5ad -o markers.tsv -k 50 --method l1-logistic --label-key cell_type
-
---as-published gives MarkerMap the paper's loss, width, temperatures, batches, epochs and largest learning rate. Its
-learning rate finder, batch norm and mask that may end soft stay out.
 
 Pitfall: genes chosen by all cells look too good on any of them. To score genes, choose them by training cells alone:
 with --splits here and in `evaluate markers`, or let `evaluate markers --method` choose.
@@ -151,6 +151,14 @@ def verb(
             rich_help_panel=_BENCHMARK,
         ),
     ] = None,
+    raw_depth: Annotated[
+        bool,
+        typer.Option(
+            "--raw-depth",
+            help="Compare on log1p of the counts as they are, as the MarkerMap paper did on Zeisel's.",
+            rich_help_panel=_BENCHMARK,
+        ),
+    ] = False,
     seed: o.Seed = 0,
     device: o.Device = "auto",
     threads: o.Threads = None,

@@ -38,6 +38,8 @@ class MarkerData:
         Names of the classes, in the order of their codes.
     held
         (n,) bool, cells that a selector with epochs keeps for validation; the others are free to use them too.
+    sizes
+        (n,) counts of each cell over all its genes, by which ``log1p`` was made; None for the sums of ``counts``.
     """
 
     counts: sp.csr_matrix
@@ -45,6 +47,7 @@ class MarkerData:
     codes: np.ndarray | None
     classes: tuple[str, ...]
     held: np.ndarray
+    sizes: np.ndarray | None = None
 
     @property
     def n_genes(self) -> int:
@@ -112,8 +115,8 @@ def marker_data(
     if labels is not None:
         names, codes = np.unique(np.asarray(labels).astype(str), return_inverse=True)
         codes, classes = codes.astype(np.int64), tuple(str(name) for name in names)
-    none_held = np.zeros(csr.shape[0], dtype=bool)
-    return MarkerData(csr, log1p_cp10k(csr, totals=totals), codes, classes, none_held if held is None else held)
+    held = np.zeros(csr.shape[0], dtype=bool) if held is None else held
+    return MarkerData(csr, log1p_cp10k(csr, totals=totals), codes, classes, held, totals)
 
 
 @dataclass(frozen=True)

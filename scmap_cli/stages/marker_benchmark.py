@@ -74,6 +74,7 @@ def marker_benchmark(
     splits: int = 3,
     summary: Path | None = None,
     workers: int | None = None,
+    raw_depth: bool = False,
     plot: Path | None = None,
     layer: str | None = None,
     gene_column: str | None = None,
@@ -102,6 +103,8 @@ def marker_benchmark(
         Also write mean and standard deviation over the splits.
     workers
         Processes; by default one a thread of the run. Each gets an equal share of the threads.
+    raw_depth
+        Values are log(1 + counts) in the place of log1p CP10k.
     plot
         Also draw accuracy and error by method and number of genes.
     seed
@@ -136,7 +139,7 @@ def marker_benchmark(
     names = [Job(*one, 0, ()).name for one in listed]
     loading = {
         **{"label_key": label_key, "exclude_labels": list(exclude_labels)},
-        **{"layer": layer, "gene_column": gene_column},
+        **{"layer": layer, "gene_column": gene_column, "raw_depth": raw_depth},
     }
     panel = load_panel(input, **loading)  # type: ignore[arg-type]
     _check_methods(panel, listed, grid[-1])

@@ -140,7 +140,8 @@ def _select(mode: str, data: MarkerData, k: int, seed: int, as_published: bool, 
     with seeded_torch(seed):
         network = make_network(data, np.zeros(len(data.held), dtype=bool), config, seed).to(where)
         rows = np.arange(len(data.strata)), np.zeros(0, dtype=np.int64)
-        trainer = Trainer(network, CsrStore(data.counts, data.strata).to(where), *rows, settings, seed=seed)
+        store = CsrStore(data.counts, data.strata, size_n=data.sizes).to(where)
+        trainer = Trainer(network, store, *rows, settings, seed=seed)
         trainer.config = replace(trainer.config, epochs=math.ceil(network.anneal_epochs))
         trainer.fit()
         return selection(network, data)

@@ -67,6 +67,7 @@ def select_markers(
     k_grid: Sequence[int] = (),
     summary: Path | None = None,
     workers: int | None = None,
+    raw_depth: bool = False,
     h5ad_output: Path | None = None,
     plot: Path | None = None,
     layer: str | None = None,
@@ -108,7 +109,7 @@ def select_markers(
         File with the names of the cells to choose by, one a line.
     force_in, force_out
         Files with genes that must be, or must not be, chosen.
-    benchmark, k_grid, summary, workers
+    benchmark, k_grid, summary, workers, raw_depth
         Compare the methods of a file instead; see :func:`scmap_cli.stages.marker_benchmark.marker_benchmark`.
     h5ad_output
         Also write the input with the markers in ``var``.
@@ -154,6 +155,7 @@ def select_markers(
             splits=3 if splits is None else splits,
             summary=summary,
             workers=workers,
+            raw_depth=raw_depth,
             plot=plot,
             layer=layer,
             gene_column=gene_column,
@@ -162,7 +164,8 @@ def select_markers(
             force=force,
             dry_run=dry_run,
         )
-    _refuse({"--k-grid": k_grid or None, "--summary": summary, "--workers": workers}, "without --benchmark")
+    given = {"--k-grid": k_grid or None, "--summary": summary, "--workers": workers, "--raw-depth": raw_depth or None}
+    _refuse(given, "without --benchmark")
     if model is not None:
         given = {"--method": method, "--mode": mode, "--force-in": force_in, "--force-out": force_out, **of_model}
         _refuse({**given, "--splits": splits, "--train-cells": train_cells}, "with --model, which has its markers")

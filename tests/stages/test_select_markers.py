@@ -16,6 +16,9 @@ import scipy.sparse as sp
 from scmap_cli.errors import DeviceError, InputError, OutputExistsError, StoppedError, UsageError
 from scmap_cli.io.h5ad import read_h5ad
 from scmap_cli.keys import HISTORY, MARKER, MARKER_CLASS, MARKER_RANK, MARKER_SCORE
+from scmap_cli.markers.base import run_selector
+from scmap_cli.metrics.reconstruction import linear_map
+from scmap_cli.registry import get_selector
 from scmap_cli.stages import marker_benchmark as bench
 from scmap_cli.stages import marker_model
 from scmap_cli.stages.evaluate_markers import EVERYWHERE, SELECTION, evaluate_markers
@@ -295,6 +298,30 @@ def test_bad_files_of_methods(tmp_path, data, text, message):
     (tmp_path / "methods.txt").write_text(text)
     with pytest.raises(UsageError, match=message):
         benchmark(tmp_path, data)
+
+
+def test_a_benchmark_on_counts_of_raw_depth(tmp_path, data, monkeypatch):
+    monkeypatch.setattr(marker_model, "DEFAULTS", marker_model.DEFAULTS | {"epochs": 2})
+    seen = {}
+    (tmp_path / "methods.txt").write_text("hvg\nmarkermap\n")
+
+    def store(counts, codes, **more):
+        seen.update(more)
+        return real(counts, codes, **more)
+
+    real = marker_model.CsrStore
+    monkeypatch.setattr(marker_model, "CsrStore", store)
+    found = rows(benchmark(tmp_path, data, raw_depth=True, k_grid=(4,), splits=1)["table"])
+    assert (seen["size_n"] == 1e4).all()
+    fold = Fold(load_panel(data, raw_depth=True, **KEY), 0, 0)
+    genes = run_selector(get_selector("hvg"), fold.data(), 4).genes
+    logged = np.log1p(table().X.toarray())
+    scale = logged[fold.train].mean(axis=0), logged[fold.train].std(axis=0, ddof=1)
+    train, test = (((logged[cells] - scale[0]) / scale[1]).clip(-10, 10) for cells in (fold.train, fold.test))
+    wrong = linear_map(train[:, genes], train, test[:, genes]) - test
+    assert float(found[0]["mse"]) == pytest.approx((wrong**2).mean(), rel=1e-4)
+    with pytest.raises(UsageError, match="--raw-depth says nothing without --benchmark"):
+        select_markers(data, "-", method="hvg", raw_depth=True)
 
 
 def test_a_benchmark_without_labels(tmp_path, data):
