@@ -83,6 +83,7 @@ def verb(
     ] = "scaled",
     splits: m.Splits = 5,
     seed: o.Seed = 0,
+    device: o.Device = "auto",
     threads: o.Threads = None,
     force: o.Force = False,
     dry_run: o.DryRun = False,

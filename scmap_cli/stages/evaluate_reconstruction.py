@@ -22,12 +22,12 @@ from scmap_cli.metrics.reconstruction import by_type, gene_variances, linear_map
 from scmap_cli.plots.canvas import publish
 from scmap_cli.plots.reconstruction import type_panels
 from scmap_cli.plots.scores import reconstruction_panels
-from scmap_cli.registry import get_selector
+from scmap_cli.registry import Selector, get_selector
 from scmap_cli.runtime import provenance
 from scmap_cli.runtime.logs import log
 from scmap_cli.stages.inputs import load_rna
 from scmap_cli.stages.marker_tables import MarkerTable, check_table, read_markers
-from scmap_cli.stages.panel import Fold, Panel, check_classes, check_splits, load_panel, spread
+from scmap_cli.stages.panel import Fold, Panel, check_classes, check_selectors, check_splits, load_panel, spread
 from scmap_cli.stages.scores import render
 
 SCALES = ("scaled", "global")
@@ -58,6 +58,7 @@ def evaluate_reconstruction(
     plot: Path | None = None,
     plot_types: Path | None = None,
     seed: int = 0,
+    device: str = "auto",
     force: bool = False,
     dry_run: bool = False,
 ) -> dict[str, Any]:
@@ -91,6 +92,8 @@ def evaluate_reconstruction(
     plot_types
         Draw the first source class by class, as in the paper's Fig. 3 C: variances of the genes as they were and as
         rebuilt, both on the first two eigenvectors of the test cells, and errors (in the first split).
+    device
+        Where methods of MarkerMap are trained; the others run on the CPU.
     layer, gene_column, seed, force, dry_run
         As elsewhere.
 
@@ -129,8 +132,7 @@ def evaluate_reconstruction(
     for table in tables:
         for genes in table.genes.values():
             panel.columns(genes, str(table.path))
-    for spec in specs:
-        spec.load()
+    check_selectors(panel, specs, k, device)
     settings: dict[str, Any] = {
         "scale": scale,
         "reconstruction_values": reconstruction_values,
@@ -167,7 +169,7 @@ def evaluate_reconstruction(
             fold = Fold(panel, number, seed)
             train, test = _fold_values(fold, scale)
             unit = fold.scaling.deviation if scale == "scaled" else None
-            for name, columns in _fold_genes(fold, method, tables, k, as_published).items():
+            for name, columns in _fold_genes(fold, specs, tables, k, as_published, device).items():
                 rebuilt = linear_map(train[:, columns], train, test[:, columns])
                 found[name].append(_score(panel, fold.test, test, rebuilt, unit))
                 if plot is not None and name not in variances:
@@ -197,11 +199,11 @@ def evaluate_reconstruction(
 
 
 def _fold_genes(
-    fold: Fold, method: Sequence[str], tables: Sequence[MarkerTable], k: int, as_published: bool
+    fold: Fold, specs: Sequence[Selector], tables: Sequence[MarkerTable], k: int, as_published: bool, device: str
 ) -> dict[str, np.ndarray]:
     chosen = {
-        name: run_selector(get_selector(name), fold.data(), k, seed=fold.seed, as_published=as_published).genes
-        for name in method
+        spec.name: run_selector(spec, fold.data(), k, seed=fold.seed, as_published=as_published, device=device).genes
+        for spec in specs
     }
     for table in tables:
         chosen[table.path.name] = fold.panel.columns(table.of_split(fold.number)[:k], str(table.path))

@@ -21,11 +21,13 @@ from scmap_cli.data.scaling import Scaling, fit_scaling
 from scmap_cli.data.splits import LEAST_CELLS, TEST, VALID, three_way_split
 from scmap_cli.errors import InputError, UsageError
 from scmap_cli.io.text import read_names
-from scmap_cli.markers.base import MarkerData
+from scmap_cli.markers.base import MarkerData, check_data
 from scmap_cli.metrics import markers as scores
 from scmap_cli.metrics.reconstruction import linear_map
+from scmap_cli.registry import Selector
 from scmap_cli.runtime.logs import log
 from scmap_cli.stages.inputs import RnaInput, load_rna, text_column
+from scmap_cli.training.device import resolve_device
 
 SINGLE_CLASS = "all"
 """The one class of data without labels."""
@@ -184,6 +186,15 @@ def check_splits(splits: int) -> None:
     """Refuse a number of splits below 1."""
     if splits < 1:
         raise UsageError(f"--splits must be at least 1, not {splits}")
+
+
+def check_selectors(panel: Panel, specs: Sequence[Selector], k: int, device: str) -> None:
+    """Refuse, before any work, data that a selector cannot work on, and a device that is not there."""
+    for spec in specs:
+        spec.load()
+        check_data(spec, panel.data(np.ones(len(panel.strata), dtype=bool)), k, len(panel.genes))
+        if spec.on_device:
+            resolve_device(device)
 
 
 class Fold:

@@ -59,6 +59,7 @@ PROCESS = {"threads", "quiet", "verbose", "config", "print_config", "compare"}
 EVERY_VERB = ["--force", "--threads", "--quiet", "--verbose", "--dry-run", "--help"]
 TRAIN = ("train sailer", "train sailerx", "train markermap", "train expimap", "train expresser")
 USE_A_DEVICE = (*TRAIN, "embed", "impute", "map-query", "gp-test", "select-markers", "evaluate imputation")
+USE_A_DEVICE += ("evaluate markers", "evaluate reconstruction")
 EVERY_RUN = ["--seed", "--config", "--print-config"]
 CHOICES_DIFFER = ("--preset",)
 SAME_MEANING = [*EVERY_VERB, *EVERY_RUN, "--device", "--layer", "--gene-column", "--cluster-backend"]

@@ -503,4 +503,7 @@ def test_dry_runs_check_and_write_nothing(tmp_path, data):
     benchmark(tmp_path, data, dry_run=True)
     evaluate_markers(data, tmp_path / "s.json", method=["hvg"], dry_run=True, **KEY)
     evaluate_reconstruction(data, tmp_path / "r.json", method=["hvg"], dry_run=True)
+    for verb in (evaluate_markers, evaluate_reconstruction):
+        with pytest.raises(InputError, match="500 genes are wanted of 60"):
+            verb(data, tmp_path / "s.json", method=["hvg"], k=500, dry_run=True, **KEY)
     assert sorted(path.name for path in tmp_path.iterdir()) == before
