@@ -104,6 +104,8 @@ class Selector:
         Whether the first j genes of a choice of k are the choice of j, so that one choice serves all smaller numbers.
     published
         How the MarkerMap paper ran it, where that is not how it is meant; empty where there is no difference.
+    on_device
+        Whether its function takes a ``device`` to train on.
     package
         Distribution that must be installed, where it is not one of scmap's own requirements.
     """
@@ -114,6 +116,7 @@ class Selector:
     needs_labels: bool = True
     nested: bool = False
     published: str = ""
+    on_device: bool = False
     package: str = ""
 
     def load(self) -> SelectFunction:
@@ -133,7 +136,7 @@ class Selector:
 
 _SCALED = "on scaled and clipped values, the last row filled by {}"
 
-_PAPER_LOSS = "the paper's loss: sums over genes beside one cross-entropy"
+_PAPER_TRAINING = "the paper's loss (sums over genes beside one cross-entropy), width, temperatures and training"
 
 SELECTORS: dict[str, Selector] = {
     one.name: one
@@ -142,20 +145,23 @@ SELECTORS: dict[str, Selector] = {
             "markermap",
             "learned mask for a classifier and for neighbours (MarkerMap)",
             "scmap_cli.stages.marker_model:select_for_labels",
-            published=_PAPER_LOSS,
+            published=_PAPER_TRAINING,
+            on_device=True,
         ),
         Selector(
             "markermap-unsupervised",
             "learned mask for rebuilding all genes (MarkerMap)",
             "scmap_cli.stages.marker_model:select_for_genes",
             needs_labels=False,
-            published=_PAPER_LOSS,
+            published=_PAPER_TRAINING,
+            on_device=True,
         ),
         Selector(
             "markermap-joint",
             "learned mask for both (MarkerMap)",
             "scmap_cli.stages.marker_model:select_for_both",
-            published=_PAPER_LOSS,
+            published=_PAPER_TRAINING,
+            on_device=True,
         ),
         Selector(
             "concrete-vae",

@@ -129,7 +129,12 @@ class Run:
     def scvi(self) -> dict[str, Any]:
         """scVI, trained on what is left of it."""
         values = self.folder / "scVI.npz"
-        words = [HERE / "peer_scvi.py", self.observed, *flags(o=values, seed=self.seed)]
+        words = [
+            HERE / "peer_scvi.py",
+            "impute",
+            self.observed,
+            *flags(o=values, seed=self.seed, threads=self.args.threads),
+        ]
         told = dict(measured([self.args.scvi_python, *words], self.args.threads).json())
         found = self.imputation(values)
         values.unlink()

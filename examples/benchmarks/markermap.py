@@ -3,10 +3,11 @@
     python examples/benchmarks/markermap.py zeisel.h5ad --label-key cell_type --markermap-python ENV/bin/python
 
 Run it with the Python that has scmap; the peer's environment is made as the head of ``peer_markermap.py`` says, and
-without it only scmap is clocked. Both sides train on the same scaled log1p CP10k values with the same width of the
-hidden layers, the peer with its batches of 64, scmap with its defaults and, under ``same width``, with the peer's. The
-sides take turns, ``--repeats`` times; figures are medians over all epochs but the first. ``--top-k`` clocks one relaxed
-choice, forward and backward, at ``--genes`` and ``--choose``.
+without it only scmap is clocked. Both sides train on the same scaled log1p CP10k values. scmap begins with the peer's
+objective, width and batches of 64 (``same objective``) and goes to its defaults step by step, see :data:`STEPS`;
+``--steps`` picks some. The sides take turns, ``--repeats`` times; figures are medians over all epochs but the first, of
+the epochs with a soft mask alone and of all: those with a hard mask see k genes, and the peer has none.
+``--top-k`` clocks one relaxed choice, forward and backward, at ``--genes`` and ``--choose``.
 """
 
 from __future__ import annotations
@@ -22,6 +23,18 @@ import measure
 import numpy as np
 from measure import HERE, flags, measured, say
 
+#: what a row of scmap trains with: each gives up something of the peer that the row before had
+STEPS = {
+    "same objective": {"batch_size": 64, "gene_share": 1, "direct_share": 0, "loss_scale": "sum",
+                       "rebuild_by": "gaussian", "lr": 1e-3, "width": 256},
+    "batches of 256": {"gene_share": 1, "direct_share": 0, "loss_scale": "sum", "rebuild_by": "gaussian", "lr": 1e-3,
+                       "width": 256},
+    "a quarter of the genes": {"direct_share": 0, "loss_scale": "sum", "rebuild_by": "gaussian", "lr": 1e-3,
+                               "width": 256},
+    "own objective": {"width": 256},
+    "as shipped": {},
+}  # fmt: skip
+
 
 def write_scaled(args: argparse.Namespace, path: Path) -> int:
     """Scaled values and class codes for the peer; returns the number of cells."""
@@ -33,10 +46,10 @@ def write_scaled(args: argparse.Namespace, path: Path) -> int:
     return len(panel.strata)
 
 
-def ours(args: argparse.Namespace, mode: str, work: Path, width: int) -> dict[str, Any]:
-    """Cells a second of one training by scmap: while the mask is soft, and when it is hard."""
+def ours(args: argparse.Namespace, mode: str, work: Path, step: dict[str, Any]) -> dict[str, float]:
+    """Cells a second of one training by scmap: in all epochs, and in those whose mask is soft."""
     model = work / "model"
-    common = flags(o=model, mode=mode, width=width, epochs=args.epochs, threads=args.threads, k=args.choose, force=True)
+    common = flags(o=model, mode=mode, epochs=args.epochs, threads=args.threads, k=args.choose, force=True, **step)
     more = flags(label_key=args.label_key, device="cpu", seed=args.seed, patience=0)
     measured([*args.scmap, "train", "markermap", args.input, *common, *more], args.threads)
     told = measure.training_facts(model)
@@ -77,6 +90,7 @@ def main() -> None:
     parser.add_argument("--label-key", default="cell_type")
     parser.add_argument("--markermap-python")
     parser.add_argument("--modes", nargs="+", default=["supervised", "unsupervised"])
+    parser.add_argument("--steps", nargs="+", choices=list(STEPS), default=list(STEPS))
     parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--peer-epochs", type=int, default=3)
     parser.add_argument("--repeats", type=int, default=3)
@@ -111,21 +125,24 @@ def main() -> None:
             result["cells"] = write_scaled(args, cells)
             rows = []
             for mode in args.modes:
-                found: dict[str, list[float]] = {"default": [], "same width": [], "soft, same width": [], "peer": []}
+                peer: list[float] = []
+                found: dict[str, list[dict[str, float]]] = {name: [] for name in args.steps}
                 for _ in range(args.repeats):
                     if args.markermap_python:
-                        found["peer"].append(theirs(args, mode, cells)["all"])
-                    found["default"].append(ours(args, mode, work, 64)["all"])
-                    run = ours(args, mode, work, 256)
-                    found["same width"].append(run["all"])
-                    found["soft, same width"].append(run["soft"])
-                result[mode] = {name: measure.spread(values) for name, values in found.items() if values}
-                base = statistics.median(found["peer"]) if found["peer"] else float("nan")
-                for name, values in found.items():
-                    if values:
-                        rate = statistics.median(values)
-                        rows.append([f"{mode}, {name}", f"{rate:.0f}", f"{rate / base:.1f}"])
-            say(measure.table(["training", "cells/s", "of the peer"], rows))
+                        peer.append(theirs(args, mode, cells)["all"])
+                    for name in args.steps:
+                        found[name].append(ours(args, mode, work, STEPS[name]))
+                base = statistics.median(peer) if peer else float("nan")
+                result[mode] = {"peer": measure.spread(peer)} if peer else {}
+                if peer:
+                    rows.append([f"{mode}, markermap", f"{base:.0f}", "1.0", "", ""])
+                for name, runs in found.items():
+                    result[mode][name] = {part: measure.spread(run[part] for run in runs) for part in ("soft", "all")}
+                    soft, both = (result[mode][name][part]["median"] for part in ("soft", "all"))
+                    rates = f"{soft:.0f}", f"{soft / base:.1f}", f"{both:.0f}", f"{both / base:.1f}"
+                    rows.append([f"{mode}, {name}", *rates])
+            header = ["training", "cells/s, soft", "of the peer", "cells/s, all", "of the peer"]
+            say(measure.table(header, rows))
     measure.write_json(args.output, result)
 
 

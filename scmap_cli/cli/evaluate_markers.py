@@ -86,6 +86,7 @@ def verb(
     ] = None,
     splits: m.Splits = 10,
     seed: o.Seed = 0,
+    device: o.Device = "auto",
     threads: o.Threads = None,
     force: o.Force = False,
     dry_run: o.DryRun = False,

@@ -17,8 +17,9 @@ EPILOG = """\b
 Example:
   scmap evaluate reconstruction rna.h5ad --method greedy-columns,hvg -k 50 -o - | jq '.results[].overall.mse'
 
-Pitfall: errors on different scales cannot be compared. A reconstruction is scored as it is unless it holds counts and
---reconstruction-values says so; --scale must then be that of the paper's table you compare with.
+Pitfall: errors on different scales cannot be compared. A reconstruction is scored as it is unless
+--reconstruction-values says that it holds counts or, as `impute` writes by a MarkerMap model, log1p CP10k; --scale must
+then be that of the paper's table you compare with.
 """
 
 
@@ -57,10 +58,10 @@ def verb(
         ),
     ] = None,
     reconstruction_values: Annotated[
-        Literal["same", "counts"],
+        Literal["same", "log1p", "counts"],
         typer.Option(
             "--reconstruction-values",
-            help="They are on the scale of --scale already, or counts to be brought to it.",
+            help="They are on the scale of --scale already; or log1p CP10k, as `impute` writes, or counts.",
             rich_help_panel=o.DATA,
         ),
     ] = "same",
@@ -82,6 +83,7 @@ def verb(
     ] = "scaled",
     splits: m.Splits = 5,
     seed: o.Seed = 0,
+    device: o.Device = "auto",
     threads: o.Threads = None,
     force: o.Force = False,
     dry_run: o.DryRun = False,

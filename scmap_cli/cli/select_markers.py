@@ -10,6 +10,7 @@ import typer
 from scmap_cli.cli import marker_options as m
 from scmap_cli.cli import options as o
 from scmap_cli.cli.session import begin, emit, finish
+from scmap_cli.cli.settings import load_sections
 from scmap_cli.registry import SELECTORS
 
 SUMMARY = "Marker genes by many methods, and the methods compared."
@@ -17,6 +18,9 @@ _METHODS = "\n".join(f"  {spec.name:<22}{spec.summary}" for spec in SELECTORS.va
 EPILOG = f"""\b
 Methods:
 {_METHODS}
+
+--as-published gives MarkerMap the paper's loss, width, temperatures, batches, epochs and largest learning rate. Its
+learning rate finder, batch norm and mask that may end soft stay out.
 
 \b
 Example:
@@ -63,7 +67,10 @@ def verb(
     exclude_labels: o.ExcludeLabels = None,
     layer: o.Layer = None,
     gene_column: o.GeneColumn = None,
-    k: m.K = 50,
+    k: Annotated[
+        int | None,
+        typer.Option("-k", metavar="N", show_default="50", help="Number of genes.", rich_help_panel=m.GENES),
+    ] = None,
     method: Annotated[
         str | None,
         typer.Option(
@@ -112,7 +119,7 @@ def verb(
         typer.Option(
             "--model-config",
             metavar="FILE.toml",
-            help="Settings as in --config of `train markermap`.",
+            help="Its [model] and [train] as in --config of `train markermap`; options here prevail.",
             rich_help_panel=_MODEL,
         ),
     ] = None,
@@ -144,7 +151,16 @@ def verb(
             rich_help_panel=_BENCHMARK,
         ),
     ] = None,
+    raw_depth: Annotated[
+        bool,
+        typer.Option(
+            "--raw-depth",
+            help="Compare on log1p of the counts as they are, as the MarkerMap paper did on Zeisel's.",
+            rich_help_panel=_BENCHMARK,
+        ),
+    ] = False,
     seed: o.Seed = 0,
+    device: o.Device = "auto",
     threads: o.Threads = None,
     force: o.Force = False,
     dry_run: o.DryRun = False,
@@ -155,11 +171,14 @@ def verb(
 ) -> None:
     """Choose k genes that tell classes apart, or that all other genes can be rebuilt from.
 
-    With --benchmark, compare methods over splits and numbers of genes; a stopped benchmark goes on where it was.
+    With --benchmark, compare methods over splits and numbers of genes. A benchmark or a training of MarkerMap that is
+    stopped goes on where it was, unless all goes to stdout; other runs begin anew. MarkerMap alone runs on --device.
     """
     options = begin(ctx, needs=("input", "output"), text_output=True)
     if k_grid is not None:
         options["k_grid"] = o.integers(k_grid, "--k-grid")
+    if model_config is not None:
+        load_sections(ctx, model_config)
     from scmap_cli.stages.select_markers import select_markers
 
     result = select_markers(**options)

@@ -110,6 +110,20 @@ def _from_file(value: Any, parameter: Any, where: str) -> Any:
     return str(value) if _is_comma_list(parameter) else value
 
 
+def load_sections(ctx: typer.Context, path: Path) -> dict[str, dict[str, Any]]:
+    """Sections of a config file; :class:`UsageError` for one that no verb has, or that has no keys."""
+    from scmap_cli.config import load_toml, nearest
+
+    loaded = load_toml(path)
+    known = _all_section_names(ctx)
+    for name, section in loaded.items():
+        if name not in known:
+            raise UsageError(f"unknown section [{name}] in {path}", nearest(name, known))
+        if not isinstance(section, dict):
+            raise UsageError(f"{name!r} in {path} is not a section", f"write [{name}] and keys below it")
+    return loaded
+
+
 def apply_file(ctx: typer.Context, value: Path | None) -> Path | None:
     """Make the values of a config file the defaults of this call.
 
@@ -122,15 +136,9 @@ def apply_file(ctx: typer.Context, value: Path | None) -> Path | None:
     """
     if value is None or ctx.resilient_parsing:
         return value
-    from scmap_cli.config import check_keys, load_toml, nearest
+    from scmap_cli.config import check_keys
 
-    loaded = load_toml(value)
-    known = _all_section_names(ctx)
-    for name, section in loaded.items():
-        if name not in known:
-            raise UsageError(f"unknown section [{name}] in {value}", nearest(name, known))
-        if not isinstance(section, dict):
-            raise UsageError(f"{name!r} in {value} is not a section", f"write [{name}] and keys below it")
+    loaded = load_sections(ctx, value)
     defaults: dict[str, Any] = {}
     sections = _sections(ctx)
     for name, parameters in sections.items():

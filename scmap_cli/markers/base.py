@@ -38,6 +38,8 @@ class MarkerData:
         Names of the classes, in the order of their codes.
     held
         (n,) bool, cells that a selector with epochs keeps for validation; the others are free to use them too.
+    sizes
+        (n,) counts of each cell over all its genes, by which ``log1p`` was made; None for the sums of ``counts``.
     """
 
     counts: sp.csr_matrix
@@ -45,6 +47,7 @@ class MarkerData:
     codes: np.ndarray | None
     classes: tuple[str, ...]
     held: np.ndarray
+    sizes: np.ndarray | None = None
 
     @property
     def n_genes(self) -> int:
@@ -112,8 +115,8 @@ def marker_data(
     if labels is not None:
         names, codes = np.unique(np.asarray(labels).astype(str), return_inverse=True)
         codes, classes = codes.astype(np.int64), tuple(str(name) for name in names)
-    none_held = np.zeros(csr.shape[0], dtype=bool)
-    return MarkerData(csr, log1p_cp10k(csr, totals=totals), codes, classes, none_held if held is None else held)
+    held = np.zeros(csr.shape[0], dtype=bool) if held is None else held
+    return MarkerData(csr, log1p_cp10k(csr, totals=totals), codes, classes, held, totals)
 
 
 @dataclass(frozen=True)
@@ -142,8 +145,11 @@ class Selection:
 class SelectFunction(Protocol):
     """Type of a selector's function."""
 
-    def __call__(self, data: MarkerData, k: int, *, seed: int, as_published: bool) -> Selection:
-        """Choose k genes of ``data``; ``as_published`` does it as the MarkerMap paper did."""
+    def __call__(self, data: MarkerData, k: int, *, seed: int, as_published: bool, **more: str) -> Selection:
+        """Choose k genes of ``data``; ``as_published`` does it as the MarkerMap paper did.
+
+        ``more`` is ``device`` for those that :class:`~scmap_cli.registry.Selector` says are trained on one.
+        """
         ...
 
 
@@ -201,17 +207,26 @@ def rows_by_class(data: MarkerData, scores_cg: np.ndarray, k: int) -> Selection:
     return Selection(np.array(genes, dtype=np.int64), scores, named(data, np.array(classes)))
 
 
-def published_rows(data: MarkerData, scores_cg: np.ndarray, k: int) -> Selection:
-    """Genes by turns as in the MarkerMap paper: rank by rank the union of the classes' genes, the last row by score.
+def published_rows(data: MarkerData, scores_cg: np.ndarray, k: int, last_cg: np.ndarray | None = None) -> Selection:
+    """Genes by turns as in the MarkerMap paper: rank by rank the union of the classes' genes until there are k.
 
     A gene that two classes rank equally high is taken once, so that a class may stay without a gene in a row.
+
+    Parameters
+    ----------
+    data, scores_cg, k
+        As :func:`rows_by_class`.
+    last_cg
+        (classes, g) what decides which genes of the last row are taken, smallest first: p-values. By default the score,
+        largest first.
     """
     ranked_cg = np.where(np.isnan(scores_cg), -np.inf, scores_cg)
     orders_cg = np.argsort(-ranked_cg, axis=1, kind="stable")
+    last_cg = -ranked_cg if last_cg is None else np.where(np.isnan(last_cg), np.inf, last_cg)
     genes: dict[int, int] = {}
     for rank in range(scores_cg.shape[1]):
         row = sorted(
-            (-float(ranked_cg[code, order[rank]]), code, int(order[rank])) for code, order in enumerate(orders_cg)
+            (float(last_cg[code, order[rank]]), code, int(order[rank])) for code, order in enumerate(orders_cg)
         )
         for _, code, gene in row:
             genes.setdefault(gene, code)
@@ -229,6 +244,7 @@ def run_selector(
     *,
     seed: int = 0,
     as_published: bool = False,
+    device: str = "cpu",
     forced_in: np.ndarray | None = None,
     forced_out: np.ndarray | None = None,
 ) -> Selection:
@@ -244,6 +260,8 @@ def run_selector(
         Number of genes, the forced ones included.
     seed, as_published
         As :class:`SelectFunction`.
+    device
+        Where a selector that is trained ``on_device`` is; the others run on the CPU.
     forced_in
         Columns that come first whatever the method says of them; their score is infinite and they have no class. The
         others are chosen as if these were not there.
@@ -268,7 +286,8 @@ def run_selector(
         return Selection(forced[:k], np.full(k, np.inf))
     columns = np.flatnonzero(free)
     candidates = data if free.all() else data.take_genes(columns)
-    found = spec.load()(candidates, rest, seed=seed, as_published=as_published)
+    more = {"device": device} if spec.on_device else {}
+    found = spec.load()(candidates, rest, seed=seed, as_published=as_published, **more)
     if len(found.genes) != rest or len(np.unique(found.genes)) != rest:
         raise RuntimeError(f"{spec.name} gave {len(np.unique(found.genes))} genes, not {rest}")
     genes = np.concatenate([forced, columns[found.genes]])

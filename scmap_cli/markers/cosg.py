@@ -14,7 +14,7 @@ import numpy as np
 from cosg import cosg
 
 from scmap_cli.markers.base import MarkerData, Selection, published_rows, rows_by_class
-from scmap_cli.markers.rank_tests import as_anndata, ranked_scores
+from scmap_cli.markers.rank_tests import as_anndata, ranked
 
 
 def select(data: MarkerData, k: int, *, seed: int, as_published: bool) -> Selection:
@@ -31,5 +31,5 @@ def select(data: MarkerData, k: int, *, seed: int, as_published: bool) -> Select
             key_added="cosg",
             return_by_group=True,
         )
-    scores_cg = ranked_scores(adata.uns["cosg"], len(data.classes), data.n_genes)
+    scores_cg = ranked(adata.uns["cosg"], len(data.classes), data.n_genes)
     return (published_rows if as_published else rows_by_class)(data, scores_cg, k)

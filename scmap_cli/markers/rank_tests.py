@@ -3,7 +3,8 @@
 Scanpy: Wolf et al. 2018, doi:10.1186/s13059-017-1382-0.
 
 Classes take turns in choosing their best gene. As published in the MarkerMap paper, the tests see scaled and clipped
-values instead of log1p CP10k, and a gene that several classes rank equally high is counted once for all of them.
+values instead of log1p CP10k, a gene that several classes rank equally high is counted once for all of them, and of the
+last row those of smallest p-value are taken.
 """
 
 from __future__ import annotations
@@ -27,14 +28,14 @@ def as_anndata(values: Any, data: MarkerData) -> AnnData:
     return AnnData(values, obs=obs, var=pd.DataFrame(index=[str(i) for i in range(values.shape[1])]))
 
 
-def ranked_scores(found: Any, n_classes: int, n_genes: int) -> np.ndarray:
-    """(classes, g) scores of a result in scanpy's form: ``names`` and ``scores``, a field a class, sorted by score."""
-    scores_cg = np.full((n_classes, n_genes), np.nan)
+def ranked(found: Any, n_classes: int, n_genes: int, field: str = "scores") -> np.ndarray:
+    """(classes, g) numbers of a result in scanpy's form: ``names`` and the field, an array a class, sorted by score."""
+    numbers_cg = np.full((n_classes, n_genes), np.nan)
     for code in range(n_classes):
         names = np.asarray(found["names"][str(code)]).astype(str)
         known = np.char.isdigit(names)
-        scores_cg[code, names[known].astype(np.int64)] = np.asarray(found["scores"][str(code)], np.float64)[known]
-    return scores_cg
+        numbers_cg[code, names[known].astype(np.int64)] = np.asarray(found[field][str(code)], np.float64)[known]
+    return numbers_cg
 
 
 def _select(
@@ -47,8 +48,11 @@ def _select(
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")
         scanpy.tl.rank_genes_groups(adata, "class", method=method, tie_correct=tie_correct, use_raw=False)
-    scores_cg = ranked_scores(adata.uns["rank_genes_groups"], len(data.classes), data.n_genes)
-    return (published_rows if as_published else rows_by_class)(data, scores_cg, k)
+    found, shape = adata.uns["rank_genes_groups"], (len(data.classes), data.n_genes)
+    scores_cg = ranked(found, *shape)
+    if as_published:
+        return published_rows(data, scores_cg, k, ranked(found, *shape, "pvals"))
+    return rows_by_class(data, scores_cg, k)
 
 
 select_t_test = partial(_select, method="t-test")

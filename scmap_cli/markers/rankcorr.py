@@ -90,7 +90,11 @@ def _weights(correlations_cg: np.ndarray, sparsity: float) -> np.ndarray:
 
 
 def select(data: MarkerData, k: int, *, seed: int, as_published: bool) -> Selection:
-    """Choose k genes; the score is the largest weight in any class, and the class the one that has it."""
+    """Choose k genes; the score is the largest weight in any class.
+
+    A gene speaks for the class of its largest positive weight; one that is only told by its absence, for the class that
+    it correlates with best.
+    """
     # Ranks of log1p CP10k equal those of scaled values, where clipping makes no new ties.
     correlations_cg = rank_correlations(data.log1p, data.members)
     largest = float(correlations_cg.shape[1])
@@ -105,14 +109,15 @@ def select(data: MarkerData, k: int, *, seed: int, as_published: bool) -> Select
     weights_cg = _weights(correlations_cg, high)
     strength_g = np.abs(weights_cg).max(axis=0)
     found = np.flatnonzero(strength_g)[:k] if as_published else np.zeros(0, dtype=np.int64)
-    rest_g = np.where(strength_g > 0, 1.0 + strength_g, _relative(correlations_cg))
+    relative_cg = _relative(correlations_cg)
+    rest_g = np.where(strength_g > 0, 1.0 + strength_g, np.abs(relative_cg).max(axis=0))
     rest_g[found] = -np.inf
     genes = np.concatenate([found, best(rest_g, k - len(found))]).astype(np.int64)
-    codes = np.abs(np.where(weights_cg.any(axis=0), weights_cg, correlations_cg)).argmax(axis=0)
+    codes = np.where((weights_cg > 0).any(axis=0), weights_cg, relative_cg).argmax(axis=0)
     return Selection(genes, strength_g[genes], named(data, codes[genes]))
 
 
 def _relative(correlations_cg: np.ndarray) -> np.ndarray:
-    """Largest correlation of a gene in any class, as a share of the class's largest: at most 1."""
+    """(classes, g) correlations as shares of the class's largest, in absolute value at most 1."""
     top_c = np.abs(correlations_cg).max(axis=1, keepdims=True)
-    return np.divide(np.abs(correlations_cg), top_c, out=np.zeros_like(correlations_cg), where=top_c > 0).max(axis=0)
+    return np.divide(correlations_cg, top_c, out=np.zeros_like(correlations_cg), where=top_c > 0)

@@ -44,7 +44,7 @@ class GeneChoice(nn.Module):
         super().__init__()
         self.momentum, self.by_cell = momentum, width > 0
         self.register_buffer("running_g", torch.zeros(n_genes))
-        # 1 where a gene is forced in, -1 where it is forced out.
+        # Above 0 where a gene is forced in, the more the earlier it comes; -1 where it is forced out.
         self.register_buffer("fixed_g", torch.zeros(n_genes))
         if self.by_cell:
             self.first, self.second = Block(n_genes, width), Block(width, width)
@@ -56,9 +56,10 @@ class GeneChoice(nn.Module):
     @torch.no_grad()
     def start(self, prior_g: np.ndarray | None, forced_in: np.ndarray | None, forced_out: np.ndarray | None) -> None:
         """Set the first logits, 0 by default, and the columns of genes that are always or never chosen."""
-        for forced, sign in ((forced_in, 1.0), (forced_out, -1.0)):
-            if forced is not None:
-                self.fixed_g[torch.from_numpy(forced)] = sign
+        if forced_out is not None:
+            self.fixed_g[torch.from_numpy(forced_out)] = -1.0
+        if forced_in is not None:
+            self.fixed_g[torch.from_numpy(forced_in)] = torch.arange(len(forced_in), 0, -1, dtype=torch.float32)
         if prior_g is None:
             return
         self.running_g.copy_(torch.from_numpy(prior_g))
@@ -73,7 +74,7 @@ class GeneChoice(nn.Module):
         return int((self.fixed_g > 0).sum())
 
     def chosen(self, k: int) -> Tensor:
-        """Columns of the k genes: those forced in, then by the running logits; of equal ones the first."""
+        """Columns of the k genes: those forced in as listed, then by the running logits; of equal ones the first."""
         return top_k(self.running_g + 1e30 * self.fixed_g, k)
 
     def forward(self, x_ng: Tensor | None, noise: Noise, k: int, temperature: float) -> Tensor:
@@ -98,7 +99,7 @@ class GeneChoice(nn.Module):
         self.running_g = log_pi_g.detach().clone()
         log_pi_g = log_pi_g + gumbel(noise.uniform(len(log_pi_g), log_pi_g))
         free_g, wanted = self.fixed_g == 0, k - self.forced()
-        mask_g = self.fixed_g.clamp_min(0.0)
+        mask_g = self.fixed_g.clamp(0.0, 1.0)
         if wanted > 0:
             mask_g = mask_g.masked_scatter(free_g, relaxed_top_k(log_pi_g[free_g], wanted, temperature))
         return mask_g

@@ -17,9 +17,15 @@ class StopFlag:
 
     A second Ctrl-C ends the process at once with exit code 130. Earlier handlers are put back at the end. Outside the
     main thread, where Python allows no handlers, the flag simply stays unset.
+
+    Parameters
+    ----------
+    saves
+        Whether there is anything to save. Where there is not, signals keep the meaning that they have.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, saves: bool = True) -> None:
+        self.saves = saves
         self.signal_name: str | None = None
         self._interrupts = 0
         self._previous: dict[signal.Signals, Any] = {}
@@ -38,6 +44,8 @@ class StopFlag:
         self.signal_name = self.signal_name or signal.Signals(number).name
 
     def __enter__(self) -> StopFlag:
+        if not self.saves:
+            return self
         try:
             for number in STOP_SIGNALS:
                 self._previous[number] = signal.signal(number, self._handle)

@@ -26,7 +26,7 @@ from scmap_cli.registry import get_selector
 from scmap_cli.runtime import provenance
 from scmap_cli.runtime.logs import log
 from scmap_cli.stages.marker_tables import MarkerTable, check_table, read_markers
-from scmap_cli.stages.panel import Fold, Panel, check_classes, check_splits, load_panel, spread
+from scmap_cli.stages.panel import Fold, Panel, check_classes, check_selectors, check_splits, load_panel, spread
 from scmap_cli.stages.scores import render
 from scmap_cli.stages.views import umap_layout
 
@@ -69,6 +69,7 @@ def evaluate_markers(
     layer: str | None = None,
     gene_column: str | None = None,
     seed: int = 0,
+    device: str = "auto",
     force: bool = False,
     dry_run: bool = False,
 ) -> dict[str, Any]:
@@ -106,6 +107,8 @@ def evaluate_markers(
         all cells, by genes that the training cells of the first split chose.
     layer, gene_column
         As in :func:`scmap_cli.stages.inputs.load_rna`.
+    device
+        Where methods of MarkerMap are trained; the others run on the CPU.
     seed, force, dry_run
         As elsewhere.
 
@@ -147,8 +150,7 @@ def evaluate_markers(
     for table in tables:
         for genes in table.genes.values():
             panel.columns(genes, str(table.path))
-    for spec in specs:
-        spec.load()
+    check_selectors(panel, specs, max(grid or (50,)), device)
     noises = tuple(sorted({0.0, *label_noise}))
     cases = [_Case(spec.name, size, noise, None) for spec in specs for size in grid or (50,) for noise in noises]
     cases += [
@@ -181,7 +183,7 @@ def evaluate_markers(
         seed=seed,
     ) as run:
         chosen: dict[_Case, np.ndarray] = {}
-        found = _collect(panel, cases, splits, seed, as_published, chosen)
+        found = _collect(panel, cases, splits, seed, {"as_published": as_published, "device": device}, chosen)
         for case in cases:
             for design in (EVERYWHERE, SELECTION) if case.noise else (None,):
                 entry = _entry(panel, case, design, found[case, design])
@@ -215,25 +217,25 @@ def _collect(
     cases: Sequence[_Case],
     splits: int,
     seed: int,
-    as_published: bool,
+    how: dict[str, Any],
     chosen: dict[_Case, np.ndarray],
 ) -> dict[tuple[_Case, str | None], list[dict[str, np.ndarray]]]:
     """Confusion matrices by case and design, a dict by classifier for each split.
 
-    ``chosen`` is given the genes of the first split.
+    ``how`` is what selectors are told beside the data; ``chosen`` is given the genes of the first split.
     """
     found: dict[tuple[_Case, str | None], list[dict[str, np.ndarray]]] = {}
     for number in range(splits):
         fold = Fold(panel, number, seed)
         for case in cases:
-            for design, confusions in _score(panel, fold, case, as_published, chosen):
+            for design, confusions in _score(panel, fold, case, how, chosen):
                 found.setdefault((case, design), []).append(confusions)
         log.info("split %d of %d is done", number + 1, splits)
     return found
 
 
 def _score(
-    panel: Panel, fold: Fold, case: _Case, as_published: bool, chosen: dict[_Case, np.ndarray]
+    panel: Panel, fold: Fold, case: _Case, how: dict[str, Any], chosen: dict[_Case, np.ndarray]
 ) -> Iterator[tuple[str | None, dict[str, np.ndarray]]]:
     if case.table is not None:
         genes = panel.columns(case.table.of_split(fold.number)[: case.k], str(case.table.path))
@@ -242,7 +244,7 @@ def _score(
         return
     noisy = fold.noisy_codes(case.noise) if case.noise else None
     spec = get_selector(case.name)
-    genes = run_selector(spec, fold.data(noisy), case.k, seed=fold.seed, as_published=as_published).genes
+    genes = run_selector(spec, fold.data(noisy), case.k, seed=fold.seed, **how).genes
     if noisy is None:
         chosen.setdefault(case, genes)
         yield None, fold.confusions(genes)

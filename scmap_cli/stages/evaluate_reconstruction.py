@@ -22,20 +22,21 @@ from scmap_cli.metrics.reconstruction import by_type, gene_variances, linear_map
 from scmap_cli.plots.canvas import publish
 from scmap_cli.plots.reconstruction import type_panels
 from scmap_cli.plots.scores import reconstruction_panels
-from scmap_cli.registry import get_selector
+from scmap_cli.registry import Selector, get_selector
 from scmap_cli.runtime import provenance
 from scmap_cli.runtime.logs import log
 from scmap_cli.stages.inputs import load_rna
 from scmap_cli.stages.marker_tables import MarkerTable, check_table, read_markers
-from scmap_cli.stages.panel import Fold, Panel, check_classes, check_splits, load_panel, spread
+from scmap_cli.stages.panel import Fold, Panel, check_classes, check_selectors, check_splits, load_panel, spread
 from scmap_cli.stages.scores import render
 
 SCALES = ("scaled", "global")
 """``scaled``: log1p CP10k, each gene scaled and clipped at 10 (Table 2). ``global``: log2(1 + counts), without depth
 normalisation, one mean and standard deviation for the whole matrix (Table 4)."""
 
-REBUILT = ("same", "counts")
-"""What a reconstruction's values are: on the scale of the scores already, or counts that are brought to it."""
+REBUILT = ("same", "log1p", "counts")
+"""What a reconstruction's values are: on the scale of the scores already, or log1p CP10k (what ``impute`` makes by a
+MarkerMap model) or counts, which are brought to it."""
 
 
 def evaluate_reconstruction(
@@ -57,6 +58,7 @@ def evaluate_reconstruction(
     plot: Path | None = None,
     plot_types: Path | None = None,
     seed: int = 0,
+    device: str = "auto",
     force: bool = False,
     dry_run: bool = False,
 ) -> dict[str, Any]:
@@ -90,6 +92,8 @@ def evaluate_reconstruction(
     plot_types
         Draw the first source class by class, as in the paper's Fig. 3 C: variances of the genes as they were and as
         rebuilt, both on the first two eigenvectors of the test cells, and errors (in the first split).
+    device
+        Where methods of MarkerMap are trained; the others run on the CPU.
     layer, gene_column, seed, force, dry_run
         As elsewhere.
 
@@ -128,8 +132,7 @@ def evaluate_reconstruction(
     for table in tables:
         for genes in table.genes.values():
             panel.columns(genes, str(table.path))
-    for spec in specs:
-        spec.load()
+    check_selectors(panel, specs, k, device)
     settings: dict[str, Any] = {
         "scale": scale,
         "reconstruction_values": reconstruction_values,
@@ -166,7 +169,7 @@ def evaluate_reconstruction(
             fold = Fold(panel, number, seed)
             train, test = _fold_values(fold, scale)
             unit = fold.scaling.deviation if scale == "scaled" else None
-            for name, columns in _fold_genes(fold, method, tables, k, as_published).items():
+            for name, columns in _fold_genes(fold, specs, tables, k, as_published, device).items():
                 rebuilt = linear_map(train[:, columns], train, test[:, columns])
                 found[name].append(_score(panel, fold.test, test, rebuilt, unit))
                 if plot is not None and name not in variances:
@@ -196,11 +199,11 @@ def evaluate_reconstruction(
 
 
 def _fold_genes(
-    fold: Fold, method: Sequence[str], tables: Sequence[MarkerTable], k: int, as_published: bool
+    fold: Fold, specs: Sequence[Selector], tables: Sequence[MarkerTable], k: int, as_published: bool, device: str
 ) -> dict[str, np.ndarray]:
     chosen = {
-        name: run_selector(get_selector(name), fold.data(), k, seed=fold.seed, as_published=as_published).genes
-        for name in method
+        spec.name: run_selector(spec, fold.data(), k, seed=fold.seed, as_published=as_published, device=device).genes
+        for spec in specs
     }
     for table in tables:
         chosen[table.path.name] = fold.panel.columns(table.of_split(fold.number)[:k], str(table.path))
@@ -282,7 +285,7 @@ def _given(
     rebuilt = apply(rebuilt_file.counts, alignment)[rows][:, genes]
     if values == "counts" and rebuilt.nnz and rebuilt.data.min() < 0:
         raise InputError(f"{path}: negative values are no counts", "give --reconstruction-values same")
-    original = panel.counts[cells][:, genes]
+    original, totals_m = panel.counts[cells][:, genes], _totals(panel, cells)
     unit = None
     if scale == "scaled":
         original_log = panel.log1p[cells][:, genes]
@@ -290,18 +293,28 @@ def _given(
         unit = scaling.deviation
         left = scaling.apply(original_log)
         if values == "counts":
-            totals = np.maximum(np.asarray(rebuilt.sum(axis=1)).ravel(), 1e-12)
-            share = np.asarray(original.sum(axis=1)).ravel() / np.maximum(_totals(panel, cells), 1e-12)
-            factor_m = np.repeat(1e4 * share / totals, np.diff(rebuilt.indptr))
-            logged = np.log1p(rebuilt.data * factor_m).astype(np.float32)
-            rebuilt = sparse.csr_matrix((logged, rebuilt.indices, rebuilt.indptr), shape=rebuilt.shape)
-        right = scaling.apply(rebuilt) if values == "counts" else rebuilt.toarray()
+            found_m = np.maximum(np.asarray(rebuilt.sum(axis=1)).ravel(), 1e-12)
+            share_m = np.asarray(original.sum(axis=1)).ravel() / np.maximum(totals_m, 1e-12)
+            rebuilt = _stored(rebuilt, np.log1p(rebuilt.data * _repeated(rebuilt, 1e4 * share_m / found_m)))
+        right = rebuilt.toarray() if values == "same" else scaling.apply(rebuilt)
     else:
         logged = _log2(original)
         mean, deviation = float(logged.mean()), float(logged.std())
         left = standardise(logged, mean, deviation)
-        right = standardise(_log2(rebuilt), mean, deviation) if values == "counts" else rebuilt.toarray()
+        if values == "log1p":
+            rebuilt = _stored(rebuilt, np.expm1(rebuilt.data.clip(0)) * _repeated(rebuilt, totals_m / 1e4))
+        right = rebuilt.toarray() if values == "same" else standardise(_log2(rebuilt), mean, deviation)
     return cells, left, right, unit
+
+
+def _stored(matrix: sparse.csr_matrix, values: np.ndarray) -> sparse.csr_matrix:
+    """The matrix with other stored values."""
+    return sparse.csr_matrix((values.astype(np.float32), matrix.indices, matrix.indptr), shape=matrix.shape)
+
+
+def _repeated(matrix: sparse.csr_matrix, by_row: np.ndarray) -> np.ndarray:
+    """A number a row for every stored value."""
+    return np.repeat(by_row, np.diff(matrix.indptr))
 
 
 def _totals(panel: Panel, cells: np.ndarray) -> np.ndarray:

@@ -83,6 +83,8 @@ def filter_by_class(
     if not used.any():
         raise InputError(f"no cell to decide by has a label in {label_key!r}", "see --label-key and --train-cells")
     names, codes = np.unique(labels[used], return_inverse=True)
+    if not housekeeping:
+        log.warning("--gene-filter markermap takes no house-keeping gene out: list them in a file for --housekeeping")
     kept, steps = markermap_filter(one.matrix[used], list(one.var.index), codes, housekeeping)
     before, after = len(kept), int(kept.sum())
     for step, count in steps.items():

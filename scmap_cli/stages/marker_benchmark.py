@@ -35,6 +35,7 @@ from scmap_cli.runtime.signals import StopFlag
 from scmap_cli.runtime.threads import current_threads, set_threads, threads_of_children
 from scmap_cli.stages.marker_jobs import AS_PUBLISHED, SHORT, Job, job_name, report, tables
 from scmap_cli.stages.panel import Fold, Panel, check_classes, check_splits, load_panel
+from scmap_cli.training.device import resolve_device
 
 
 def read_methods(path: Path) -> list[tuple[str, bool]]:
@@ -73,10 +74,12 @@ def marker_benchmark(
     splits: int = 3,
     summary: Path | None = None,
     workers: int | None = None,
+    raw_depth: bool = False,
     plot: Path | None = None,
     layer: str | None = None,
     gene_column: str | None = None,
     seed: int = 0,
+    device: str = "auto",
     force: bool = False,
     dry_run: bool = False,
 ) -> dict[str, Any]:
@@ -100,10 +103,14 @@ def marker_benchmark(
         Also write mean and standard deviation over the splits.
     workers
         Processes; by default one a thread of the run. Each gets an equal share of the threads.
+    raw_depth
+        Values are log(1 + counts) in the place of log1p CP10k.
     plot
         Also draw accuracy and error by method and number of genes.
     seed
         Of splits and methods.
+    device
+        Where MarkerMap is trained; the other methods run on the CPU.
     force, dry_run
         Replace outputs; check alone.
 
@@ -132,10 +139,12 @@ def marker_benchmark(
     names = [Job(*one, 0, ()).name for one in listed]
     loading = {
         **{"label_key": label_key, "exclude_labels": list(exclude_labels)},
-        **{"layer": layer, "gene_column": gene_column},
+        **{"layer": layer, "gene_column": gene_column, "raw_depth": raw_depth},
     }
     panel = load_panel(input, **loading)  # type: ignore[arg-type]
     _check_methods(panel, listed, grid[-1])
+    if any(get_selector(name).on_device for name, _ in listed):
+        resolve_device(device)
     jobs = list(_jobs(listed, grid, splits))
     if dry_run:
         log.info("would run %d jobs: %d methods on %d splits", len(jobs), len(listed), splits)
@@ -148,7 +157,7 @@ def marker_benchmark(
         record = json.dumps({key: value for key, value in run.record.items() if key != "inputs"}, sort_keys=True)
         digests = [entry["digest"] for entry in run.record["inputs"]][:1]
         done = {} if partial is None else _resume(partial, f"{record} {digests}", force)
-        rows = _run(jobs, done, partial, panel, input, loading, seed, processes)
+        rows = _run(jobs, done, partial, panel, input, loading, (seed, device), processes)
         table, means = tables(rows, listed, grid)
         seconds = {name: float(np.mean([row["seconds"] for row in rows if job_name(row) == name])) for name in names}
         run.note(selection_seconds={name: round(value, 3) for name, value in seconds.items()}, workers=processes)
@@ -184,12 +193,12 @@ def _jobs(listed: Sequence[tuple[str, bool]], grid: tuple[int, ...], splits: int
                 yield Job(name, published, split, ks)
 
 
-def work(job: Job, fold: Fold) -> list[dict[str, Any]]:
+def work(job: Job, fold: Fold, device: str) -> list[dict[str, Any]]:
     """Do one job: a row a number of genes, with the seconds that choosing took."""
     spec = get_selector(job.method)
     data = fold.data()
     started = time.perf_counter()
-    found = run_selector(spec, data, max(job.ks), seed=fold.seed, as_published=job.as_published)
+    found = run_selector(spec, data, max(job.ks), seed=fold.seed, as_published=job.as_published, device=device)
     seconds = time.perf_counter() - started
     rows = []
     for k in job.ks:
@@ -208,20 +217,21 @@ class _Worker:
 
     panel: Panel
     seed: int
+    device: str
     fold: Fold | None = None
 
     def do(self, job: Job) -> list[dict[str, Any]]:
         if self.fold is None or self.fold.number != job.split:
             self.fold = Fold(self.panel, job.split, self.seed)
-        return work(job, self.fold)
+        return work(job, self.fold, self.device)
 
 
 _STATE = _Worker()
 
 
-def _begin(path: Path, loading: dict[str, Any], seed: int, threads: int) -> None:
+def _begin(path: Path, loading: dict[str, Any], seed: int, device: str, threads: int) -> None:
     set_threads(threads)
-    _STATE.panel, _STATE.seed = load_panel(path, **loading), seed
+    _STATE.panel, _STATE.seed, _STATE.device = load_panel(path, **loading), seed, device
 
 
 def _do(job: Job) -> list[dict[str, Any]]:
@@ -235,10 +245,10 @@ def _run(
     panel: Panel,
     path: Path,
     loading: dict[str, Any],
-    seed: int,
+    run_by: tuple[int, str],
     processes: int,
 ) -> list[dict[str, Any]]:
-    """Rows of all jobs in their order; finished ones are added to ``done`` and to the file as they come."""
+    """Rows of all jobs in their order; finished ones are added to ``done`` and to the file."""
     waiting = [job for job in jobs if str(job) not in done]
     if len(waiting) < len(jobs):
         log.info("%d of %d jobs were finished before", len(jobs) - len(waiting), len(jobs))
@@ -253,27 +263,26 @@ def _run(
         log.info("%d/%d %s, split %d: %.1f s", len(done), len(jobs), job.name, job.split, rows[0]["seconds"])
 
     processes = min(processes, max(len(waiting), 1))
-    with StopFlag() as stop:
+    with StopFlag(saves=partial is not None) as stop:
         if processes == 1:
             here = _Worker()
-            here.panel, here.seed = panel, seed
+            here.panel, (here.seed, here.device) = panel, run_by
             for job in waiting:
-                _check_stop(stop, partial)
+                _check_stop(stop)
                 finished(job, here.do(job))
         else:
             share = max(current_threads() // processes, 1)
             with threads_of_children(share):
-                _run_pool(waiting, finished, (path, loading, seed, share), processes, stop, partial)
+                _run_pool(waiting, finished, (path, loading, *run_by, share), processes, stop)
     return [row for job in jobs for row in done[str(job)]]
 
 
 def _run_pool(
     waiting: Sequence[Job],
     finished: Callable[[Job, list[dict[str, Any]]], None],
-    arguments: tuple[Path, dict[str, Any], int, int],
+    arguments: tuple[Path, dict[str, Any], int, str, int],
     processes: int,
     stop: StopFlag,
-    partial: Path | None,
 ) -> None:
     """Keep one job a process in hand, so that a stop waits for no more than those."""
     left = iter(waiting)
@@ -289,8 +298,10 @@ def _run_pool(
                     break
             while running:
                 _collect(running, finished)
-            _check_stop(stop, partial)
+            _check_stop(stop)
         except BrokenProcessPool:
+            # A signal to the whole group, as schedulers send it, ends the workers too.
+            _check_stop(stop)
             raise DeviceError(
                 "a worker process was killed, which the system does when memory runs out",
                 "run the same command again with fewer --workers; what is finished is kept",
@@ -306,10 +317,11 @@ def _collect(running: dict[Future, Job], finished: Any) -> None:
         finished(running.pop(future), future.result())
 
 
-def _check_stop(stop: StopFlag, partial: Path | None) -> None:
+def _check_stop(stop: StopFlag) -> None:
     if stop.stopped:
-        kept = "" if partial is None else "; what is finished is kept"
-        raise StoppedError(f"stopped by {stop.signal_name}{kept}", "run the same command again to go on")
+        raise StoppedError(
+            f"stopped by {stop.signal_name}; what is finished is kept", "run the same command again to go on"
+        )
 
 
 def _resume(partial: Path, record: str, force: bool) -> dict[str, list[dict[str, Any]]]:

@@ -16,9 +16,11 @@ from scmap_cli.data.scaling import fit_scaling
 from scmap_cli.errors import UsageError
 from scmap_cli.io.bundle import MARKERS, load_bundle, read_table
 from scmap_cli.markers.base import MarkerData, Selection, best_for_classes
+from scmap_cli.markers.seeded import seeded_torch
 from scmap_cli.models.markermap import MarkerMap, MarkerMapConfig
 from scmap_cli.nn.noise import mixed_seed
 from scmap_cli.stages.panel import Panel
+from scmap_cli.training.device import resolve_device
 from scmap_cli.training.loop import Trainer
 
 DEFAULTS = {
@@ -33,8 +35,27 @@ DEFAULTS = {
 }
 """Training settings that differ from those of :class:`~scmap_cli.config.TrainConfig`."""
 
-PUBLISHED: dict[str, Any] = {"direct_share": 0.0, "rebuild_by": "gaussian", "loss_scale": "sum", "width": 256}
-"""The paper's loss and width."""
+PUBLISHED: dict[str, Any] = {
+    "direct_share": 0.0,
+    "rebuild_by": "gaussian",
+    "loss_scale": "sum",
+    "gene_share": 1.0,
+    "width": 256,
+    "temperature": 3.0,
+    "final_temperature": 0.1,
+    "anneal_epochs": 66.0,
+}
+"""The paper's loss, its width for Zeisel and Paul, and its temperatures: 3 at first, times 0.95 an epoch."""
+
+PUBLISHED_TRAINING: dict[str, Any] = {"epochs": 100, "batch_size": 64, "lr_patience": 0}
+"""How the paper trained; what of it depends on the mode is in :func:`published_training`."""
+
+
+def published_training(mode: str) -> dict[str, Any]:
+    """Training settings of the paper and its code; the learning rate is the largest that its finder may choose."""
+    supervised = mode == "supervised"
+    of_mode = {"lr": 1e-3 if supervised else 1e-4, "patience": 4 if mode == "unsupervised" else 3}
+    return PUBLISHED_TRAINING | of_mode
 
 
 def make_network(
@@ -48,13 +69,13 @@ def make_network(
     forced_in: np.ndarray | None = None,
     forced_out: np.ndarray | None = None,
 ) -> MarkerMap:
-    """A fresh model for some cells; genes that do not vary in the training cells are left out where k others do."""
+    """A fresh model for some cells; genes whose log1p is the same in all training cells are left out where k vary."""
     training = data.log1p[~held]
     scaling = fit_scaling(training)
     out = np.zeros(0, dtype=np.int64) if forced_out is None else forced_out
     inside = np.zeros(0, dtype=np.int64) if forced_in is None else forced_in
-    stored_g = np.bincount(training.indices[training.data != 0], minlength=data.n_genes)
-    idle = np.setdiff1d(np.flatnonzero(stored_g == 0), inside)
+    least_g, most_g = (np.asarray(end.todense()).ravel() for end in (training.min(axis=0), training.max(axis=0)))
+    idle = np.setdiff1d(np.flatnonzero(least_g == most_g), inside)
     if len(np.union1d(idle, out)) <= data.n_genes - config.k:
         out = np.union1d(idle, out)
     return MarkerMap.create(
@@ -104,34 +125,38 @@ def read_selection(folder: Path, panel: Panel) -> Selection:
     return Selection(genes, scores, classes if any(classes) else None)
 
 
-def _select(mode: str, data: MarkerData, k: int, seed: int, as_published: bool) -> Selection:
+def _select(mode: str, data: MarkerData, k: int, seed: int, as_published: bool, device: str) -> Selection:
     """Train until the genes are fixed, which is all that is asked for here.
 
     Validation cells would only say when the networks, which by then see the chosen genes alone, are trained enough. So
     all cells take part in the choice, as with the other selectors: it is that of ``train markermap
-    --validation-share 0``.
+    --validation-share 0``. One thread, as in :mod:`scmap_cli.markers.seeded`.
     """
     options: Mapping[str, Any] = {"k": k, "mode": mode} | (PUBLISHED if as_published else {})
+    training = DEFAULTS | (published_training(mode) if as_published else {}) | {"checkpoint_minutes": 1e9}
     config = build(MarkerMapConfig, options, where="[model]")
-    settings = build(TrainConfig, DEFAULTS, {"checkpoint_minutes": 1e9}, where="[train]")
-    network = make_network(data, np.zeros(len(data.held), dtype=bool), config, seed)
-    rows = np.arange(len(data.strata)), np.zeros(0, dtype=np.int64)
-    trainer = Trainer(network, CsrStore(data.counts, data.strata), *rows, settings, seed=seed)
-    trainer.config = replace(trainer.config, epochs=math.ceil(network.anneal_epochs))
-    trainer.fit()
-    return selection(network, data)
+    settings = build(TrainConfig, training, where="[train]")
+    where = resolve_device(device)
+    with seeded_torch(seed):
+        network = make_network(data, np.zeros(len(data.held), dtype=bool), config, seed).to(where)
+        rows = np.arange(len(data.strata)), np.zeros(0, dtype=np.int64)
+        store = CsrStore(data.counts, data.strata, size_n=data.sizes).to(where)
+        trainer = Trainer(network, store, *rows, settings, seed=seed)
+        trainer.config = replace(trainer.config, epochs=math.ceil(network.anneal_epochs))
+        trainer.fit()
+        return selection(network, data)
 
 
-def select_for_labels(data: MarkerData, k: int, *, seed: int, as_published: bool) -> Selection:
+def select_for_labels(data: MarkerData, k: int, *, seed: int, as_published: bool, device: str = "cpu") -> Selection:
     """Choose k genes that predict the class."""
-    return _select("supervised", data, k, seed, as_published)
+    return _select("supervised", data, k, seed, as_published, device)
 
 
-def select_for_genes(data: MarkerData, k: int, *, seed: int, as_published: bool) -> Selection:
+def select_for_genes(data: MarkerData, k: int, *, seed: int, as_published: bool, device: str = "cpu") -> Selection:
     """Choose k genes that all genes can be rebuilt from."""
-    return _select("unsupervised", data, k, seed, as_published)
+    return _select("unsupervised", data, k, seed, as_published, device)
 
 
-def select_for_both(data: MarkerData, k: int, *, seed: int, as_published: bool) -> Selection:
+def select_for_both(data: MarkerData, k: int, *, seed: int, as_published: bool, device: str = "cpu") -> Selection:
     """Choose k genes for both."""
-    return _select("joint", data, k, seed, as_published)
+    return _select("joint", data, k, seed, as_published, device)

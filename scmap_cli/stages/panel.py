@@ -21,11 +21,13 @@ from scmap_cli.data.scaling import Scaling, fit_scaling
 from scmap_cli.data.splits import LEAST_CELLS, TEST, VALID, three_way_split
 from scmap_cli.errors import InputError, UsageError
 from scmap_cli.io.text import read_names
-from scmap_cli.markers.base import MarkerData
+from scmap_cli.markers.base import MarkerData, check_data
 from scmap_cli.metrics import markers as scores
 from scmap_cli.metrics.reconstruction import linear_map
+from scmap_cli.registry import Selector
 from scmap_cli.runtime.logs import log
 from scmap_cli.stages.inputs import RnaInput, load_rna, text_column
+from scmap_cli.training.device import resolve_device
 
 SINGLE_CLASS = "all"
 """The one class of data without labels."""
@@ -51,6 +53,8 @@ class Panel:
         Their names.
     source
         The file as it was read.
+    raw_depth
+        Whether values are log(1 + counts), as the MarkerMap paper's of Zeisel, in the place of log1p CP10k.
     """
 
     path: Path
@@ -60,11 +64,17 @@ class Panel:
     codes: np.ndarray | None
     classes: tuple[str, ...]
     source: RnaInput
+    raw_depth: bool = False
+
+    @cached_property
+    def sizes(self) -> np.ndarray:
+        """(n,) what counts are divided by, times 10,000."""
+        return np.full(self.counts.shape[0], 1e4) if self.raw_depth else cell_totals(self.counts)
 
     @cached_property
     def log1p(self) -> sparse.csr_matrix:
         """(n, g) CSR, log(1 + counts per 10,000)."""
-        return log1p_cp10k(self.counts, totals=cell_totals(self.counts))
+        return log1p_cp10k(self.counts, totals=self.sizes)
 
     @property
     def strata(self) -> np.ndarray:
@@ -80,7 +90,8 @@ class Panel:
             classes = tuple(self.classes[int(code)] for code in present)
         counts = self.counts[cells]
         none_held = np.zeros(counts.shape[0], dtype=bool)
-        return MarkerData(counts, self.log1p[cells], codes, classes, none_held if held is None else held)
+        held = none_held if held is None else held
+        return MarkerData(counts, self.log1p[cells], codes, classes, held, self.sizes[cells])
 
     def columns(self, names: Sequence[str], what: str) -> np.ndarray:
         """Columns of genes by name; :class:`InputError` names one that the data lack."""
@@ -131,6 +142,7 @@ def load_panel(
     exclude_labels: Sequence[str] = (),
     layer: str | None = None,
     gene_column: str | None = None,
+    raw_depth: bool = False,
 ) -> Panel:
     """Read counts and labels; cells without a label, or with an excluded one, are left out and counted.
 
@@ -142,7 +154,7 @@ def load_panel(
     source = load_rna(path, layer, gene_column)
     n = source.counts.shape[0]
     if label_key is None:
-        return Panel(path, source.counts, source.genes, np.ones(n, bool), None, (), source)
+        return Panel(path, source.counts, source.genes, np.ones(n, bool), None, (), source, raw_depth)
     labels = text_column(source.adata.obs, label_key, path)
     strange = sorted(set(exclude_labels) - set(labels.tolist()))
     if strange:
@@ -154,7 +166,8 @@ def load_panel(
         log.info("%d of %d cells are used; the others have no label, or an excluded one", int(kept.sum()), n)
     names, codes = np.unique(labels[kept], return_inverse=True)
     counts = source.counts if kept.all() else source.counts[kept]
-    return Panel(path, counts, source.genes, kept, codes.astype(np.int64), tuple(str(name) for name in names), source)
+    classes = tuple(str(name) for name in names)
+    return Panel(path, counts, source.genes, kept, codes.astype(np.int64), classes, source, raw_depth)
 
 
 def check_classes(panel: Panel) -> None:
@@ -173,6 +186,15 @@ def check_splits(splits: int) -> None:
     """Refuse a number of splits below 1."""
     if splits < 1:
         raise UsageError(f"--splits must be at least 1, not {splits}")
+
+
+def check_selectors(panel: Panel, specs: Sequence[Selector], k: int, device: str) -> None:
+    """Refuse, before any work, data that a selector cannot work on, and a device that is not there."""
+    for spec in specs:
+        spec.load()
+        check_data(spec, panel.data(np.ones(len(panel.strata), dtype=bool)), k, len(panel.genes))
+        if spec.on_device:
+            resolve_device(device)
 
 
 class Fold:

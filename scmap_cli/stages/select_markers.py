@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import tempfile
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,13 +10,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from scmap_cli.config import load_toml
 from scmap_cli.errors import InputError, UsageError
 from scmap_cli.io.atomic import check_outputs, text_file, write_text
 from scmap_cli.io.bundle import read_config
 from scmap_cli.io.h5ad import write_h5ad
 from scmap_cli.keys import MARKER, MARKER_CLASS, MARKER_RANK, MARKER_SCORE
-from scmap_cli.markers.base import Selection, run_selector
+from scmap_cli.markers.base import Selection, check_data, run_selector
 from scmap_cli.plots.canvas import publish
 from scmap_cli.plots.markers import marker_panels
 from scmap_cli.registry import Selector, get_selector
@@ -24,8 +23,15 @@ from scmap_cli.runtime import provenance
 from scmap_cli.runtime.logs import log
 from scmap_cli.stages.inputs import plain_records
 from scmap_cli.stages.marker_benchmark import marker_benchmark
-from scmap_cli.stages.marker_model import MODES, PUBLISHED, read_selection
+from scmap_cli.stages.marker_model import MODES, PUBLISHED, published_training, read_selection
 from scmap_cli.stages.marker_tables import COLUMNS
+from scmap_cli.stages.marker_training import (
+    check_training,
+    kept_beside,
+    of_settings,
+    read_settings,
+    train_selection,
+)
 from scmap_cli.stages.panel import (
     Fold,
     Panel,
@@ -35,14 +41,14 @@ from scmap_cli.stages.panel import (
     load_panel,
     training_cells,
 )
-from scmap_cli.stages.train_markermap import train_markermap
+from scmap_cli.training.device import resolve_device
 
 
 def select_markers(
     input: Path,
     output: Path,
     *,
-    k: int = 50,
+    k: int | None = None,
     method: str | None = None,
     label_key: str | None = None,
     exclude_labels: Sequence[str] = (),
@@ -61,11 +67,13 @@ def select_markers(
     k_grid: Sequence[int] = (),
     summary: Path | None = None,
     workers: int | None = None,
+    raw_depth: bool = False,
     h5ad_output: Path | None = None,
     plot: Path | None = None,
     layer: str | None = None,
     gene_column: str | None = None,
     seed: int = 0,
+    device: str = "auto",
     force: bool = False,
     dry_run: bool = False,
 ) -> dict[str, Any]:
@@ -78,7 +86,7 @@ def select_markers(
     output
         TSV with :data:`COLUMNS`; ``-`` gives the text back under ``table``. With ``benchmark``, its table.
     k
-        Number of genes.
+        Number of genes, 50 by default.
     method
         Name in :data:`scmap_cli.registry.SELECTORS`, ``markermap`` by default.
     label_key, exclude_labels
@@ -89,8 +97,10 @@ def select_markers(
         Directory of ``train markermap``, whose markers are taken; nothing is trained.
     model_out, model_config, prior, costs
         Of the method ``markermap``: keep the model, its settings as in ``--config`` of ``train markermap`` (the
-        sections ``[model]`` and ``[train]``), and files as in :func:`scmap_cli.stages.train_markermap.train_markermap`.
-        The same settings give the same genes as ``train markermap``.
+        sections ``[model]`` and ``[train]``, over which ``k`` and ``mode`` prevail), and files as in
+        :func:`scmap_cli.stages.train_markermap.train_markermap`. The same settings give the same genes as ``train
+        markermap``. A training that is stopped keeps its state in the model directory, without one in a hidden folder
+        beside the output.
     as_published
         Run the method as the MarkerMap paper did.
     splits
@@ -99,7 +109,7 @@ def select_markers(
         File with the names of the cells to choose by, one a line.
     force_in, force_out
         Files with genes that must be, or must not be, chosen.
-    benchmark, k_grid, summary, workers
+    benchmark, k_grid, summary, workers, raw_depth
         Compare the methods of a file instead; see :func:`scmap_cli.stages.marker_benchmark.marker_benchmark`.
     h5ad_output
         Also write the input with the markers in ``var``.
@@ -109,6 +119,8 @@ def select_markers(
         As in :func:`scmap_cli.stages.inputs.load_rna`.
     seed
         Of the splits and of the methods that draw.
+    device
+        Where MarkerMap is trained; the other methods run on the CPU.
     force, dry_run
         Replace outputs; check alone.
 
@@ -139,28 +151,40 @@ def select_markers(
             benchmark,
             label_key=label_key,
             exclude_labels=exclude_labels,
-            k_grid=k_grid or (k,),
+            k_grid=k_grid or (50 if k is None else k,),
             splits=3 if splits is None else splits,
             summary=summary,
             workers=workers,
+            raw_depth=raw_depth,
             plot=plot,
             layer=layer,
             gene_column=gene_column,
             seed=seed,
+            device=device,
             force=force,
             dry_run=dry_run,
         )
-    _refuse({"--k-grid": k_grid or None, "--summary": summary, "--workers": workers}, "without --benchmark")
+    given = {"--k-grid": k_grid or None, "--summary": summary, "--workers": workers, "--raw-depth": raw_depth or None}
+    _refuse(given, "without --benchmark")
     if model is not None:
         given = {"--method": method, "--mode": mode, "--force-in": force_in, "--force-out": force_out, **of_model}
         _refuse({**given, "--splits": splits, "--train-cells": train_cells}, "with --model, which has its markers")
-        method, k = "markermap", int(read_config(model)["model_config"].get("k", 0))
+        method, mode = "markermap", None
+        k = int(read_config(model)["model_config"].get("k", 0))
     method = "markermap" if method is None else method
-    if mode is not None:
-        method = _of_mode(method, mode)
     spec = get_selector(method)
     if method not in MODES or splits is not None:
         _refuse(of_model, "with --splits" if method in MODES else f"for the method {method}")
+    if as_published:
+        _refuse({"--model-config": model_config}, "with --as-published, which has settings of its own")
+    told = read_settings(model_config)
+    method, k = of_settings(method, k, mode, told["model"], model_config)
+    spec = get_selector(method)
+    trains = method in MODES and splits is None and model is None
+    if spec.on_device:
+        resolve_device(device)
+    elif device not in ("auto", "cpu"):
+        log.info("%s runs on the CPU", method)
     if k < 1:
         raise UsageError(f"-k must be at least 1, not {k}")
     if splits is not None:
@@ -180,7 +204,20 @@ def select_markers(
     check_forced(panel, k, **forced)
     chosen = training_cells(panel, train_cells)
     spec.load()
+    settings: dict[str, Any] = {
+        **{"label_key": label_key, "exclude_labels": exclude_labels, "train_cells": train_cells},
+        **{"prior": prior, "costs": costs, "force_in": force_in, "force_out": force_out},
+        **{"layer": layer, "gene_column": gene_column, "seed": seed, "device": device},
+        "model_options": told["model"] | {"k": k, "mode": MODES.get(method)} | (PUBLISHED if as_published else {}),
+        "train_options": told["train"] | (published_training(MODES.get(method, "")) if as_published else {}),
+    }
     if dry_run:
+        if trains:
+            check_training(panel, model_out, force, settings)
+        elif model is not None:
+            read_selection(model, panel)
+        else:
+            check_data(spec, panel.data(chosen), k, len(panel.genes) - len(forced["forced_out"]))
         log.info("would choose %d of %d genes by %s from %d cells", k, len(panel.genes), method, int(chosen.sum()))
         return {"table": "", "genes": []}
     parameters = plain_records(
@@ -191,21 +228,17 @@ def select_markers(
             **{"force_in": force_in, "force_out": force_out, "layer": layer, "gene_column": gene_column},
         }
     )
+    kept = kept_beside(to_file or h5ad_output or plot)
     files = (input, model, train_cells, force_in, force_out, model_config, prior, costs)
     read = [path for path in files if path is not None]
     with provenance.run("select-markers", inputs=read, output=to_file, parameters=parameters, seed=seed) as run:
         folds = [None] if splits is None else [Fold(panel, number, seed) for number in range(splits)]
         if model is not None:
             found = [read_selection(model, panel)]
-        elif method in MODES and splits is None:
-            settings: dict[str, Any] = {"label_key": label_key, "exclude_labels": exclude_labels}
-            settings |= {"train_cells": train_cells}
-            settings |= {"prior": prior, "costs": costs, "force_in": force_in, "force_out": force_out}
-            settings |= {"layer": layer, "gene_column": gene_column, "seed": seed, "force": force}
-            options = {"k": k, "mode": MODES[method]} | (PUBLISHED if as_published else {})
-            found = [_train(panel, model_out, model_config, options, settings)]
+        elif trains:
+            found = [train_selection(panel, model_out, kept, force, settings)]
         else:
-            found = [_choose(spec, panel, fold, chosen, k, seed, as_published, forced) for fold in folds]
+            found = [_choose(spec, panel, fold, chosen, k, seed, as_published, device, forced) for fold in folds]
         table = _table(panel, found, None if splits is None else seed)
         if to_file is not None:
             write_text(to_file, table, force)
@@ -214,38 +247,10 @@ def select_markers(
         if plot is not None:
             data = panel.data(chosen)
             publish(plot, force, "the markers", marker_panels, data, found[0].genes, panel.genes[found[0].genes])
+        if trains and kept is not None:
+            shutil.rmtree(kept, ignore_errors=True)
     log.info("%s: %s", method, ", ".join(panel.genes[found[0].genes[:8]]) + (", ..." if k > 8 else ""))
     return {"table": table, "genes": [panel.genes[one.genes].tolist() for one in found]}
-
-
-def _of_mode(method: str, mode: str) -> str:
-    """The form of the method that a mode is short for."""
-    names = {of: name for name, of in MODES.items()}
-    if method != "markermap":
-        raise UsageError(f"--mode says nothing for the method {method}", "it is for --method markermap")
-    if mode not in names:
-        raise UsageError(f"--mode is {mode!r}", f"choose one of {', '.join(names)}")
-    return names[mode]
-
-
-def _train(
-    panel: Panel, model_out: Path | None, model_config: Path | None, options: dict[str, Any], given: dict[str, Any]
-) -> Selection:
-    """Train as ``train markermap`` does, and read the markers from the directory, which is kept where one is named."""
-    sections = {"model": {}, "train": {}} if model_config is None else load_toml(model_config)
-    told = {name: sections.get(name, {}) for name in ("model", "train")}
-    told = {name: {key.replace("-", "_"): value for key, value in section.items()} for name, section in told.items()}
-    with tempfile.TemporaryDirectory(prefix="scmap-") as scratch:
-        folder = model_out or Path(scratch) / "model"
-        train_markermap(
-            panel.path,
-            folder,
-            model_options=told["model"] | options,
-            train_options=told["train"],
-            device="cpu",
-            **given,
-        )
-        return read_selection(folder, panel)
 
 
 def _refuse(options: dict[str, Any], when: str) -> None:
@@ -263,10 +268,11 @@ def _choose(
     k: int,
     seed: int,
     as_published: bool,
+    device: str,
     forced: dict[str, np.ndarray],
 ) -> Selection:
-    data = panel.data(cells) if fold is None else fold.data()
-    return run_selector(spec, data, k, seed=seed if fold is None else fold.seed, as_published=as_published, **forced)
+    data, seed = (panel.data(cells), seed) if fold is None else (fold.data(), fold.seed)
+    return run_selector(spec, data, k, seed=seed, as_published=as_published, device=device, **forced)
 
 
 def _table(panel: Panel, found: Sequence[Selection], seed: int | None) -> str:

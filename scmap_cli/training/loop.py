@@ -79,7 +79,7 @@ class Trainer:
     ranks
         This process among all.
     checkpoint
-        Where to save, or None to save nothing.
+        Where to save, or None to save nothing; signals then do what they do without a training.
     stop
         A flag that is watched already; None watches signals for the time of the training.
     """
@@ -159,7 +159,8 @@ class Trainer:
 
     def _epochs(self) -> None:
         config, state = self.config, self.state
-        watched = nullcontext(self.stop) if self.stop is not None else StopFlag()
+        # Where nothing is saved, nothing is gained by a slower end.
+        watched = nullcontext(self.stop) if self.stop is not None else StopFlag(saves=self.checkpoint is not None)
         with watched as stop, progress("epoch", config.epochs) as bar:
             bar.done = state.epoch
             while state.epoch < config.epochs and not state.finished:
@@ -191,9 +192,9 @@ class Trainer:
                 state.sums = dict(zip(sums, self.ranks.gather(torch.stack(list(sums.values()))), strict=True))
                 self._save()
             if stopped:
+                who = stop.signal_name or "another rank"
                 raise StoppedError(
-                    f"stopped by {stop.signal_name or 'another rank'} in epoch {state.epoch + 1}"
-                    + (", checkpoint saved" if self.checkpoint else ", nothing saved"),
+                    f"stopped by {who} in epoch {state.epoch + 1}, checkpoint saved",
                     "run the same command again to go on",
                 )
         self._end_epoch(sums)

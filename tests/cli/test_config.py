@@ -43,6 +43,13 @@ def test_only_what_was_given_reaches_the_configs(scmap, monkeypatch):
     assert "programs" not in seen
 
 
+def test_a_misspelt_section_of_the_settings_of_a_model(scmap):
+    name = write(scmap, "[modle]\nwidth = 8\n")
+    said = scmap("select-markers", "a.h5ad", "-o", "m.tsv", "--model-config", name, status=2).err
+    assert "unknown section [modle]" in said
+    assert "did you mean 'model'?" in said
+
+
 @pytest.mark.parametrize("verb", RUNS)
 def test_what_is_printed_reads_back(scmap, verb):
     first = scmap(*verb.split(), "--print-config", "-t", "3", "--seed", "5").out

@@ -7,8 +7,8 @@ import pytest
 import scipy.sparse as sp
 
 from scmap_cli.errors import InputError, UsageError
-from scmap_cli.markers import gumbel_vae, persist
-from scmap_cli.markers.base import marker_data, rows_by_class, run_selector
+from scmap_cli.markers import gumbel_vae, persist, smash
+from scmap_cli.markers.base import marker_data, published_rows, rows_by_class, run_selector
 from scmap_cli.registry import SELECTORS, Selector, get_selector
 from scmap_cli.stages import marker_model
 
@@ -27,6 +27,7 @@ def short(monkeypatch):
     monkeypatch.setattr(gumbel_vae, "_EPOCHS", 3)
     monkeypatch.setattr(gumbel_vae, "_PUBLISHED_EPOCHS", 2)
     monkeypatch.setattr(marker_model, "DEFAULTS", marker_model.DEFAULTS | {"epochs": 3})
+    monkeypatch.setattr(marker_model, "PUBLISHED_TRAINING", marker_model.PUBLISHED_TRAINING | {"epochs": 3})
 
 
 def pick(name, data, k=20, **more):
@@ -139,6 +140,34 @@ def test_lassonet_as_published_goes_on_to_no_gene(monkeypatch, planted):
         assert len(set(pick("lassonet", small, 4, as_published=as_published).genes)) == 4
     assert 0 < ends[0] <= 4
     assert ends[1] == 0
+
+
+def test_smash_dnn_as_published_differs(planted, monkeypatch):
+    monkeypatch.setattr(smash, "_EPOCHS", 3)
+    monkeypatch.setattr(smash, "_DRAWS", 2)
+    as_meant, as_published = (pick("smash-dnn", planted.data, 60, as_published=flag) for flag in (False, True))
+    assert as_meant.scores.tolist() != as_published.scores.tolist()
+    assert as_meant.genes.tolist() != as_published.genes.tolist()
+
+
+def test_the_last_row_as_published_goes_by_p_value():
+    data = marker_data(np.ones((4, 6)), ["A", "A", "B", "B"])
+    scores_cg = np.array([[9.0, 5.0, 1.0, 0.0, 0.0, 0.0], [0.0, 0.0, 1.0, 8.0, 7.0, 0.0]])
+    p_cg = np.full((2, 6), 0.5)
+    p_cg[0, 1], p_cg[1, 4] = 1e-9, 1e-3
+    assert published_rows(data, scores_cg, 3).genes.tolist() == [0, 3, 4]
+    assert published_rows(data, scores_cg, 3, p_cg).genes.tolist() == [0, 3, 1]
+
+
+def test_a_gene_speaks_for_a_class_that_has_it():
+    rng = np.random.default_rng(0)
+    codes = np.arange(240) % 4
+    counts = rng.poisson(3.0, (240, 30))
+    counts[codes == 0, 0] = 0
+    counts[codes == 3, 0] += 1
+    found = pick("rankcorr", marker_data(counts, CLASSES[codes]), 3)
+    assert found.genes[0] == 0
+    assert found.classes[0] == "D"
 
 
 def test_without_a_published_difference_the_flag_changes_nothing(planted, caplog):

@@ -12,6 +12,26 @@ BENCHMARKS = Path(__file__).resolve().parents[2] / "examples" / "benchmarks"
 SHORT = "--epochs 2 --hidden 16,6 --batch-size 64"
 
 
+def test_the_table_of_marker_selectors_puts_the_paper_beside(shell):
+    measures = ("knn_accuracy", "knn_weighted_f1", "rf_accuracy", "rf_weighted_f1", "mse", "mae")
+    lines = ["\t".join(("method", "as_published", "k", "split", *measures))]
+    for method, published, values in (
+        ("t-test", "false", (0.97, 0.96)),
+        ("t-test", "true", (0.9, 0.9)),
+        ("hvg", "false", (0.7, 0.8)),
+    ):
+        for split, value in enumerate(values):
+            lines.append("\t".join((method, published, "50", str(split), *[str(value)] * len(measures))))
+    (shell.folder / "found.tsv").write_text("\n".join(lines) + "\n")
+    text = shell.run("python", BENCHMARKS / "marker_table.py", "found.tsv")
+    neighbours, forest, errors = (part.splitlines() for part in text.split("\nfound.tsv, ")[1:])
+    rows = {line.split()[0]: line.split()[1:] for line in neighbours[2:4]}
+    assert rows["t-test"] == ["0.960", "0.900", "0.965", "0.960", "0.900", "0.965", "+0.005"]
+    assert rows["hvg"] == ["0.750", "0.750"]
+    assert forest[2].split()[1] == "0.956"
+    assert errors[3].split()[:2] == ["hvg", "0.636"]
+
+
 @pytest.mark.slow
 def test_the_three_simulations_go_on_where_they_were_stopped(shell):
     words = ("python", BENCHMARKS / "simulated_atac.py", "--scmap", "scmap", "--threads", "1", "--n-peaks", "300")

@@ -4,25 +4,32 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import signal
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from anndata import read_h5ad
 
 from scmap_cli.data.matrices import log1p_cp10k
 from scmap_cli.data.simulation import simulate_rna_data
-from scmap_cli.errors import InputError, OutputExistsError, UsageError
+from scmap_cli.errors import DeviceError, InputError, OutputExistsError, StoppedError, UsageError
 from scmap_cli.io.h5ad import write_h5ad
 from scmap_cli.io.npz import read_npz
 from scmap_cli.markers.base import run_selector
+from scmap_cli.models.markermap import MarkerMapConfig
 from scmap_cli.registry import get_selector
 from scmap_cli.stages import marker_model
 from scmap_cli.stages.embed import embed
+from scmap_cli.stages.evaluate_reconstruction import evaluate_reconstruction
 from scmap_cli.stages.impute import impute
 from scmap_cli.stages.panel import load_panel
 from scmap_cli.stages.select_markers import select_markers
 from scmap_cli.stages.train_markermap import train_markermap
+from scmap_cli.training.loop import Trainer
 
 QUICK = {"epochs": 12, "batch_size": 64}
 SMALL = {"k": 10, "width": 16, "anneal_epochs": 6.0}
@@ -105,6 +112,16 @@ def test_the_markers_alone_give_all_genes_back(joint, counts, tmp_path):
     assert np.corrcoef(whole.ravel(), few.ravel())[0, 1] > 0.95
 
 
+def test_a_models_reconstruction_is_scored(joint, counts, tmp_path):
+    impute(joint, counts, tmp_path / "rebuilt.h5ad", device="cpu")
+    for scale in ("scaled", "global"):
+        found = evaluate_reconstruction(
+            counts, "-", reconstruction=[tmp_path / "rebuilt.h5ad"], reconstruction_values="log1p", scale=scale
+        )
+        # A gene's mean alone scores 1 where each is scaled.
+        assert found["results"][0]["overall"]["mse"] < 1
+
+
 def test_too_few_of_the_markers_is_said(joint, counts, tmp_path):
     data = read_h5ad(counts)
     markers = [row["gene"] for row in rows(joint / "markers.tsv")]
@@ -136,6 +153,123 @@ def test_select_markers_trains_the_same_model(counts, tmp_path):
     ).read_bytes()
 
 
+def test_settings_of_a_file_are_obeyed_as_by_train(counts, tmp_path):
+    settings = tmp_path / "run.toml"
+    settings.write_text(
+        "[model]\nk = 7\nmode = 'joint'\nwidth = 16\nanneal-epochs = 2.0\n[train]\nepochs = 3\n[embed]\nseed = 5\n"
+    )
+    more = {"label_key": "cell_type", "model_config": settings, "device": "cpu"}
+    options = {"k": 7, "mode": "joint", "width": 16, "anneal_epochs": 2.0}
+    trained = train(counts, tmp_path / "model", model_options=options, train_options={"epochs": 3, "batch_size": 256})
+    assert select_markers(counts, "-", **more)["genes"][0] == trained["genes_chosen"]
+    assert len(trained["genes_chosen"]) == 7
+    assert len(select_markers(counts, "-", k=5, mode="supervised", **more)["genes"][0]) == 5
+    with pytest.raises(UsageError, match=r"mode is 'joint' in .*run.toml, which is not that of .* markermap-unsup"):
+        select_markers(counts, "-", method="markermap-unsupervised", **more)
+    with pytest.raises(UsageError, match="--model-config says nothing with --as-published"):
+        select_markers(counts, "-", as_published=True, **more)
+    settings.write_text("[data]\nlabel_key = 'cell_type'\n")
+    with pytest.raises(UsageError, match=r"\[data\] of .* says nothing with --model-config"):
+        select_markers(counts, "-", **more)
+    settings.write_text("[train]\nepoch = 3\n")
+    with pytest.raises(UsageError, match="unknown key 'epoch' in"):
+        select_markers(counts, "-", **more)
+
+
+@pytest.fixture
+def stopped(monkeypatch):
+    """A training gets SIGTERM in its third epoch."""
+    real = Trainer._step
+
+    def step(self, rows):
+        if self.state.epoch == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return real(self, rows)
+
+    monkeypatch.setattr(Trainer, "_step", step)
+
+
+@pytest.fixture
+def quick(tmp_path) -> dict:
+    (tmp_path / "run.toml").write_text("[model]\nk = 5\nwidth = 8\nanneal-epochs = 2.0\n[train]\nepochs = 4\n")
+    return {"label_key": "cell_type", "model_config": tmp_path / "run.toml", "device": "cpu"}
+
+
+def test_a_stopped_selection_goes_on(counts, tmp_path, quick, stopped, monkeypatch, caplog):
+    out, kept = tmp_path / "m.tsv", tmp_path / ".m.tsv.partial"
+    with pytest.raises(StoppedError, match="SIGTERM in epoch 3, checkpoint saved"):
+        select_markers(counts, out, **quick)
+    assert (kept / "model" / "checkpoints").is_dir()
+    assert not out.exists()
+    monkeypatch.undo()
+    with caplog.at_level("INFO", "scmap"):
+        found = select_markers(counts, out, **quick)
+    assert "resumed in epoch 3" in caplog.text
+    assert found["table"] == select_markers(counts, "-", **quick)["table"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["m.tsv", "m.tsv.run.json", "run.toml"]
+
+
+def test_what_another_run_left_is_not_gone_on_with(counts, tmp_path, quick, stopped, monkeypatch):
+    with pytest.raises(StoppedError):
+        select_markers(counts, tmp_path / "m.tsv", **quick)
+    monkeypatch.undo()
+    found = select_markers(counts, tmp_path / "m.tsv", seed=1, **quick)
+    assert found["table"] == select_markers(counts, "-", seed=1, **quick)["table"]
+
+
+def test_a_stop_that_can_save_nothing_says_so(counts, quick, stopped):
+    with pytest.raises(KeyboardInterrupt):
+        select_markers(counts, "-", **quick)
+
+
+def test_a_training_without_checkpoints_leaves_signals_alone(counts, monkeypatch):
+    seen = []
+    real = Trainer._step
+    monkeypatch.setattr(
+        Trainer, "_step", lambda self, rows: seen.append(signal.getsignal(signal.SIGTERM)) or real(self, rows)
+    )
+    monkeypatch.setattr(marker_model, "DEFAULTS", marker_model.DEFAULTS | {"epochs": 2})
+    before = signal.getsignal(signal.SIGTERM)
+    select_markers(counts, "-", k=5, splits=1, label_key="cell_type", device="cpu")
+    assert set(seen) == {before}
+
+
+@pytest.mark.parametrize("options", [{}, {"splits": 2}])
+def test_dry_runs_refuse_what_runs_refuse(counts, options):
+    for unfit in ({"label_key": None}, {"k": 500, "label_key": "cell_type"}):
+        for method in ("markermap", "t-test"):
+            with pytest.raises((InputError, UsageError), match=r"needs labels|500 genes are wanted of 120"):
+                select_markers(counts, "-", method=method, device="cpu", dry_run=True, **unfit, **options)
+
+
+def test_a_device_that_is_not_there(counts, monkeypatch, caplog):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    for options in ({}, {"splits": 1}, {"mode": "joint"}):
+        with pytest.raises(DeviceError, match="device cuda was asked for"):
+            select_markers(counts, "-", k=5, label_key="cell_type", device="cuda", **options)
+    with caplog.at_level("INFO", "scmap"):
+        select_markers(counts, "-", k=5, method="hvg", device="cuda")
+    assert "hvg runs on the CPU" in caplog.text
+
+
+def test_the_selector_gives_the_same_bytes_with_any_threads(counts, monkeypatch):
+    monkeypatch.setattr(marker_model, "DEFAULTS", marker_model.DEFAULTS | {"epochs": 2})
+    data = load_panel(counts, label_key="cell_type").data(np.ones(400, dtype=bool))
+    threads, seen, real = torch.get_num_threads(), [], Trainer._step
+    monkeypatch.setattr(Trainer, "_step", lambda self, rows: seen.append(torch.get_num_threads()) or real(self, rows))
+    found = []
+    try:
+        for count in (1, 3):
+            torch.set_num_threads(count)
+            found.append(run_selector(get_selector("markermap-joint"), data, 10, seed=0))
+            assert torch.get_num_threads() == count
+    finally:
+        torch.set_num_threads(threads)
+    assert set(seen) == {1}
+    assert found[0].genes.tolist() == found[1].genes.tolist()
+    assert found[0].scores.tolist() == found[1].scores.tolist()
+
+
 def test_the_selector_gives_the_genes_of_the_whole_training(counts, tmp_path, monkeypatch):
     whole = train_markermap(
         counts, tmp_path / "model", label_key="cell_type", model_options={"k": 10}, device="cpu",
@@ -149,7 +283,7 @@ def test_the_selector_gives_the_genes_of_the_whole_training(counts, tmp_path, mo
 
 def test_forced_genes(counts, tmp_path):
     free = train(counts, tmp_path / "free", "supervised")["genes_chosen"]
-    noise = [name for name in read_h5ad(counts).var_names if name not in free][:2]
+    noise = [name for name in read_h5ad(counts).var_names if name not in free][:2][::-1]
     (tmp_path / "in.txt").write_text("\n".join(noise))
     (tmp_path / "out.txt").write_text("\n".join(free[:4]))
     found = train(
@@ -206,6 +340,14 @@ def test_genes_that_never_vary_are_no_markers(counts, tmp_path):
     write_h5ad(data, tmp_path / "rna.h5ad")
     found = train(tmp_path / "rna.h5ad", tmp_path / "model", "unsupervised")["genes_chosen"]
     assert not set(found) & set(data.var_names[:30])
+    panel = load_panel(tmp_path / "rna.h5ad")
+    cells = panel.data(np.ones(400, dtype=bool))
+    constant = cells.log1p.tolil()
+    constant[:, 40] = 1.5
+    cells = replace(cells, log1p=constant.tocsr())
+    config = MarkerMapConfig(k=10, mode="unsupervised")
+    network = marker_model.make_network(cells, np.zeros(400, dtype=bool), config, 0)
+    assert np.flatnonzero(network.choice.fixed_g.numpy() < 0).tolist() == [*range(30), 40]
 
 
 def test_an_existing_model_is_not_replaced_unasked(joint, counts):

@@ -420,7 +420,7 @@ def labelled(path: Path) -> Path:
     return save(adata, path)
 
 
-def test_gene_filter_of_the_markermap_paper(tmp_path: Path, out: Path) -> None:
+def test_gene_filter_of_the_markermap_paper(tmp_path: Path, out: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = labelled(tmp_path / "a.h5ad")
     (tmp_path / "house.txt").write_text("GAPDH\n")
     options = {"gene_filter": "markermap", "label_key": "kind"}
@@ -429,7 +429,10 @@ def test_gene_filter_of_the_markermap_paper(tmp_path: Path, out: Path) -> None:
     assert {"Mtor", "Rps6ka1", "Gapdh", "G0"} <= kept
     assert not kept & {"mt-Nd1", "Rps6", "G1", "G2"}
     assert summary["gene_filter"]["classes"] == 3
+    assert "takes no house-keeping gene out" in caplog.text
+    caplog.clear()
     preprocess_rna([path], out, force=True, housekeeping=tmp_path / "house.txt", **options)
+    assert "house-keeping gene out" not in caplog.text
     assert kept - set(read_h5ad(out).var_names) == {"Gapdh"}
 
 

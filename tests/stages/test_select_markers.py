@@ -16,7 +16,11 @@ import scipy.sparse as sp
 from scmap_cli.errors import DeviceError, InputError, OutputExistsError, StoppedError, UsageError
 from scmap_cli.io.h5ad import read_h5ad
 from scmap_cli.keys import HISTORY, MARKER, MARKER_CLASS, MARKER_RANK, MARKER_SCORE
+from scmap_cli.markers.base import run_selector
+from scmap_cli.metrics.reconstruction import linear_map
+from scmap_cli.registry import get_selector
 from scmap_cli.stages import marker_benchmark as bench
+from scmap_cli.stages import marker_model
 from scmap_cli.stages.evaluate_markers import EVERYWHERE, SELECTION, evaluate_markers
 from scmap_cli.stages.evaluate_reconstruction import evaluate_reconstruction
 from scmap_cli.stages.marker_tables import read_markers
@@ -76,8 +80,9 @@ def test_equal_runs_give_equal_bytes(tmp_path, data):
     assert (tmp_path / "a.tsv").read_bytes() == (tmp_path / "b.tsv").read_bytes()
 
 
-@pytest.mark.parametrize("method", ["t-test", "hvg", "greedy-columns", "l1-logistic", "smash"])
-def test_genes_of_a_split_do_not_depend_on_its_test_cells(tmp_path, data, method):
+@pytest.mark.parametrize("method", ["t-test", "hvg", "greedy-columns", "l1-logistic", "smash", "markermap-joint"])
+def test_genes_of_a_split_do_not_depend_on_its_test_cells(tmp_path, data, method, monkeypatch):
+    monkeypatch.setattr(marker_model, "DEFAULTS", marker_model.DEFAULTS | {"epochs": 3})
     before = select_markers(data, "-", k=8, method=method, splits=2, **KEY)["table"]
     adata = table()
     fold = Fold(load_panel(data, **KEY), 0, 0)
@@ -220,11 +225,11 @@ def test_a_stopped_benchmark_goes_on(tmp_path, data, monkeypatch):
     (tmp_path / "b.tsv").unlink()
     count = []
 
-    def counted(job, fold):
+    def counted(job, *given):
         count.append(job)
         if len(count) == 3:
             os.kill(os.getpid(), signal.SIGTERM)
-        return real(job, fold)
+        return real(job, *given)
 
     real = bench.work
     monkeypatch.setattr(bench, "work", counted)
@@ -249,6 +254,17 @@ def test_half_a_line_of_a_killed_run_is_done_again(tmp_path, data, monkeypatch):
     kept.write_text(kept.read_text()[:-40])
     assert benchmark(tmp_path, data, force=True)["table"] == whole
     assert not kept.exists()
+
+
+@pytest.mark.slow
+def test_workers_that_a_signal_to_all_ends_are_told_as_a_stop(tmp_path, data, monkeypatch):
+    def killed(running, finished):
+        os.kill(os.getpid(), signal.SIGTERM)
+        raise BrokenProcessPool
+
+    monkeypatch.setattr(bench, "_collect", killed)
+    with pytest.raises(StoppedError, match="SIGTERM; what is finished is kept"):
+        benchmark(tmp_path, data, workers=2)
 
 
 @pytest.mark.slow
@@ -282,6 +298,30 @@ def test_bad_files_of_methods(tmp_path, data, text, message):
     (tmp_path / "methods.txt").write_text(text)
     with pytest.raises(UsageError, match=message):
         benchmark(tmp_path, data)
+
+
+def test_a_benchmark_on_counts_of_raw_depth(tmp_path, data, monkeypatch):
+    monkeypatch.setattr(marker_model, "DEFAULTS", marker_model.DEFAULTS | {"epochs": 2})
+    seen = {}
+    (tmp_path / "methods.txt").write_text("hvg\nmarkermap\n")
+
+    def store(counts, codes, **more):
+        seen.update(more)
+        return real(counts, codes, **more)
+
+    real = marker_model.CsrStore
+    monkeypatch.setattr(marker_model, "CsrStore", store)
+    found = rows(benchmark(tmp_path, data, raw_depth=True, k_grid=(4,), splits=1)["table"])
+    assert (seen["size_n"] == 1e4).all()
+    fold = Fold(load_panel(data, raw_depth=True, **KEY), 0, 0)
+    genes = run_selector(get_selector("hvg"), fold.data(), 4).genes
+    logged = np.log1p(table().X.toarray())
+    scale = logged[fold.train].mean(axis=0), logged[fold.train].std(axis=0, ddof=1)
+    train, test = (((logged[cells] - scale[0]) / scale[1]).clip(-10, 10) for cells in (fold.train, fold.test))
+    wrong = linear_map(train[:, genes], train, test[:, genes]) - test
+    assert float(found[0]["mse"]) == pytest.approx((wrong**2).mean(), rel=1e-4)
+    with pytest.raises(UsageError, match="--raw-depth says nothing without --benchmark"):
+        select_markers(data, "-", method="hvg", raw_depth=True)
 
 
 def test_a_benchmark_without_labels(tmp_path, data):
@@ -407,6 +447,19 @@ def test_a_reconstruction_of_counts_that_is_perfect(tmp_path, data):
         assert entry["overall"]["cells"] == 160
 
 
+def test_a_reconstruction_in_log1p_that_is_perfect(tmp_path, data):
+    adata = table()
+    adata.X = load_panel(data).log1p.toarray()
+    adata.write_h5ad(tmp_path / "log1p.h5ad")
+    for scale in ("scaled", "global"):
+        entry = evaluate_reconstruction(
+            data, "-", reconstruction=[tmp_path / "log1p.h5ad"], reconstruction_values="log1p", scale=scale,
+            plot_types=tmp_path / f"{scale}.png", **KEY
+        )["results"][0]  # fmt: skip
+        assert entry["overall"]["mse"] == pytest.approx(0, abs=1e-9)
+        assert (tmp_path / f"{scale}.png").stat().st_size > 1000
+
+
 def test_a_reconstruction_on_the_papers_global_scale(tmp_path, data, caplog):
     adata = table()
     logged = np.log2(1 + adata.X.toarray().astype(np.float64))
@@ -450,4 +503,7 @@ def test_dry_runs_check_and_write_nothing(tmp_path, data):
     benchmark(tmp_path, data, dry_run=True)
     evaluate_markers(data, tmp_path / "s.json", method=["hvg"], dry_run=True, **KEY)
     evaluate_reconstruction(data, tmp_path / "r.json", method=["hvg"], dry_run=True)
+    for verb in (evaluate_markers, evaluate_reconstruction):
+        with pytest.raises(InputError, match="500 genes are wanted of 60"):
+            verb(data, tmp_path / "s.json", method=["hvg"], k=500, dry_run=True, **KEY)
     assert sorted(path.name for path in tmp_path.iterdir()) == before
