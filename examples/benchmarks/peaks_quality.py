@@ -87,7 +87,9 @@ def main() -> None:
     args = parser.parse_args()
     args.work_dir.mkdir(parents=True, exist_ok=True)
     wanted = {"LSI": 1, "SAILER": args.seeds, "PeakVI": args.peakvi_seeds if args.peakvi_python else 0}
-    runs: dict[str, Any] = json.loads(args.output.read_text())["runs"] if args.output.exists() else {}
+    compared = ("cells", "label_key", "batch_key", "depth_key", "train_options")
+    same = {name: value for name, value in measure.settings(args).items() if name in compared}
+    runs = measure.earlier_runs(args.output, same)
     for method, seeds in wanted.items():
         for seed in range(seeds):
             name = f"{method}, seed {seed}"
@@ -95,9 +97,9 @@ def main() -> None:
                 continue
             runs[name] = run(args, method, seed)
             say(f"{name}: {json.dumps(runs[name])}")
-            result = {"benchmark": "peaks_quality", "machine": measure.machine(), "settings": measure.settings(args)}
-            versions = measure.versions("scmap-cli", "torch", "numpy", "anndata")
-            measure.write_json(args.output, result | {"runs": runs, "versions": versions})
+            result = {"benchmark": "peaks_quality", "machine": measure.machine(), "compared": same}
+            more = {"settings": measure.settings(args), "versions": measure.versions("scmap-cli", "torch", "anndata")}
+            measure.write_json(args.output, result | {"runs": runs} | more)
     rows = []
     for method in wanted:
         told = [one for name, one in runs.items() if name.startswith(f"{method},")]
