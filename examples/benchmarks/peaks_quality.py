@@ -22,7 +22,6 @@ import argparse
 import json
 import shlex
 from pathlib import Path
-from typing import Any
 
 import measure
 from measure import HERE, flags, measured, say
