@@ -164,8 +164,8 @@ def select_markers(
             force=force,
             dry_run=dry_run,
         )
-    given = {"--k-grid": k_grid or None, "--summary": summary, "--workers": workers, "--raw-depth": raw_depth or None}
-    _refuse(given, "without --benchmark")
+    _refuse({"--k-grid": k_grid or None, "--summary": summary, "--workers": workers}, "without --benchmark")
+    _refuse({"--raw-depth": raw_depth or None}, "without --benchmark")
     if model is not None:
         given = {"--method": method, "--mode": mode, "--force-in": force_in, "--force-out": force_out, **of_model}
         _refuse({**given, "--splits": splits, "--train-cells": train_cells}, "with --model, which has its markers")
