@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import anndata
@@ -12,7 +14,7 @@ BENCHMARKS = Path(__file__).resolve().parents[2] / "examples" / "benchmarks"
 SHORT = "--epochs 2 --hidden 16,6 --batch-size 64"
 
 
-def test_the_table_of_marker_selectors_puts_the_paper_beside(shell):
+def test_the_table_of_marker_selectors_puts_the_paper_beside(tmp_path):
     measures = ("knn_accuracy", "knn_weighted_f1", "rf_accuracy", "rf_weighted_f1", "mse", "mae")
     lines = ["\t".join(("method", "as_published", "k", "split", *measures))]
     for method, published, values in (
@@ -22,8 +24,9 @@ def test_the_table_of_marker_selectors_puts_the_paper_beside(shell):
     ):
         for split, value in enumerate(values):
             lines.append("\t".join((method, published, "50", str(split), *[str(value)] * len(measures))))
-    (shell.folder / "found.tsv").write_text("\n".join(lines) + "\n")
-    text = shell.run("python", BENCHMARKS / "marker_table.py", "found.tsv")
+    (tmp_path / "found.tsv").write_text("\n".join(lines) + "\n")
+    command = [sys.executable, BENCHMARKS / "marker_table.py", tmp_path / "found.tsv"]
+    text = subprocess.run(command, capture_output=True, check=True, text=True).stdout
     neighbours, forest, errors = (part.splitlines() for part in text.split("\nfound.tsv, ")[1:])
     rows = {line.split()[0]: line.split()[1:] for line in neighbours[2:4]}
     assert rows["t-test"] == ["0.960", "0.900", "0.965", "0.960", "0.900", "0.965", "+0.005"]
