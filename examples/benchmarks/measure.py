@@ -182,6 +182,14 @@ def mean_sd(values: Iterable[float]) -> dict[str, Any]:
     return {"mean": statistics.fmean(kept), "sd": statistics.stdev(kept) if len(kept) > 1 else 0.0, "values": kept}
 
 
+def shown(values: Sequence[float]) -> str:
+    """Mean and standard deviation as text."""
+    if not values:
+        return ""
+    found = mean_sd(values)
+    return f"{found['mean']:.3f} +- {found['sd']:.3f}" if len(values) > 1 else f"{found['mean']:.3f}"
+
+
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """Aligned text columns: the first to the left, the others to the right."""
     lines = [list(header), *[list(row) for row in rows]]
@@ -205,6 +213,22 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
 def settings(args: argparse.Namespace) -> dict[str, Any]:
     """Every option as a JSON value."""
     return {name: str(value) if isinstance(value, Path) else value for name, value in vars(args).items()}
+
+
+def started(path: Path, compared: dict[str, Any]) -> dict[str, Any]:
+    """Runs that an output holds of earlier calls, which must have had the same settings."""
+    if not path.exists():
+        return {}
+    earlier = json.loads(path.read_text())
+    if earlier["compared"] != compared:
+        raise SystemExit(f"{path} was made with other settings: {earlier['compared']}; give another -o")
+    return dict(earlier["runs"])
+
+
+def write_runs(args: argparse.Namespace, name: str, compared: dict[str, Any], runs: dict[str, Any]) -> None:
+    """Write what :func:`started` reads, with the machine and the versions."""
+    result = {"benchmark": name, "machine": machine(), "compared": compared, "runs": runs, "settings": settings(args)}
+    write_json(args.output, result | {"versions": versions("scmap-cli", "torch", "numpy", "anndata")})
 
 
 def write_json(path: Path | None, result: dict[str, Any]) -> None:

@@ -158,24 +158,6 @@ def rare_f1(path: Path) -> dict[str, float]:
     return {"rare_f1": lowest(leiden(graph))} | ({"rare_clusters": float(min(enough))} if enough else {})
 
 
-def started(args: argparse.Namespace, settings: dict[str, Any]) -> dict[str, Any]:
-    """What the output holds of earlier calls with the same settings."""
-    if not args.output.exists():
-        return {}
-    earlier = json.loads(args.output.read_text())
-    if earlier["compared"] != settings:
-        raise SystemExit(f"{args.output} was made with other settings: {earlier['compared']}; give another -o")
-    return dict(earlier["runs"])
-
-
-def shown(values: list[float]) -> str:
-    """Mean and standard deviation."""
-    if not values:
-        return ""
-    found = measure.mean_sd(values)
-    return f"{found['mean']:.3f} +- {found['sd']:.3f}" if len(values) > 1 else f"{found['mean']:.3f}"
-
-
 def tables(runs: dict[str, Any]) -> str:
     """One table of embeddings and one of imputations for each simulation."""
     parts = []
@@ -187,7 +169,7 @@ def tables(runs: dict[str, Any]) -> str:
         for name in EMBEDDED:
             scores = [run["embeddings"] | {"PeakVI": run.get("peakvi")} for run in of_sim]
             told = [one[name] for one in scores if one[name]]
-            cells = [shown([one[figure] for one in told if figure in one]) for figure in FIGURES]
+            cells = [measure.shown([one[figure] for one in told if figure in one]) for figure in FIGURES]
             rows.append([name, str(len(told)), *cells, str(TABLE_2_4.get(name, {}).get(sim, ""))])
         rows.append(["SCALE", "", *[""] * len(FIGURES), str(TABLE_2_4["SCALE"][sim])])
         what = "batch MI" if sim == "sim3" else "depth MI"
@@ -197,7 +179,7 @@ def tables(runs: dict[str, Any]) -> str:
         rows = []
         for name in ("SAILER", "MAGIC"):
             told = [run["dice"][name] for run in of_sim if name in run["dice"]]
-            cells = [shown([one[rule] for one in told if rule in one]) for rule in rules]
+            cells = [measure.shown([one[rule] for one in told if rule in one]) for rule in rules]
             rows.append([name, str(len(told)), *cells, str(FIGURE_2_10.get(name, "")) if sim == "sim3" else ""])
         if sim == "sim3":
             rows.append(["SCALE", "", *[""] * len(rules), str(FIGURE_2_10["SCALE"])])
@@ -226,7 +208,7 @@ def main() -> None:
     args = parser.parse_args()
     compared = ("bulk", "n_peaks", "cell_share", "depth_share", "train_options")
     settings = {name: value for name, value in measure.settings(args).items() if name in compared}
-    runs = started(args, settings)
+    runs = measure.started(args.output, settings)
     for seed in args.seeds:
         for sim in args.sims:
             name, run = f"{sim}, seed {seed}", Run(args, sim, seed)
@@ -237,10 +219,7 @@ def main() -> None:
             missing = [job for job in jobs if job not in told]
             for job in missing:
                 told[job] = jobs[job]()
-                result = {"benchmark": "simulated_atac", "machine": measure.machine(), "compared": settings}
-                versions = measure.versions("scmap-cli", "torch", "numpy", "anndata")
-                more = {"runs": runs, "settings": measure.settings(args), "versions": versions}
-                measure.write_json(args.output, result | more)
+                measure.write_runs(args, "simulated_atac", settings, runs)
             if missing:
                 say(f"{name}: {json.dumps(told)}")
     say("\n" + tables(runs))
