@@ -225,6 +225,12 @@ def earlier_runs(output: Path, compared: dict[str, Any]) -> dict[str, Any]:
     return dict(earlier["runs"])
 
 
+def write_runs(args: argparse.Namespace, name: str, compared: dict[str, Any], runs: dict[str, Any]) -> None:
+    """Write what :func:`earlier_runs` reads, with the machine and the versions."""
+    result = {"benchmark": name, "machine": machine(), "compared": compared, "runs": runs, "settings": settings(args)}
+    write_json(args.output, result | {"versions": versions("scmap-cli", "torch", "numpy", "anndata")})
+
+
 def write_json(path: Path | None, result: dict[str, Any]) -> None:
     """Write the result file, if one was asked for."""
     if path is not None:

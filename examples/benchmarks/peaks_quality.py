@@ -96,9 +96,7 @@ def main() -> None:
                 continue
             runs[name] = run(args, method, seed)
             say(f"{name}: {json.dumps(runs[name])}")
-            result = {"benchmark": "peaks_quality", "machine": measure.machine(), "compared": same}
-            more = {"settings": measure.settings(args), "versions": measure.versions("scmap-cli", "torch", "anndata")}
-            measure.write_json(args.output, result | {"runs": runs} | more)
+            measure.write_runs(args, "peaks_quality", same, runs)
     rows = []
     for method in wanted:
         told = [one for name, one in runs.items() if name.startswith(f"{method},")]

@@ -288,10 +288,7 @@ def main() -> None:
             missing = [job for job in jobs if job not in told]
             for job in missing:
                 told[job] = jobs[job]()
-                result = {"benchmark": "simulated_atac", "machine": measure.machine(), "compared": settings}
-                versions = measure.versions("scmap-cli", "torch", "numpy", "anndata")
-                more = {"runs": runs, "settings": measure.settings(args), "versions": versions}
-                measure.write_json(args.output, result | more)
+                measure.write_runs(args, "simulated_atac", settings, runs)
             if missing:
                 say(f"{name}: {json.dumps(told)}")
     say("\n" + tables(runs))

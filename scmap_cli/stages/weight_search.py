@@ -2,7 +2,7 @@
 
 The weight gamma of SAILERX's alignment (thesis 3.2.2) and the weight lambda of the invariance term, which the thesis
 chooses from a table of the kind that is traced here (Table 2.1). The elbow is the smallest weight that reaches nine
-tenths of the whole fall; the thesis takes the point from which the curve falls no more, by eye.
+tenths of the whole fall; the thesis takes the point from which the curve falls no more.
 """
 
 from __future__ import annotations

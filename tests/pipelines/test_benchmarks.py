@@ -8,9 +8,15 @@ import sys
 from pathlib import Path
 
 import anndata
+import numpy as np
 import pytest
+from multiome_files import multiome
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "examples" / "benchmarks"
+PAIRED = (
+    "--rna rna.h5ad --atac atac.h5ad --label-key type --batch-key library --hide-batch rich0 rich1 --lone-types 0 1 "
+    "--epochs 3"
+)
 SHORT = "--epochs 2 --hidden 16,6 --batch-size 64"
 
 
@@ -104,3 +110,43 @@ def test_expresser_goes_on_and_takes_more_tasks(shell):
     assert embeddings == {"decoder", "no-decoder", "co-expression SVD", "random vectors", "number of partners"}
     assert "fine-tuned, decoder" in text
     assert "even odd, co-expression SVD" in text
+
+
+@pytest.mark.slow
+def test_paired_cells_hybrids_and_the_tables_of_the_thesis(shell):
+    rna, atac = multiome()
+    atac.obs["library"] = [f"{batch}{i % 2}" for i, batch in enumerate(atac.obs["batch"])]
+    rna.write_h5ad(shell.folder / "rna.h5ad")
+    atac.write_h5ad(shell.folder / "atac.h5ad")
+    words = f"{PAIRED} --subsamples 0 --seeds 0 -o found.json".split()
+    common = ("--scmap", "scmap", "--threads", "1", "--work-dir", "work")
+    text = shell.run("python", BENCHMARKS / "snareseq.py", *words, *common)
+    runs = json.loads((shell.folder / "found.json").read_text())["runs"]
+    assert len(runs) == 10
+    hybrid, alone = (runs[f"hybrid{part}: SAILERX, seed 0"] for part in ("", ", without RNA"))
+    assert hybrid["cells"] == 240 > alone["cells"] > 60
+    assert "rna_mixing" in hybrid
+    assert "rna_mixing" not in alone
+    lone, sides = (runs[f"{name}: SAILERX, seed 0"] for name in ("lone", "sides"))
+    assert lone["cells"] < 240 > sides["cells"]
+    assert 0 < lone["f1"] <= 1
+    assert "sides: SAILERX" in text
+    again = shell.run("python", BENCHMARKS / "snareseq.py", *words, *common)
+    assert "seed 0: " not in again
+    z = np.random.default_rng(0).normal(size=(atac.n_obs, 9))
+    z[rna[atac.obs_names].obs["type"] == "0", 4] += 5
+    motifs = anndata.AnnData(z, obs=atac.obs[[]])
+    motifs.write_h5ad(shell.folder / "motifs.h5ad")
+    wanted = ("--types", "0", "1", "--label-key", "type", "--motifs", "motifs.h5ad", "-o", "tables.json")
+    text = shell.run("python", BENCHMARKS / "snareseq_tables.py", *wanted, *common)
+    tables = json.loads((shell.folder / "tables.json").read_text())["runs"]
+    # Those genes are ten of the twenty that the type has more of.
+    assert set(tables["markers"]["0"]["markers"]) < {f"G{i}" for i in range(20)}
+    assert tables["markers"]["0"]["methods"]["RNA reference"]["mean"] > 4
+    assert set(tables["imputed"]) == {"LSI of counts", "SAILERX"}
+    of_motif = tables["motifs"]["raw"]
+    assert next(iter(of_motif)) == "4"
+    assert len(of_motif) == 6
+    assert of_motif["4"]["0"]["RNA reference"]["mean"] > 4 > 1 > of_motif["4"]["1"]["RNA reference"]["mean"]
+    assert "0, markers" in text
+    assert "4 in 1, raw" in text
