@@ -38,7 +38,7 @@ def run_scvi(args, adata):
     values = model.get_normalized_expression(library_size=1e4, return_numpy=True)
     names = {"cells": adata.obs_names.to_numpy().astype(str), "features": adata.var_names.to_numpy().astype(str)}
     np.savez(args.output, imputed=np.log1p(values).astype(np.float32), **names)
-    return {"epochs": len(model.history["train_loss_epoch"])}
+    return {"epochs": len(model.history["reconstruction_loss_train"])}
 
 
 def main():
