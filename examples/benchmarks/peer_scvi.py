@@ -84,7 +84,7 @@ def main():
     adata = load(args.cells)
     model, seconds = trained(args, adata)
     {"impute": impute, "rebuild": rebuild}[args.job](args, adata, model)
-    result = {"epochs": len(model.history["train_loss_epoch"]), "seconds": seconds}
+    result = {"epochs": len(model.history["reconstruction_loss_train"]), "seconds": seconds}
     result |= {"versions": {name: version(name) for name in ("scvi-tools", "torch")}}
     sys.stdout.write("\n" + json.dumps(result) + "\n")
 

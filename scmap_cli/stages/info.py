@@ -134,7 +134,7 @@ def _h5ad_lines(result: Mapping[str, Any]) -> list[tuple[str, str]]:
         source = f"{counts['source']} (whole numbers; {looked})"
     lines = [
         ("file", f"{result['path']} (h5ad, {readable_size(result['bytes'])})"),
-        ("shape", f"{result['cells']} cells x {result['genes']} genes"),
+        ("shape", f"{result['cells']} cells x {result['genes']} features"),
         ("counts from", source),
     ]
     lines += [(name, _matrix_text(result[name])) for name in ("X", "raw") if result[name] is not None]
