@@ -266,6 +266,7 @@ def main() -> None:
     parser.add_argument("--peer-epochs", type=int, default=0, help="of the peers (default: their own)")
     parser.add_argument("--epochs", type=int, default=0, help="of scmap's models (default: their own)")
     parser.add_argument("--subsamples", type=int, default=5, help="of 90 %% of the cells, for error bars")
+    parser.add_argument("--rows", nargs="+", help="names of the rows to make, as 'paired: SAILERX' (default: all)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--device", default="cpu")
     add_options(parser)
@@ -285,9 +286,11 @@ def main() -> None:
     for seed in args.seeds:
         rows = Run(args, seed).rows()
         names = list(rows)
+        if unknown := set(args.rows or ()) - set(rows):
+            parser.error(f"no rows {', '.join(sorted(unknown))}; there are {', '.join(rows)}")
         for name, made in rows.items():
             key = f"{name}, seed {seed}"
-            if key not in runs:
+            if key not in runs and (args.rows is None or name in args.rows):
                 runs[key] = made()
                 say(f"{key}: {json.dumps(runs[key])}")
                 measure.write_runs(args, "snareseq", settings, runs)

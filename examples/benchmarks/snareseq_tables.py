@@ -49,10 +49,13 @@ MARKERS, MOTIFS, COMPONENTS = 10, 6, 10
 
 
 def majority(folder: Path, label_key: str, seed: int) -> dict[str, pd.Series]:
-    """Of each method, every cell's label as most cells of its cluster have it."""
+    """Of each method that was run, every cell's label as most cells of its cluster have it."""
     found = {}
     for name, kind in METHODS.items():
-        adata = anndata.read_h5ad(folder / f"paired-{name.lower().replace(', ', '-').replace(' ', '-')}.h5ad")
+        path = folder / f"paired-{name.lower().replace(', ', '-').replace(' ', '-')}.h5ad"
+        if not path.exists():
+            continue
+        adata = anndata.read_h5ad(path)
         label = adata.obs[label_key].astype(str)
         near, _ = knn(adata.obsm[KEYS[kind]], 15, seed)
         cluster = pd.Series(matched_clusters(near, label.nunique(), seed), index=label.index)
@@ -141,9 +144,12 @@ def imputed_tables(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
 
 def shown(name: str, told: dict[str, dict[str, Any]]) -> list[str]:
-    """Cells: of each method the mean, with the stars of the thesis where it is not SAILERX's."""
+    """Cells: of each method the mean, with the thesis's stars where it is not SAILERX's; empty if it was not run."""
     cells = [name]
     for one in METHODS:
+        if one not in told:
+            cells.append("")
+            continue
         p, mean = told[one].get("p"), told[one]["mean"]
         stars = "" if p is None else " ns" if p > 0.05 else " " + "*" * (1 + (p < 0.01) + (p < 0.001))
         cells.append("no cluster" if mean is None else f"{mean:.3f}{stars}")
