@@ -89,7 +89,8 @@ def main() -> None:
             parts = [model.posterior(model.encoder(rows(block)))[:, :LATENT] for block in blocks]
         return torch.cat(parts).numpy()
 
-    start = GaussianMixture(args.clusters, covariance_type="diag", random_state=args.seed).fit(embedded())
+    mixture = GaussianMixture(args.clusters, covariance_type="diag", reg_covar=1e-3, random_state=args.seed)
+    start = mixture.fit(embedded().astype(np.float64))
     model.mean_cz.data.copy_(torch.from_numpy(start.means_))
     model.log_var_cz.data.copy_(torch.from_numpy(np.log(start.covariances_)))
     optimizer = torch.optim.Adam(model.parameters(), lr=RATE, weight_decay=DECAY, fused=True)
