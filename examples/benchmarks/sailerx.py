@@ -11,6 +11,7 @@ sampled   the same, a step looking at ``--peak-share`` of the peaks, the default
 
 cells/s   batch size over the median wall second of a step: forward, backward, optimiser, and making the batch
 memory    peak resident memory of the process, imports and data included
+launches  of kernels in one step, with ``--device cuda``
 Every side is a process of its own; sides take turns, ``--repeats`` times. Medians, smallest and largest in brackets.
 """
 
@@ -19,6 +20,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -48,38 +50,52 @@ def reference_of(n: int, seed: int) -> Any:
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
+def launches(step: Callable[[int], None], device: str) -> dict[str, int]:
+    """How many kernels a step starts on a GPU."""
+    import torch
+
+    if device == "cpu":
+        return {}
+    with torch.profiler.profile() as profile:
+        step(0)
+    return {"launches": sum(event.count for event in profile.key_averages() if "LaunchKernel" in event.key)}
+
+
 def run_scmap(args: argparse.Namespace, share: float) -> dict[str, Any]:
     """Steps of :class:`scmap_cli.models.sailerx.SailerX` as the training loop makes them."""
     import numpy as np
     import torch
 
+    from scmap_cli.config import PretrainConfig
     from scmap_cli.data.batches import CsrStore
     from scmap_cli.models.sailerx import SailerX, SailerXConfig
     from scmap_cli.nn.noise import Noise
     from scmap_cli.runtime.memory import keep_freed_memory
+    from scmap_cli.training.optimizer import make_optimizer
 
     keep_freed_memory()
     counts = cells(args)
     n = counts.shape[0]
-    store = CsrStore(
-        counts, np.zeros(n), covariates=np.ones((n, 1)), reference=reference_of(n, args.seed), weights=np.ones(n)
-    )
+    held = {"covariates": np.ones((n, 1)), "reference": reference_of(n, args.seed), "weights": np.ones(n)}
+    device = torch.device(args.device)
+    store = CsrStore(counts, np.zeros(n), **held).to(device)
     config = SailerXConfig(peak_share=str(share))
     sizes = {"n_conditions": 1, "n_covariates": 1, "n_reference": REFERENCE, "gamma": config.gamma()}
     share_p = np.asarray(counts.mean(0)).ravel()
     model = SailerX.create(config, share_p, seed=0, chromosome_peaks=chromosome_peaks(args.peaks), **sizes)
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, fused=True)
-    rows = torch.arange(n)
+    model.to(device)
+    optimizer = make_optimizer(model, PretrainConfig(lr=1e-3, adam_eps=1e-8))
+    rows = torch.arange(n, device=device)
 
     def step(i: int) -> None:
         first = i % 2 * args.batch_size
-        batch = store.batch(rows[first : first + args.batch_size], Noise(i, args.batch_size, 0, rows.device), 1e9)
+        batch = store.batch(rows[first : first + args.batch_size], Noise(i, args.batch_size, 0, device), 1e9)
         loss = model.loss(batch).total
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
 
-    return timed(step, args)
+    return timed(step, args) | launches(step, args.device)
 
 
 def run_list(args: argparse.Namespace) -> dict[str, Any]:
@@ -89,7 +105,7 @@ def run_list(args: argparse.Namespace) -> dict[str, Any]:
     from torch.nn.functional import binary_cross_entropy_with_logits, normalize
 
     counts, sizes = cells(args), chromosome_peaks(args.peaks)
-    reference = torch.from_numpy(reference_of(counts.shape[0], args.seed)).float()
+    reference = torch.from_numpy(reference_of(counts.shape[0], args.seed)).float().to(args.device)
 
     def layer(a: int, b: int) -> nn.Sequential:
         return nn.Sequential(nn.Linear(a, b), nn.LayerNorm(b), nn.LeakyReLU(0.2))
@@ -99,21 +115,21 @@ def run_list(args: argparse.Namespace) -> dict[str, Any]:
     head = nn.Linear(32 * len(sizes) + 128, 100)
     spread = layer(51, 32 * len(sizes))
     decoders = nn.ModuleList(nn.Sequential(layer(32, 64), nn.Linear(64, p)) for p in sizes)
-    parts = nn.ModuleList([encoders, beside, head, spread, decoders])
+    parts = nn.ModuleList([encoders, beside, head, spread, decoders]).to(args.device)
     optimizer = torch.optim.Adam(parts.parameters(), lr=1e-3, fused=True)
 
     def step(i: int) -> None:
         first = i % 2 * args.batch_size
-        x = torch.from_numpy(counts[first : first + args.batch_size].toarray())
+        x = torch.from_numpy(counts[first : first + args.batch_size].toarray()).to(args.device)
         rows = reference[first : first + args.batch_size]
-        told = beside(torch.cat([rows, torch.ones(len(x), 1)], 1))
+        told = beside(torch.cat([rows, torch.ones(len(x), 1, device=x.device)], 1))
         h = [net(part) for net, part in zip(encoders, x.split(sizes, 1), strict=True)]
         mean, log_var = head(torch.cat([*h, told], 1)).chunk(2, 1)
         var = log_var.exp() + 1e-4
         z = mean + var.sqrt() * torch.randn_like(mean)
-        up = spread(torch.cat([z, torch.ones(len(x), 1)], 1)).chunk(len(sizes), 1)
+        up = spread(torch.cat([z, torch.ones(len(x), 1, device=x.device)], 1)).chunk(len(sizes), 1)
         logits = torch.cat([net(part) for net, part in zip(decoders, up, strict=True)], 1)
-        weight = torch.tensor(8.0)
+        weight = torch.tensor(8.0, device=x.device)
         recon = binary_cross_entropy_with_logits(logits, x, pos_weight=weight, reduction="sum") / len(x)
         kl = 0.5 * (mean.square() + var - var.log() - 1).sum(1).mean()
         ratio = (var[:, None] + (mean[:, None] - mean[None]).square()) / var[None] - 1
@@ -124,7 +140,7 @@ def run_list(args: argparse.Namespace) -> dict[str, Any]:
         loss.backward()
         optimizer.step()
 
-    return timed(step, args)
+    return timed(step, args) | launches(step, args.device)
 
 
 def main() -> None:
@@ -137,6 +153,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=5, help="steps timed, after two that are not")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=measure.machine()["cores"])
+    parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
     parser.add_argument("-o", "--output", type=Path, help="JSON with every figure")
@@ -149,7 +166,7 @@ def main() -> None:
         share = args.peak_share if args.side == "sampled" else 1.0
         say(json.dumps(run_list(args) if args.side == "list" else run_scmap(args, share)))
         return
-    names = ("peaks", "open_share", "batch_size", "peak_share", "steps", "threads", "seed")
+    names = ("peaks", "open_share", "batch_size", "peak_share", "steps", "threads", "device", "seed")
     options = flags(**{name: getattr(args, name) for name in names})
     runs: dict[str, list[dict[str, Any]]] = {side: [] for side in SIDES}
     for repeat in range(args.repeats):
@@ -158,7 +175,7 @@ def main() -> None:
             runs[side].append(run.json() | {"peak_bytes": run.peak_bytes})
             say(f"repeat {repeat + 1}, {side}: {runs[side][-1]['cells_per_second']:,.0f} cells/s")
     found = {
-        side: {name: measure.spread(run[name] for run in of_side) for name in ("cells_per_second", "peak_bytes")}
+        side: {name: measure.spread(run[name] for run in of_side) for name in of_side[0]}
         for side, of_side in runs.items()
     }
     rows = []
@@ -166,8 +183,9 @@ def main() -> None:
         rate, peak = figures["cells_per_second"], figures["peak_bytes"]
         shown = f"{rate['median']:,.0f} ({rate['min']:,.0f}-{rate['max']:,.0f})"
         ratio = rate["median"] / found["list"]["cells_per_second"]["median"]
-        rows.append([side, shown, f"{ratio:.2f}", f"{peak['median'] / 1e9:.2f}"])
-    say("\n" + measure.table(["", "cells/s", "x list", "peak GB"], rows))
+        more = f"{figures['launches']['median']:.0f}" if "launches" in figures else ""
+        rows.append([side, shown, f"{ratio:.2f}", f"{peak['median'] / 1e9:.2f}", more])
+    say("\n" + measure.table(["", "cells/s", "x list", "peak GB", "launches"], rows))
     measure.write_json(
         args.output,
         {

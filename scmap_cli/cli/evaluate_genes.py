@@ -127,15 +127,7 @@ def verb(
         ),
     ] = None,
     layer: o.Layer = None,
-    gene_table: Annotated[
-        Path | None,
-        typer.Option(
-            "--gene-table",
-            metavar="FILE.tsv",
-            help="Table with a header: gene_id, gene_name, gene_type. Brings identifiers and symbols together.",
-            rich_help_panel=o.DATA,
-        ),
-    ] = None,
+    gene_table: o.GeneTable = None,
     seed: o.Seed = 0,
     threads: o.Threads = None,
     force: o.Force = False,

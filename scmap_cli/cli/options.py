@@ -69,6 +69,15 @@ LabelKey = Annotated[
         "--label-key", metavar="COLUMN", help="Column of obs with the labels; required.", rich_help_panel=DATA
     ),
 ]
+GeneTable = Annotated[
+    Path | None,
+    typer.Option(
+        "--gene-table",
+        metavar="FILE.tsv",
+        help="Table with a header: gene_id, gene_name, gene_type. Brings identifiers and symbols together.",
+        rich_help_panel=DATA,
+    ),
+]
 Layer = Annotated[
     str | None,
     typer.Option(

@@ -65,15 +65,7 @@ def verb(
             rich_help_panel=_GENES,
         ),
     ] = None,
-    gene_table: Annotated[
-        Path | None,
-        typer.Option(
-            "--gene-table",
-            metavar="FILE.tsv",
-            help="Table with a header: gene_id, gene_name, gene_type. Brings identifiers and symbols together.",
-            rich_help_panel=_GENES,
-        ),
-    ] = None,
+    gene_table: o.GeneTable = None,
     biotype: Annotated[
         str | None,
         typer.Option(

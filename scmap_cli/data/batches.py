@@ -15,6 +15,7 @@ import torch
 from scipy import sparse
 from torch import Tensor
 
+from scmap_cli.data.matrices import cell_totals
 from scmap_cli.nn.noise import Noise
 
 _OF_CELLS = ("condition_n", "size_n", "constant_n", "covariate_nc", "reference_nr", "weight_n")
@@ -124,7 +125,7 @@ class CsrStore:
         self.indices = torch.from_numpy(counts.indices.astype(_index_type(self.g), copy=False))
         self.values = torch.from_numpy(_compact(counts.data))
         self.condition_n = torch.from_numpy(np.asarray(condition_n, dtype=np.int64))
-        sums_n = np.asarray(counts.sum(axis=1, dtype=np.float64)).ravel() if size_n is None else size_n
+        sums_n = cell_totals(counts) if size_n is None else size_n
         self.size_n = torch.from_numpy(sums_n).to(dtype)
         self.constant_n = _log_factorials(counts).to(dtype)
         self.covariate_nc = torch.from_numpy(np.zeros((self.n, 0)) if covariates is None else covariates).to(dtype)
@@ -204,7 +205,7 @@ def _compact(data: np.ndarray) -> np.ndarray:
     """Integer counts that fit as int16, everything else as float32 (float64 stays)."""
     whole = data.dtype.kind in "iu" or bool(np.all(data == np.rint(data)))
     if whole and (len(data) == 0 or data.max() <= np.iinfo(np.int16).max):
-        return data.astype(np.int16)
+        return data.astype(np.int16, copy=False)
     return data if data.dtype == np.float64 else data.astype(np.float32, copy=False)
 
 

@@ -219,9 +219,24 @@ def find_counts(adata: anndata.AnnData, layer: str | None = None) -> Counts:
     raise InputError(f"no raw counts: {what}", _REMEDY)
 
 
+def column_means(matrix: sp.csr_matrix, rows: np.ndarray | None = None) -> np.ndarray:
+    """Mean of each column, (g,) float64; of the ``rows`` alone that are true in a boolean (n,) mask.
+
+    The matrix is looked at in blocks, where ``matrix.mean`` would copy all of it to float64.
+    """
+    total_g = np.zeros(matrix.shape[1])
+    for which, block in row_chunks(matrix, rows_per_block(matrix)):
+        kept = slice(None) if rows is None else np.repeat(rows[which], np.diff(block.indptr))
+        total_g += np.bincount(block.indices[kept], block.data[kept], minlength=len(total_g))
+    n = matrix.shape[0] if rows is None else int(np.count_nonzero(rows))
+    return total_g * (1.0 / max(n, 1))
+
+
 def cell_totals(matrix: sp.csr_matrix) -> np.ndarray:
-    """Counts of each cell, (n,) float64."""
-    return np.asarray(matrix.sum(axis=1, dtype=np.float64)).ravel()
+    """Counts of each cell, (n,) float64, summed in blocks of rows: ``matrix.sum`` would copy all of it to float64."""
+    blocks = (block for _, block in row_chunks(matrix, rows_per_block(matrix)))
+    totals = [np.asarray(block.sum(axis=1, dtype=np.float64)).ravel() for block in blocks]
+    return np.concatenate(totals) if totals else np.zeros(0)
 
 
 def log1p_cp10k(matrix: sp.csr_matrix, target_sum: float = 1e4, totals: np.ndarray | None = None) -> sp.csr_matrix:

@@ -77,8 +77,8 @@ def _jagged(
     v_uhe: Tensor,
     q_edges: Tensor,
     k_edges: Tensor,
-    q_sizes: Sizes | None = None,
-    k_sizes: Sizes | None = None,
+    q_sizes: Sizes | None,
+    k_sizes: Sizes | None,
 ) -> Tensor:
     width = q_the.shape[-1]
     more = -width % _STRIDE

@@ -12,7 +12,7 @@ from scipy import sparse
 
 from scmap_cli.data.batches import CsrStore
 from scmap_cli.data.confounders import usual
-from scmap_cli.data.matrices import binarised, log1p_cp10k
+from scmap_cli.data.matrices import binarised, column_means, log1p_cp10k
 from scmap_cli.errors import UsageError
 from scmap_cli.io.atomic import check_outputs
 from scmap_cli.io.bundle import Bundle, load_bundle
@@ -152,7 +152,7 @@ def impute(
             store = CsrStore(counts, codes, covariates=told, reference=reference).to(where)
         else:
             store = CsrStore(counts, codes, size_n=estimated_sizes(counts, report)).to(where)
-        peak_share = np.asarray(counts.mean(0)).ravel()[columns]
+        peak_share = column_means(counts)[columns]
         cell_share = np.asarray(counts.mean(1)).ravel()
 
         def blocks() -> Iterator[Any]:

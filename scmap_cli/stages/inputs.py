@@ -14,7 +14,7 @@ from anndata import AnnData
 from scipy import sparse
 
 from scmap_cli.data.features import align, apply, fill_missing
-from scmap_cli.data.matrices import find_counts
+from scmap_cli.data.matrices import cell_totals, find_counts
 from scmap_cli.errors import InputError, UsageError
 from scmap_cli.io.bundle import Bundle
 from scmap_cli.io.programs import Programs
@@ -161,8 +161,7 @@ def estimated_sizes(counts: sparse.csr_matrix, report: dict[str, Any]) -> np.nda
     The counts of a cell are taken for the share of its total that these genes have on average in the training cells.
     """
     share = report["share_of_reference_counts"] if report["missing_policy"] == "zero" else 1.0
-    sizes: np.ndarray = np.asarray(counts.sum(1, dtype=np.float64)).ravel() / max(share, 1e-12)
-    return sizes
+    return cell_totals(counts) / max(share, 1e-12)
 
 
 def named_columns(names: np.ndarray, path: Path | None, word: str) -> np.ndarray:

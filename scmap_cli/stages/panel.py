@@ -190,11 +190,12 @@ def check_splits(splits: int) -> None:
 
 def check_selectors(panel: Panel, specs: Sequence[Selector], k: int, device: str) -> None:
     """Refuse, before any work, data that a selector cannot work on, and a device that is not there."""
+    if any(spec.on_device for spec in specs):
+        resolve_device(device)
+    data = panel.data(np.ones(len(panel.strata), dtype=bool))
     for spec in specs:
         spec.load()
-        check_data(spec, panel.data(np.ones(len(panel.strata), dtype=bool)), k, len(panel.genes))
-        if spec.on_device:
-            resolve_device(device)
+        check_data(spec, data, k, len(panel.genes))
 
 
 class Fold:

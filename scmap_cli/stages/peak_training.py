@@ -13,7 +13,7 @@ import torch
 
 from scmap_cli.config import TrainConfig
 from scmap_cli.data.confounders import confounders
-from scmap_cli.data.matrices import binarised
+from scmap_cli.data.matrices import binarised, column_means
 from scmap_cli.data.peaks import peak_positions
 from scmap_cli.errors import InputError
 from scmap_cli.models.invariant import InvariantConfig, InvariantVae
@@ -50,7 +50,7 @@ class PeakJob:
     @property
     def share_p(self) -> np.ndarray:
         """Share of the training cells in which each peak is open: in the start only they have a say."""
-        return np.asarray(self.data.counts[~self.data.held].mean(0, dtype=np.float64)).ravel()
+        return column_means(self.data.counts, ~self.data.held)
 
 
 @dataclass(frozen=True)
@@ -126,6 +126,7 @@ def train_on_peaks(
         data = load_rna(options.input, options.layer)
         _look_at_names(data, options.input)
         job = prepare(data)
+        del data
         job.data.names = [f"z{i + 1}" for i in range(config.latent)]
         plan = _plan(kind, job, training)
         log.info(
@@ -196,7 +197,7 @@ def prepare_peaks(
         conditions=conditions,
         held=held(codes),
         names=[],
-        means=np.asarray(opened.mean(0, dtype=np.float64)).ravel(),
+        means=column_means(opened),
         source=data.source,
         covariates=told.matrix,
         described={

@@ -172,7 +172,7 @@ def select_markers(
         method, mode = "markermap", None
         k = int(read_config(model)["model_config"].get("k", 0))
     method = "markermap" if method is None else method
-    spec = get_selector(method)
+    get_selector(method)  # an unknown name is told before what it could not take
     if method not in MODES or splits is not None:
         _refuse(of_model, "with --splits" if method in MODES else f"for the method {method}")
     if as_published:

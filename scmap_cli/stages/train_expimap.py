@@ -12,6 +12,7 @@ import torch
 from scipy import sparse
 
 from scmap_cli.config import TrainConfig, build
+from scmap_cli.data.matrices import column_means
 from scmap_cli.data.splits import validation_split
 from scmap_cli.errors import InputError, UsageError
 from scmap_cli.io.programs import Programs, load_programs
@@ -200,7 +201,7 @@ def _prepare(
         conditions=conditions,
         held=held,
         names=names + free,
-        means=np.asarray(data.counts.mean(0, dtype=np.float64)).ravel(),
+        means=column_means(data.counts),
         source=data.source,
     )
     size_before = [*table.size_before[kept_k].tolist(), *[None] * len(free)]

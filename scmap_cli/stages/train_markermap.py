@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from scmap_cli.config import TrainConfig, build
+from scmap_cli.data.matrices import column_means
 from scmap_cli.data.splits import validation_split
 from scmap_cli.errors import UsageError
 from scmap_cli.io.bundle import MARKERS, write_table
@@ -140,7 +141,7 @@ def train_markermap(
             conditions=list(data.classes) or [SINGLE],
             held=held,
             names=[f"z{i + 1}" for i in range(config.latent)],
-            means=np.asarray(data.counts.mean(0, dtype=np.float64)).ravel(),
+            means=column_means(data.counts),
             source=panel.source.source,
             described={"label_key": label_key},
         )

@@ -12,6 +12,7 @@ import pandas as pd
 
 from scmap_cli.config import TrainConfig, build
 from scmap_cli.data.alignment import depth_weights
+from scmap_cli.data.matrices import cell_totals
 from scmap_cli.data.peaks import peak_positions
 from scmap_cli.data.splits import validation_split
 from scmap_cli.errors import InputError
@@ -153,7 +154,7 @@ def by_chromosome(data: RnaInput, path: Path) -> tuple[RnaInput, list[int]]:
 
 def _depths(data: RnaInput, has_n: np.ndarray, config: SailerXConfig, path: Path) -> tuple[np.ndarray, np.ndarray]:
     """RNA and ATAC depth of each cell; the latter from the counts where no column tells it."""
-    atac_n = np.asarray(data.counts.sum(1, dtype=np.float64)).ravel()
+    atac_n = cell_totals(data.counts)
     if config.depth_weights == "none":
         return np.ones(len(has_n)), atac_n
     if RNA_DEPTH not in data.adata.obs:

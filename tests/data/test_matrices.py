@@ -9,7 +9,7 @@ import pytest
 import scipy.sparse as sp
 
 from scmap_cli.data import matrices
-from scmap_cli.data.matrices import count_faults, find_counts, log1p_cp10k, row_chunks, to_counts
+from scmap_cli.data.matrices import column_means, count_faults, find_counts, log1p_cp10k, row_chunks, to_counts
 from scmap_cli.data.qc import cell_metrics, gene_metrics
 from scmap_cli.errors import InputError
 from scmap_cli.io.h5ad import read_h5ad
@@ -186,3 +186,17 @@ def test_log1p_and_qc_equal_scanpy(monkeypatch) -> None:
         scanpy.pp.normalize_total(normal, target_sum=1e4)
     scanpy.pp.log1p(normal)
     np.testing.assert_allclose(log1p_cp10k(sp.csr_matrix(values)).toarray(), normal.X.toarray(), rtol=1e-5)
+
+
+def test_column_means_are_those_of_the_dense_table_in_any_blocks(monkeypatch):
+    rng = np.random.default_rng(0)
+    dense = rng.poisson(0.5, (57, 9)) * (rng.random((57, 9)) < 0.8)
+    dense[:, 4] = 0
+    rows = rng.random(57) < 0.6
+    for block in (1 << 22, 40):
+        monkeypatch.setattr(matrices, "_BLOCK", block)
+        for kind in (np.int16, np.float32):
+            csr = sp.csr_matrix(dense.astype(kind))
+            np.testing.assert_allclose(column_means(csr), dense.mean(0), rtol=1e-15)
+            np.testing.assert_allclose(column_means(csr, rows), dense[rows].mean(0), rtol=1e-15)
+    np.testing.assert_array_equal(column_means(csr, np.zeros(57, dtype=bool)), np.zeros(9))

@@ -49,6 +49,19 @@ def test_the_table_of_marker_selectors_puts_the_paper_beside(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("script", ["sailer.py", "sailerx.py"])
+def test_steps_of_every_side_are_clocked(shell, script):
+    sizes = ("--peaks", "500", "--batch-size", "20", "--steps", "1", "--repeats", "1", "--threads", "1")
+    text = shell.run("python", BENCHMARKS / script, *sizes, "-o", "found.json")
+    found = json.loads((shell.folder / "found.json").read_text())["results"]
+    assert len(found) == 3
+    for side, figures in found.items():
+        assert figures["cells_per_second"]["median"] > 0
+        assert figures["peak_bytes"]["median"] > 1e8
+        assert f"repeat 1, {side}: " in text
+
+
+@pytest.mark.slow
 def test_the_three_simulations_go_on_where_they_were_stopped(shell):
     words = ("python", BENCHMARKS / "simulated_atac.py", "--scmap", "scmap", "--threads", "1", "--n-peaks", "300")
     words += (
