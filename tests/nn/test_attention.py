@@ -8,7 +8,7 @@ import torch
 from torch.nn.functional import pad, scaled_dot_product_attention
 
 from scmap_cli.nn import attention
-from scmap_cli.nn.attention import Block, beside_attention, edges_of, packed_attention
+from scmap_cli.nn.attention import Block, beside_attention, edges_of, packed_attention, sizes_of
 
 
 def tokens(lengths, heads=2, width=6, seed=0, dtype=torch.float64):
@@ -64,7 +64,9 @@ def test_jagged_kernels_give_the_same():
     q = tokens(q_lengths.tolist(), width=10, dtype=torch.float32)
     k, v = (tokens(k_lengths.tolist(), width=10, seed=i, dtype=torch.float32) for i in (1, 2))
     edges = edges_of(q_lengths), edges_of(k_lengths)
-    torch.testing.assert_close(_jagged(q, k, v, *edges), packed_attention(q, k, v, *edges), rtol=1e-5, atol=1e-6)
+    expected = packed_attention(q, k, v, *edges)
+    for sizes in ((None, None), sizes_of(*edges)):
+        torch.testing.assert_close(_jagged(q, k, v, *edges, *sizes), expected, rtol=1e-5, atol=1e-6)
 
 
 def test_a_block_does_not_mix_sequences():
