@@ -12,21 +12,36 @@ from numba import njit
 from scmap_cli.nn.kernels import exp32, log1p32
 from scmap_cli.runtime.compiled import compiled
 
-f32 = np.float32
+f32, i32 = np.float32, np.int32
 _LOOSE = {"nsz", "contract", "reassoc"}
-# Nothing here is NaN, and largest entries are found at full speed only where the compiler knows it.
-_kernel = partial(compiled, fastmath={*_LOOSE, "nnan"}, error_model="numpy")
-_inline = njit(fastmath={*_LOOSE, "nnan"}, error_model="numpy")
+_kernel = partial(compiled, fastmath=_LOOSE, error_model="numpy")
+_inline = njit(fastmath=_LOOSE, error_model="numpy")
 _LOWEST = f32(-80.0)
 _SMALL, _BLOCK = f32(0.015), 256
 
 
 @_inline
+def _order(x: Any) -> Any:
+    """An int32 for each float32 in the same order: the compiler vectorises the largest of integers, not of floats."""
+    bits = f32(x).view(i32)
+    return bits ^ ((bits >> i32(31)) & i32(0x7FFFFFFF))
+
+
+@_inline
 def _largest(w_g: Any) -> Any:
-    top = w_g[0]
-    for j in range(len(w_g)):
-        top = max(top, w_g[j])
-    return top
+    """Place of the largest entry, of equal ones the first."""
+    top, first = i32(-(1 << 31)), 0
+    for start in range(0, len(w_g), _BLOCK):
+        w_b = w_g[start : start + _BLOCK]
+        largest = i32(-(1 << 31))
+        for j in range(len(w_b)):
+            largest = max(largest, _order(w_b[j]))
+        if largest > top:
+            top, first = largest, start
+    place = first
+    while _order(w_g[place]) != top:
+        place += 1
+    return place
 
 
 @_inline
@@ -44,14 +59,14 @@ def _reduce(w_g: Any, a_g: Any, mask_g: Any, scale: Any) -> None:
     for start in range(0, len(w_g), _BLOCK):
         end = start + _BLOCK
         w_b, a_b, mask_b = w_g[start:end], a_g[start:end], mask_g[start:end]
-        largest = f32(0.0)
+        largest = i32(0)
         for j in range(len(a_b)):
-            a = a_b[j] * scale
+            a = f32(a_b[j] * scale)
             a_b[j] = a
             mask_b[j] += a
-            largest = max(largest, a)
+            largest = max(largest, _order(a))
         # Nearly all entries are small, and four terms of the series are then as exact as the logarithm.
-        if largest < _SMALL:
+        if largest < _order(_SMALL):
             for j in range(len(a_b)):
                 a = a_b[j]
                 w_b[j] -= a * (f32(1.0) + a * (f32(0.5) + a * (f32(1 / 3) + a * f32(0.25))))
@@ -65,12 +80,8 @@ def choose(w_g: Any, reverse: float, mask_g: Any, a_kg: Any, place_k: Any, rest_
     """Forward; ``w_g`` is used up, ``reverse`` is one over the temperature, the others are results."""
     by = f32(reverse)
     for i in range(len(a_kg)):
-        top = _largest(w_g)
-        place = 0
-        # The bound is for logits that are no numbers, which equal nothing.
-        while place < len(w_g) - 1 and w_g[place] != top:
-            place += 1
-        a_g = a_kg[i]
+        place = _largest(w_g)
+        top, a_g = w_g[place], a_kg[i]
         # On either side of the largest entry, so that the sum of the others is theirs alone.
         others = _exponentials(w_g[:place], top, by, a_g[:place])
         others += _exponentials(w_g[place + 1 :], top, by, a_g[place + 1 :])

@@ -81,3 +81,10 @@ def test_masked_product_has_the_gradients_of_the_plain_one():
         (function(x, mask, weight) ** 2).sum().backward()
         found.append((mask.grad, weight.grad))
     torch.testing.assert_close(found[0], found[1])
+
+
+def test_logits_that_are_no_numbers_give_no_numbers():
+    logits_g = torch.randn(600)
+    logits_g[300] = float("nan")
+    for of_type in (torch.float32, torch.float64):
+        assert relaxed_top_k(logits_g.to(of_type), 5, 1.0).isnan().any()
