@@ -11,8 +11,8 @@ SAILERX's.
 
 Motifs (Figs 3.13-3.14), given ``preprocess motifs`` of the paired cells: for each of the two labelled types the three
 motifs that are highest beside the other by Wilcoxon's test of raw z-scores; their mean z-scores in the same cells of
-each method, and the t-tests. Where the genome is not at hand, ``planted_genome.py`` makes one. ``--imputed-motifs`` is ``preprocess motifs`` of ``scmap impute --binarize scale`` of SAILERX: the same
-motifs there.
+each method, and the t-tests. Where the genome is not at hand, ``planted_genome.py`` makes one. ``--imputed-motifs`` is
+``preprocess motifs`` of ``scmap impute --binarize scale`` of SAILERX: the same motifs there.
 
 Imputed accessibility (Fig. 3.15): the ten first components of a randomised PCA of imputed peaks, scored by ``evaluate
 clustering`` beside LSI of the counts: of SAILERX, and of MAGIC with its own graph and with one of the RNA's

@@ -273,7 +273,13 @@ def map_query(
             if components:
                 reference_nz, query_nz = leading_components(reference_nz, query_nz, components)
             if space == "discriminant":
+                plain_nz = reference_nz
                 reference_nz, query_nz = discriminant_space(reference_nz, known_cells.labels, query_nz)
+                if reference_nz is plain_nz:
+                    log.warning(
+                        "too few labelled cells in the reference to tell which directions set labels apart; "
+                        "neighbours are found as by --space decoder"
+                    )
             found = transfer_labels(
                 reference_nz,
                 known_cells.labels,

@@ -93,6 +93,23 @@ def test_how_labels_are_found_changes_them_and_nothing_else(trained: Any, query:
         assert (one.obs["scmap_novelty"] != other.obs["scmap_novelty"]).any()
 
 
+def test_labels_that_set_no_directions_apart_are_told(
+    trained: Any, query: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    reference = anndata.read_h5ad(trained.data)
+    reference.obs["few"] = ["a", "b", *[""] * (reference.n_obs - 2)]
+    write_h5ad(reference, tmp_path / "ref.h5ad")
+    novelty = []
+    for space in ("discriminant", "decoder"):
+        caplog.clear()
+        (tmp_path / space).mkdir()
+        options: dict[str, Any] = {"reference": tmp_path / "ref.h5ad", "label_key": "few", "space": space}
+        run(trained, query, tmp_path / space, **options)
+        novelty.append(anndata.read_h5ad(tmp_path / space / "m.h5ad").obs["scmap_novelty"].to_numpy())
+        assert ("as by --space decoder" in caplog.text) is (space == "discriminant")
+    np.testing.assert_array_equal(*novelty)
+
+
 def test_batches_new_known_and_missing(trained: Any, query: Path, tmp_path: Path) -> None:
     summary = run(trained, query, tmp_path, one_batch=None, batch_key="plate")
     assert {name: entry["new"] for name, entry in summary["conditions"].items()} == {
