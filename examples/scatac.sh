@@ -7,6 +7,7 @@
 #
 #   scmap preprocess atac a.fragments.tsv.gz b.fragments.tsv.gz -o peaks.h5ad --peaks peaks.bed --sample A --sample B
 #
+# which has the batches in its column "batch". LSI with Harmony needs: pip install 'scmap-cli[harmony]'.
 # TRAIN holds further options of the training, VIEW those of the pictures.
 set -euo pipefail
 

@@ -15,7 +15,7 @@ SUMMARY = "Posterior means of a trained model, or a linear baseline, for every c
 EPILOG = """\b
 Example:
   scmap embed model rna.h5ad -o embedded.h5ad --umap --cluster leiden --plot umap.png
-
+  scmap embed expresser-model --genes -o genes.tsv
 
 Pitfall: the encoder of an expimap model is told batches, so cells of a new batch are mapped (`scmap map-query`), not
 embedded. Those of sailer and sailerx are not told: cells of a new batch are embedded as they are, with a warning.
@@ -52,7 +52,9 @@ def verb(
     input: Annotated[
         Path | None,
         typer.Argument(
-            metavar="INPUT", show_default=False, help="Raw counts; genes are matched by name, never by place."
+            metavar="[INPUT]",
+            show_default=False,
+            help="Raw counts; genes are matched by name, never by place. Not for --genes of an expresser model alone.",
         ),
     ] = None,
     output: Annotated[

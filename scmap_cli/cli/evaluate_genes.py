@@ -42,7 +42,7 @@ def verb(
         typer.Option(
             "--gene-pairs",
             metavar="TSV",
-            help="gene_a, gene_b, label 0 or 1; without labels unrelated pairs are drawn.",
+            help="gene_a, gene_b, label 0 or 1; without labels unrelated pairs are drawn. One task at least is needed.",
             rich_help_panel=_TASKS,
         ),
     ] = None,

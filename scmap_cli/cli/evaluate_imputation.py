@@ -16,10 +16,11 @@ SUMMARY = "Imputed accessibility against bulk profiles, or expression that was w
 EPILOG = """\b
 Example:
   scmap evaluate imputation imputed.h5ad --raw sim3.h5ad --label-key cell_type -o - | jq '.results[0].dice'
+  scmap evaluate imputation model --withhold 0.1 --raw held_out.h5ad -o imputation.json
 
-Pitfall: `best` chooses its threshold by the truth and flatters any method; compare methods by `scale` or by one
-threshold, and beside `raw`. With --withhold the entries depend on the seed and on the genes that all inputs share:
-compare methods within one call, or fix the genes by --features.
+Pitfall: `best` chooses its threshold by the truth and flatters any method; compare methods by `cell` or by one
+threshold, and beside `raw`. With --withhold, which of the hidden entries are scored depends on the genes that all
+inputs share: compare methods within one call, or fix the genes by --features.
 """
 _RULES, _HIDDEN = "Accessibility", "Withheld expression"
 _OF_PROFILES = ("label_key", "truth", "open_above", "thresholds", "plot")
@@ -47,11 +48,19 @@ def verb(
         typer.Option(
             "--raw",
             metavar="FILE.h5ad",
-            help="Raw counts, for Dice scores with the labels; required.",
+            help="Raw counts, with the labels for Dice scores; required.",
             rich_help_panel=o.DATA,
         ),
     ] = None,
-    label_key: o.LabelKey = None,
+    label_key: Annotated[
+        str | None,
+        typer.Option(
+            "--label-key",
+            metavar="COLUMN",
+            help="Column of obs with the labels; required for Dice scores, not for --withhold.",
+            rich_help_panel=o.DATA,
+        ),
+    ] = None,
     truth: Annotated[
         Path | None,
         typer.Option(
@@ -90,7 +99,7 @@ def verb(
         typer.Option(
             "--features",
             metavar="FILE",
-            show_default="those of --raw and all models",
+            show_default="those of --raw, --fit-on and all models",
             help="Genes that are scored: names, one a line, or a model directory.",
             rich_help_panel=_HIDDEN,
         ),
@@ -143,7 +152,8 @@ def verb(
 ) -> None:
     """Dice scores of imputed accessibility against the bulk profile of each cell's type, by type and mean, as JSON.
 
-    Rules: raw data, values as they are, thresholds, SCALE's rule, and the best single threshold as upper reference.
+    Rules: raw data, values as they are, thresholds, the cell's mean, SCALE's rule, and the best single threshold,
+    which no method can know.
     With --withhold: MAE and correlation of expression values that were hidden, for models, files and plain baselines.
     """
     if compare:

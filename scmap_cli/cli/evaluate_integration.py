@@ -39,7 +39,7 @@ def verb(
     ] = None,
     compare: s.Compare = False,
     label_key: o.LabelKey = None,
-    batch_key: o.BatchKey = None,
+    batch_key: o.NeededBatchKey = None,
     embedding: Annotated[
         list[str] | None,
         typer.Option(

@@ -27,7 +27,7 @@ def verb(
         typer.Argument(
             metavar="MODEL_DIR",
             show_default=False,
-            help="Folder that `scmap train sailer`, `sailerx`, `markermap` or `expresser` wrote.",
+            help="Folder of a model of sailer, sailerx, expresser, or of markermap that is not supervised.",
         ),
     ] = None,
     input: Annotated[
@@ -61,7 +61,7 @@ def verb(
             "--features",
             metavar="FILE",
             show_default="all",
-            help="Peaks or genes wanted, one name a line.",
+            help="Peaks or genes wanted, one name a line; expresser needs this or --entries-layer.",
             rich_help_panel=o.DATA,
         ),
     ] = None,

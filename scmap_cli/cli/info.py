@@ -25,7 +25,7 @@ def verb(
     ctx: typer.Context,
     path: Annotated[
         Path | None,
-        typer.Argument(metavar="[PATH]", show_default=False, help="An h5ad, an npz, or a model directory."),
+        typer.Argument(metavar="[PATH]", show_default=False, help="An h5ad, an npz, a corpus or a model directory."),
     ] = None,
     output: Annotated[
         Path, typer.Option("-o", "--output", metavar="FILE", help="File to write; - is stdout.", rich_help_panel=o.DATA)

@@ -46,7 +46,7 @@ Methods = Annotated[
         "--method",
         metavar="NAME[,NAME]",
         show_default="none",
-        help="Choose genes by these methods; see `select-markers -h`.",
+        help="Choose genes by these methods (see `select-markers -h`), or give --markers.",
         rich_help_panel=GENES,
     ),
 ]

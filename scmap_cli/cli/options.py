@@ -54,6 +54,12 @@ BatchKey = Annotated[
     str | None,
     typer.Option("--batch-key", metavar="COLUMN", help="Column of obs with the batches.", rich_help_panel=DATA),
 ]
+NeededBatchKey = Annotated[
+    str | None,
+    typer.Option(
+        "--batch-key", metavar="COLUMN", help="Column of obs with the batches; required.", rich_help_panel=DATA
+    ),
+]
 WrittenBatchKey = Annotated[
     str,
     typer.Option(
@@ -146,7 +152,7 @@ LabelColumn = Annotated[
         "--label-key",
         metavar="COLUMN",
         show_default="none",
-        help="Column of obs with the labels.",
+        help="Column of obs with the labels; required by what is chosen or trained for labels.",
         rich_help_panel=DATA,
     ),
 ]

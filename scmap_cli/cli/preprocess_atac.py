@@ -84,7 +84,10 @@ def verb(
     peaks: Annotated[
         Path | None,
         typer.Option(
-            "--peaks", metavar="FILE.bed", help="Peaks to count in, in this order.", rich_help_panel=p.FEATURES
+            "--peaks",
+            metavar="FILE.bed",
+            help="Peaks to count in, in this order; this or --bins is required.",
+            rich_help_panel=p.FEATURES,
         ),
     ] = None,
     bins: Annotated[
@@ -181,14 +184,18 @@ def verb(
             "--min-frip",
             metavar="SHARE",
             show_default="off",
-            help="Smallest share of fragments in peaks.",
+            help="Smallest share of fragments in peaks; needs --peaks.",
             rich_help_panel=CELLS,
         ),
     ] = None,
     min_tss: Annotated[
         float | None,
         typer.Option(
-            "--min-tss", metavar="X", show_default="off", help="Smallest TSS enrichment.", rich_help_panel=CELLS
+            "--min-tss",
+            metavar="X",
+            show_default="off",
+            help="Smallest TSS enrichment; needs --tss.",
+            rich_help_panel=CELLS,
         ),
     ] = None,
     min_promoter: Annotated[
@@ -197,7 +204,7 @@ def verb(
             "--min-promoter",
             metavar="SHARE",
             show_default="off",
-            help="Smallest share of fragments in promoters.",
+            help="Smallest share of fragments in promoters; needs --tss.",
             rich_help_panel=CELLS,
         ),
     ] = None,
@@ -207,7 +214,7 @@ def verb(
             "--max-promoter",
             metavar="SHARE",
             show_default="off",
-            help="Largest share of fragments in promoters.",
+            help="Largest share of fragments in promoters; needs --tss.",
             rich_help_panel=CELLS,
         ),
     ] = None,

@@ -41,7 +41,12 @@ def verb(
             rich_help_panel=o.DATA,
         ),
     ] = None,
-    plot: o.QualityPlot = None,
+    plot: Annotated[
+        Path | None,
+        typer.Option(
+            "--plot", metavar="FILE.png", help="Draw the depths of the cells, by batch.", rich_help_panel=o.DATA
+        ),
+    ] = None,
     rna: Annotated[
         Path | None,
         typer.Option("--rna", metavar="FILE", show_default="in INPUT", help="Counts of genes.", rich_help_panel=o.DATA),

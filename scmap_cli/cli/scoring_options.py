@@ -25,7 +25,7 @@ Embedding = Annotated[
     typer.Option(
         "--embedding",
         metavar="KEY",
-        show_default="the one that an scmap model wrote",
+        show_default="that of an scmap model, else of a baseline",
         help="Key of obsm (of an npz, array name); may be repeated.",
         rich_help_panel=DATA,
     ),

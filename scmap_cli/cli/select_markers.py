@@ -14,7 +14,7 @@ from scmap_cli.cli.settings import load_sections
 from scmap_cli.registry import SELECTORS
 
 SUMMARY = "Marker genes by many methods, and the methods compared."
-_METHODS = "\n".join(f"  {spec.name:<22}{spec.summary}" for spec in SELECTORS.values())
+_METHODS = "\n".join(f"  {spec.name:<24}{spec.summary}" for spec in SELECTORS.values())
 EPILOG = f"""\b
 Methods:
 {_METHODS}
@@ -25,6 +25,7 @@ learning rate finder, batch norm and mask that may end soft stay out.
 \b
 Example:
   scmap select-markers rna.h5ad -o markers.tsv -k 50 --method l1-logistic --label-key cell_type
+  scmap select-markers rna.h5ad -o table.tsv --benchmark methods.txt --k-grid 10,25,50 --splits 10 --label-key cell_type
 
 Pitfall: genes chosen by all cells look too good on any of them. To score genes, choose them by training cells alone:
 with --splits here and in `evaluate markers`, or let `evaluate markers --method` choose.

@@ -35,14 +35,16 @@ Lr = Annotated[float, typer.Option("--lr", metavar="X", help="Learning rate of A
 AdamEps = Annotated[float, typer.Option("--adam-eps", metavar="X", help="Epsilon of Adam.", rich_help_panel=TRAINING)]
 WeightDecay = Annotated[
     float,
-    typer.Option("--weight-decay", metavar="X", help="L2 weight of Adam; 0 is off.", rich_help_panel=TRAINING),
+    typer.Option(
+        "--weight-decay", metavar="X", help="L2 weight of Adam, or decay of AdamW; 0 is off.", rich_help_panel=TRAINING
+    ),
 ]
 ValidationShare = Annotated[
     float,
     typer.Option(
         "--validation-share",
         metavar="SHARE",
-        help="Share of each batch's cells held out to choose the best epoch; 0 keeps the last.",
+        help="Share of the cells of each batch (or study) held out to choose the best epoch; 0 keeps the last.",
         rich_help_panel=TRAINING,
     ),
 ]

@@ -16,8 +16,8 @@
       loss.png README.md
 
 ``config.json`` is what makes a directory a model: a folder that holds only ``checkpoints/`` is a run that has not
-ended. Version 1 of the schema is the present one; a newer one is refused. Files are checked against their digests when
-they are read, so that a bad copy is found before it gives wrong numbers.
+ended. Version 2 of the schema is the present one, 1 is read, a newer one refused. Files are checked against their
+digests when they are read, so that a bad copy is found before it gives wrong numbers.
 """
 
 from __future__ import annotations

@@ -130,7 +130,7 @@ def impute(
                 dry_run=dry_run,
             )  # fmt: skip
         if entries_layer is not None:
-            raise UsageError("--entries-layer is for expression; this model imputes peaks")
+            raise UsageError("--entries-layer is for models of type expresser")
         if "impute" not in bundle.config["capabilities"]:
             raise UsageError(f"{model_dir} holds a model of type {bundle.config['model']}, which does not impute")
         kind = get_model(bundle.config["model"]).load()

@@ -357,7 +357,10 @@ def _unite(samples: list[Sample], join: Join, batch_key: str, named: bool, summa
         one.obs[batch_key] = batch_categories(one.obs[batch_key], batch_key)
     elif batch_key != "batch":
         columns = ", ".join(map(str, one.obs.columns)) or "none"
-        raise InputError(f"there is no cell column {batch_key!r} (columns: {columns})", "see --batch-key and --sample")
+        raise InputError(
+            f"there is no cell column {batch_key!r} (columns: {columns})",
+            "write it with --sample NAME, or leave --batch-key out",
+        )
     return one
 
 

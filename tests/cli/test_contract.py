@@ -273,10 +273,11 @@ def test_help_ends_with_an_example_that_parses_and_a_pitfall(scmap, verb):
     example, pitfall = text.split("Example:\n")[1].split("Pitfall: ")
     assert pitfall.strip()
     assert text == scmap(*verb.split(), "--help").out
-    words = shlex.split(example.split("|")[0])
-    assert words[: 1 + len(verb.split())] == ["scmap", *verb.split()]
-    context = LEAVES[verb].make_context(verb, words[1 + len(verb.split()) :])
-    assert context.params["output"] is not None
+    for line in example.replace("\\\n", " ").strip().splitlines():
+        words = shlex.split(line.split("|")[0])
+        assert words[: 1 + len(verb.split())] == ["scmap", *verb.split()]
+        context = LEAVES[verb].make_context(verb, words[1 + len(verb.split()) :])
+        assert context.params["output"] is not None
 
 
 @pytest.mark.parametrize("verb", LEAVES)
