@@ -148,9 +148,13 @@ def load_panel(
 
     Raises
     ------
+    UsageError
+        Labels are excluded, but no column of labels is named.
     InputError
         As :func:`scmap_cli.stages.inputs.load_rna`; there is no such column, or no cell is left.
     """
+    if exclude_labels and label_key is None:
+        raise UsageError("--exclude-labels needs to know where the labels are", "name their column with --label-key")
     source = load_rna(path, layer, gene_column)
     n = source.counts.shape[0]
     if label_key is None:

@@ -202,6 +202,8 @@ def select_markers(
         "forced_out": panel.listed(force_out, "--force-out"),
     }
     check_forced(panel, k, **forced)
+    if h5ad_output is not None:
+        _check_genes(panel)
     chosen = training_cells(panel, train_cells)
     spec.load()
     settings: dict[str, Any] = {
@@ -288,6 +290,17 @@ def _table(panel: Panel, found: Sequence[Selection], seed: int | None) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _check_genes(panel: Panel) -> None:
+    """Refuse counts, as of raw, whose genes are not all in ``var``: it could not hold what is chosen."""
+    alone = panel.genes[~np.isin(panel.genes, panel.source.adata.var_names.to_numpy().astype(str))]
+    if len(alone):
+        raise InputError(
+            f"{panel.path}: {len(alone)} genes of {panel.source.source} are not in var, such as {str(alone[0])!r}, so that "
+            "--h5ad-output could not hold them as markers",
+            "choose from other counts by --layer, or leave --h5ad-output out",
+        )
+
+
 def _write_h5ad(panel: Panel, found: Selection, run: provenance.Run, path: Path, force: bool) -> None:
     """The input as it was read, with the markers in ``var``."""
     adata = panel.source.adata
@@ -300,11 +313,9 @@ def _write_h5ad(panel: Panel, found: Selection, run: provenance.Run, path: Path,
     if found.classes is not None:
         table[MARKER_CLASS] = ""
         table.loc[names, MARKER_CLASS] = list(found.classes)
-    # Counts may come from raw, whose genes need not all be genes of the table.
+    # Counts may come from raw, and var hold genes that raw does not.
     aligned = table.reindex(adata.var_names)
     absent = aligned[MARKER].isna()
-    if table.loc[~table.index.isin(adata.var_names), MARKER].any():
-        raise InputError("a marker is a gene of raw alone, var cannot hold it", "choose from other counts, see --layer")
     aligned.loc[absent, [MARKER, MARKER_RANK]] = False, 0
     aligned = aligned.astype({MARKER: bool, MARKER_RANK: np.int64})
     if MARKER_CLASS in aligned:

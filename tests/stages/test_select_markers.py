@@ -74,6 +74,19 @@ def test_the_table_and_the_file_name_the_same_genes(tmp_path, data):
     assert plot.read_bytes().startswith(b"\x89PNG")
 
 
+def test_genes_of_raw_that_var_lacks_are_told_before_any_work(tmp_path):
+    whole = table()
+    part = whole[:, :20].copy()
+    part.X = part.X * 0.5
+    part.raw = whole
+    part.write_h5ad(tmp_path / "raw.h5ad")
+    options = {"k": 4, "method": "t-test", **KEY}
+    with pytest.raises(InputError, match="genes of raw are not in var, such as 'G20'"):
+        select_markers(tmp_path / "raw.h5ad", tmp_path / "m.tsv", h5ad_output=tmp_path / "m.h5ad", **options)
+    assert [path.name for path in tmp_path.iterdir()] == ["raw.h5ad"]
+    assert select_markers(tmp_path / "raw.h5ad", tmp_path / "m.tsv", **options)["genes"]
+
+
 def test_equal_runs_give_equal_bytes(tmp_path, data):
     for name in ("a", "b"):
         select_markers(data, tmp_path / f"{name}.tsv", k=8, method="random", splits=2, **KEY)
@@ -150,6 +163,7 @@ BAD = [
     ({"splits": 2, "plot": "x.png"}, UsageError, "--plot says nothing with --splits"),
     ({"k_grid": (3,)}, UsageError, "--k-grid says nothing without --benchmark"),
     ({"method": "hvg", "label_key": None, "plot": "x.png"}, UsageError, "--plot draws the markers by class"),
+    ({"method": "hvg", "label_key": None, "exclude_labels": ["D"]}, UsageError, "--exclude-labels needs to know"),
     ({"benchmark": "m.txt"}, UsageError, "--method says nothing with --benchmark"),
 ]
 
