@@ -32,7 +32,7 @@ def neighbour_shares(indices: np.ndarray, batch: np.ndarray) -> tuple[np.ndarray
     """
     names, code_n = np.unique(np.asarray(batch), return_inverse=True)
     if len(names) < 2:
-        raise InputError(f"mixing needs at least two batches, and all cells are of {names[0]!r}")
+        raise InputError(f"mixing needs at least two batches, and all cells are of {str(names[0])!r}")
     around_nk = code_n[indices]
     share_nb = np.stack([(around_nk == b).mean(axis=1) for b in range(len(names))], axis=1) / np.bincount(code_n)
     share_nb /= share_nb.sum(axis=1, keepdims=True)

@@ -180,7 +180,7 @@ def named_columns(names: np.ndarray, path: Path | None, word: str) -> np.ndarray
     if missing:
         raise InputError(
             f"{path} names {len(missing)} {word} that the model lacks, first {missing[0]!r}",
-            f"the model's {word} are named like {names[0]!r}",
+            f"the model's {word} are named like {str(names[0])!r}",
         )
     return index
 

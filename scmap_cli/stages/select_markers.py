@@ -295,8 +295,8 @@ def _check_genes(panel: Panel) -> None:
     alone = panel.genes[~np.isin(panel.genes, panel.source.adata.var_names.to_numpy().astype(str))]
     if len(alone):
         raise InputError(
-            f"{panel.path}: {len(alone)} genes of {panel.source.source} are not in var, such as {str(alone[0])!r}, so that "
-            "--h5ad-output could not hold them as markers",
+            f"{panel.path}: {len(alone)} genes of {panel.source.source} are not in var, such as {str(alone[0])!r}, "
+            "so that --h5ad-output could not hold them as markers",
             "choose from other counts by --layer, or leave --h5ad-output out",
         )
 
