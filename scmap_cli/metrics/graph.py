@@ -13,7 +13,7 @@ from scipy import sparse
 from scmap_cli.errors import InputError, UsageError
 
 EXACT_CELLS = 50_000
-"""Up to this many cells neighbours are exact; beyond, pynndescent finds nearly all of them."""
+"""Up to this many cells neighbours are exact; beyond, pynndescent finds nearly all, which depend on its threads too."""
 
 METHODS = ("leiden", "louvain")
 """Community methods."""

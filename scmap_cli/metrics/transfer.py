@@ -9,7 +9,8 @@ import numpy as np
 from scmap_cli.errors import InputError
 
 EXACT_REFERENCE = 100_000
-"""Up to this many reference cells neighbours are exact; beyond, pynndescent finds nearly all of them."""
+"""Up to this many cells of the reference neighbours are exact; beyond, pynndescent finds nearly all of them, which depend
+on the number of its threads too."""
 
 UNKNOWN_LABEL = "unknown"
 """What a cell is called when its neighbours disagree too much."""
