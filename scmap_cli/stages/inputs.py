@@ -17,14 +17,12 @@ from scmap_cli.data.features import align, apply, fill_missing
 from scmap_cli.data.matrices import cell_totals, find_counts
 from scmap_cli.errors import InputError, UsageError
 from scmap_cli.io.bundle import Bundle
+from scmap_cli.io.columns import UNKNOWN, column_text
 from scmap_cli.io.programs import Programs
 from scmap_cli.io.rna import read_rna
 from scmap_cli.io.text import read_names
 from scmap_cli.keys import BATCH
 from scmap_cli.runtime.logs import log
-
-UNKNOWN = "unknown"
-"""Category that missing values of a batch column become."""
 
 SINGLE = "all"
 """The one condition of data without a batch column."""
@@ -195,7 +193,7 @@ def _names_hint(names: np.ndarray, wanted: np.ndarray) -> str:
 
 
 def text_column(obs: pd.DataFrame, key: str, path: Path | None, missing: str = "") -> np.ndarray:
-    """A column as text, ``missing`` where it has no value.
+    """A column as :func:`column_text` writes it, ``missing`` where it has no value.
 
     Raises
     ------
@@ -205,8 +203,7 @@ def text_column(obs: pd.DataFrame, key: str, path: Path | None, missing: str = "
     if key not in obs:
         text = [str(c) for c in obs.columns if not pd.api.types.is_float_dtype(obs[c])]
         raise InputError(f"{path} has no obs column {key!r}", f"columns: {', '.join(text[:12]) or 'none'}")
-    column = obs[key]
-    return np.where(column.isna(), missing, column.astype(object).astype(str).to_numpy()).astype(str)
+    return column_text(obs[key], missing)
 
 
 def programs_over(table: Programs, genes: np.ndarray) -> sparse.csc_matrix:
