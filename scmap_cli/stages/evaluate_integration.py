@@ -25,8 +25,8 @@ from scmap_cli.runtime import provenance
 from scmap_cli.runtime.logs import log
 from scmap_cli.stages.embeddings import EmbeddingFile, read_embeddings
 from scmap_cli.stages.scores import (
-    NO_LABEL,
     SUBSAMPLE_SHARE,
+    cells_with_batch,
     check_clusterings,
     check_subsamples,
     finite_cells,
@@ -248,12 +248,11 @@ def _chosen(
     seed: int,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Which cells are scored, (n,) bool, and the labels and batches of all cells."""
-    labels = file.column(label_key, "label").astype(str)
-    batch = file.column(batch_key, "batch").astype(str)
-    keep: np.ndarray = ~np.isin(labels, [*NO_LABEL, *(exclude_labels or ())]) & ~np.isin(batch, NO_LABEL)
+    labels, batch = file.text(label_key, "label"), file.text(batch_key, "batch")
+    keep: np.ndarray = ~np.isin(labels, ["", *(exclude_labels or ())]) & cells_with_batch(file.path, batch)
     for text in left_out:
         column, _, value = text.partition("=")
-        hit = file.column(column, "cell").astype(str) == value
+        hit = file.text(column, "cell") == value
         if not hit.any():
             log.warning("%s: no cell has %s %r", file.path, column, value)
         keep &= ~hit
@@ -269,7 +268,7 @@ def _chosen(
         names = np.unique(values[keep])
         if len(names) < 2:
             raise InputError(
-                f"{file.path}: all {int(keep.sum())} cells left to score are of one {kind}, {names[0]!r}",
+                f"{file.path}: all {int(keep.sum())} cells left to score are of one {kind}, {str(names[0])!r}",
                 f"give a column of at least two with --{kind}-key",
             )
     return keep, labels, batch

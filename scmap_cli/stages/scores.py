@@ -13,9 +13,6 @@ from scmap_cli.errors import UsageError
 from scmap_cli.metrics.graph import BACKENDS, METHODS
 from scmap_cli.runtime.logs import log
 
-NO_LABEL = ("nan", "None", "<NA>", "")
-"""Text of a label or batch that a cell does not have."""
-
 SUBSAMPLE_SHARE = 0.9
 """Share of the cells in each subsample, that of the SAILER thesis."""
 
@@ -49,6 +46,14 @@ def finite_cells(path: Path, key: str, emb_nz: np.ndarray) -> np.ndarray:
     if not finite.all():
         log.warning("%s: %d cells have no finite %s and are left out", path, int((~finite).sum()), key)
     return finite
+
+
+def cells_with_batch(path: Path, batch_n: np.ndarray) -> np.ndarray:
+    """(n,) bool: cells whose batch is told; a warning counts the others."""
+    told: np.ndarray = batch_n != ""
+    if not told.all():
+        log.warning("%s: %d cells have no batch and are left out", path, int((~told).sum()))
+    return told
 
 
 def sampled(keep: np.ndarray, most: int | None, seed: int) -> np.ndarray:
