@@ -28,7 +28,7 @@ from scmap_cli.runtime.logs import log
 from scmap_cli.stages.inputs import load_rna
 from scmap_cli.stages.marker_tables import MarkerTable, check_table, read_markers
 from scmap_cli.stages.panel import Fold, Panel, check_classes, check_selectors, check_splits, load_panel, spread
-from scmap_cli.stages.scores import render
+from scmap_cli.stages.scores import check_sources, render
 
 SCALES = ("scaled", "global")
 """``scaled``: log1p CP10k, each gene scaled and clipped at 10 (Table 2). ``global``: log2(1 + counts), without depth
@@ -120,6 +120,7 @@ def evaluate_reconstruction(
     if plot_types is not None and label_key is None:
         raise UsageError("--plot-types draws class by class", "name the column of the classes with --label-key")
     check_splits(splits)
+    check_sources([*set(method), *(path.name for path in [*markers, *reconstruction])])
     to_file = text_file(output)
     check_outputs(to_file, plot, plot_types, force=force)
     specs = [get_selector(name) for name in method]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,19 @@ def check_clusterings(inputs: Sequence[Path | str], grid: Sequence[float], metho
         raise UsageError(f"unknown cluster method {method!r}", f"known ones: {', '.join(METHODS)}")
     if backend not in BACKENDS:
         raise UsageError(f"unknown Leiden backend {backend!r}", f"known ones: {', '.join(BACKENDS)}")
+
+
+def check_sources(names: Sequence[str]) -> None:
+    """Refuse sources, such as files without their folders, that a result could not tell apart.
+
+    Raises
+    ------
+    UsageError
+        Two have the same name.
+    """
+    repeated = [name for name, count in Counter(names).items() if count > 1]
+    if repeated:
+        raise UsageError(f"two inputs have the same name, {repeated[0]}", "name files apart")
 
 
 def finite_cells(path: Path, key: str, emb_nz: np.ndarray) -> np.ndarray:
