@@ -114,7 +114,7 @@ def evaluate_clustering(
     exclude_labels = list(exclude_labels or ())
     _check_options(inputs, k, grid, cluster_method, leiden_backend, max_cells, subsamples)
     to_file = text_file(output)
-    check_outputs(to_file, plot, force=force)
+    check_outputs(to_file, figures=[plot], force=force)
     wanted = [embedding] if isinstance(embedding, str) else list(embedding or ())
     settings: dict[str, Any] = {
         "label_key": label_key,

@@ -133,7 +133,7 @@ def evaluate_genes(
     if max_pairs < 0:
         raise UsageError(f"--max-pairs {max_pairs} must not be negative")
     to_file = text_file(output)
-    check_outputs(to_file, plot, force=force)
+    check_outputs(to_file, figures=[plot], force=force)
     settings: dict[str, Any] = {
         "classifier": "scikit-learn GradientBoostingClassifier, its defaults, on the two vectors of a pair",
         "pair_splits": list(pair_splits),

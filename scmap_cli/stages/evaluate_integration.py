@@ -134,7 +134,7 @@ def evaluate_integration(
     baseline, left_out = list(baseline), list(exclude_cells or ())
     _check_options(inputs, grid, cluster_method, leiden_backend, max_cells, baseline, components, subsamples, left_out)
     to_file = text_file(output)
-    check_outputs(to_file, plot, force=force)
+    check_outputs(to_file, figures=[plot], force=force)
     settings: dict[str, Any] = {
         "label_key": label_key,
         "batch_key": batch_key,

@@ -91,7 +91,7 @@ def evaluate_invariance(
     if mi_cells is not None and mi_cells <= NEIGHBOURS_MI:
         raise UsageError(f"--mi-cells must be above {NEIGHBOURS_MI}, not {mi_cells}")
     to_file = text_file(output)
-    check_outputs(to_file, plot, force=force)
+    check_outputs(to_file, figures=[plot], force=force)
     wanted = [embedding] if isinstance(embedding, str) else list(embedding or ())
     settings: dict[str, Any] = {
         "depth_key": depth_key,

@@ -139,7 +139,7 @@ def evaluate_markers(
     if grid and grid[0] < 1:
         raise UsageError(f"a number of genes must be at least 1, not {grid[0]}")
     to_file = text_file(output)
-    check_outputs(to_file, confusion_output, plot, plot_umap, force=force)
+    check_outputs(to_file, confusion_output, figures=[plot, plot_umap], force=force)
     specs = [get_selector(name) for name in method]
     tables = [read_markers(path) for path in markers]
     for table in tables:

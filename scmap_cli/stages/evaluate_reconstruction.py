@@ -14,6 +14,7 @@ import numpy as np
 from scipy import sparse
 
 from scmap_cli.data.features import align, apply
+from scmap_cli.data.matrices import cell_totals
 from scmap_cli.data.scaling import fit_scaling
 from scmap_cli.errors import InputError, UsageError
 from scmap_cli.io.atomic import check_outputs, text_file, write_text
@@ -122,7 +123,7 @@ def evaluate_reconstruction(
     check_splits(splits)
     check_sources([*set(method), *(path.name for path in [*markers, *reconstruction])])
     to_file = text_file(output)
-    check_outputs(to_file, plot, plot_types, force=force)
+    check_outputs(to_file, figures=[plot, plot_types], force=force)
     specs = [get_selector(name) for name in method]
     tables = [read_markers(path) for path in markers]
     for table in tables:
@@ -286,7 +287,7 @@ def _given(
     rebuilt = apply(rebuilt_file.counts, alignment)[rows][:, genes]
     if values == "counts" and rebuilt.nnz and rebuilt.data.min() < 0:
         raise InputError(f"{path}: negative values are no counts", "give --reconstruction-values same")
-    original, totals_m = panel.counts[cells][:, genes], _totals(panel, cells)
+    original, totals_m = panel.counts[cells][:, genes], cell_totals(panel.counts[cells])
     unit = None
     if scale == "scaled":
         original_log = panel.log1p[cells][:, genes]
@@ -316,10 +317,6 @@ def _stored(matrix: sparse.csr_matrix, values: np.ndarray) -> sparse.csr_matrix:
 def _repeated(matrix: sparse.csr_matrix, by_row: np.ndarray) -> np.ndarray:
     """A number a row for every stored value."""
     return np.repeat(by_row, np.diff(matrix.indptr))
-
-
-def _totals(panel: Panel, cells: np.ndarray) -> np.ndarray:
-    return np.asarray(panel.counts[cells].sum(axis=1)).ravel()
 
 
 def _line(entry: dict[str, Any]) -> str:

@@ -116,7 +116,7 @@ def preprocess_multiome(
     paired = peaks if whole is None else whole
     assert paired is not None
     names = sample_names([paired, *others], sample, _ENDINGS)
-    check_outputs(output, plot, force=force)
+    check_outputs(output, figures=[plot], force=force)
     parameters = {
         "sample": names if others or sample is not None else None,
         "batch_key": batch_key,
