@@ -19,6 +19,7 @@ from scmap_cli.data.matrices import (
     to_counts,
 )
 from scmap_cli.data.qc import cell_metrics, gene_metrics
+from scmap_cli.data.scaling import fit_scaling
 from scmap_cli.errors import InputError
 from scmap_cli.io.h5ad import read_h5ad
 
@@ -240,3 +241,14 @@ def test_column_means_are_those_of_the_dense_table_in_any_blocks(monkeypatch):
             np.testing.assert_allclose(column_means(csr), dense.mean(0), rtol=1e-15)
             np.testing.assert_allclose(column_means(csr, rows), dense[rows].mean(0), rtol=1e-15)
     np.testing.assert_array_equal(column_means(csr, np.zeros(57, dtype=bool)), np.zeros(9))
+
+
+def test_scaling_is_that_of_the_dense_table_in_any_blocks(monkeypatch):
+    matrix = sp.random(50, 7, 0.4, "csr", dtype=np.float32, random_state=0)
+    whole = fit_scaling(matrix)
+    monkeypatch.setattr(matrices, "_BLOCK", 20)
+    blocked = fit_scaling(matrix)
+    dense = matrix.toarray().astype(np.float64)
+    for found in (whole, blocked):
+        np.testing.assert_allclose(found.mean, dense.mean(0), rtol=1e-13)
+        np.testing.assert_allclose(found.deviation, dense.std(0, ddof=1), rtol=1e-13)
