@@ -10,8 +10,7 @@ import numpy as np
 import pandas as pd
 
 from scmap_cli.errors import InputError
-
-_UNKNOWN = "unknown"
+from scmap_cli.io.columns import UNKNOWN, column_text
 
 
 @dataclass(frozen=True)
@@ -78,8 +77,7 @@ def confounders(obs: pd.DataFrame, depth: np.ndarray, depth_name: str, columns: 
             parts.append(column)
             described.append({"name": name, "kind": "number", **told})
         else:
-            text = np.where(values.isna(), _UNKNOWN, values.astype(object).astype(str).to_numpy()).astype(str)
-            names, codes = np.unique(text, return_inverse=True)
+            names, codes = np.unique(column_text(values, UNKNOWN), return_inverse=True)
             parts.append(np.eye(len(names))[codes])
             counts = np.bincount(codes)
             described.append(

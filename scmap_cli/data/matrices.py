@@ -27,7 +27,7 @@ _REMEDY = "give the layer that holds raw counts with --layer (X and raw are acce
 
 @dataclass(frozen=True)
 class Counts:
-    """Raw counts of an AnnData.
+    """Raw counts of an AnnData, or the values that :func:`find_values` takes in their place.
 
     Attributes
     ----------
@@ -168,7 +168,7 @@ def _candidates(adata: anndata.AnnData, layer: str | None) -> list[tuple[str, An
         if layer == "raw" and adata.raw is not None:
             return [("raw", adata.raw.X, adata.raw.var)]
         names = ", ".join(repr(name) for name in adata.layers) or "none"
-        raise InputError(f"there is no layer {layer!r} (layers: {names})", _REMEDY)
+        raise InputError(f"there is no layer {layer!r} (layers: {names})", "X and raw are accepted by --layer, too")
     if COUNTS_LAYER in adata.layers:
         return [(f"layer {COUNTS_LAYER!r}", adata.layers[COUNTS_LAYER], adata.var)]
     places: list[tuple[str, Any, pd.DataFrame]] = []
@@ -206,10 +206,7 @@ def find_counts(adata: anndata.AnnData, layer: str | None = None) -> Counts:
             continue
         csr = to_counts(matrix)
         n, g = csr.shape
-        if n == 0 or g == 0:
-            raise InputError(f"{name} is empty: {n} cells x {g} features", "check the step that wrote the file")
-        if csr.nnz == 0:
-            raise InputError(f"{name} holds no count above zero in {n} cells x {g} features", _REMEDY)
+        _check_filled(csr, name, "count above zero", _REMEDY)
         for skipped in looked:
             log.info("%s: not counts, passed over", skipped)
         empty = int(np.count_nonzero(np.diff(csr.indptr) == 0))
@@ -217,6 +214,38 @@ def find_counts(adata: anndata.AnnData, layer: str | None = None) -> Counts:
         return Counts(csr, name, var, empty)
     what = "; ".join(looked) if looked else "the file has neither X nor raw nor layers"
     raise InputError(f"no raw counts: {what}", _REMEDY)
+
+
+def find_values(adata: anndata.AnnData, layer: str | None = None) -> Counts:
+    """The values of ``layer``, which may be ``X`` or ``raw``, by default of ``X``, whatever their scale.
+
+    Raises
+    ------
+    InputError
+        There is no such place, its values are no finite numbers, the matrix is empty or all zero, or its sparse
+        structure is broken.
+    """
+    if layer is None and adata.X is None:
+        names = ", ".join(repr(name) for name in adata.layers) or "none"
+        raise InputError(f"there is no X (layers: {names})", "name the layer of the values with --layer")
+    name, found, var = _candidates(adata, layer)[0] if layer is not None else ("X", adata.X, adata.var)
+    matrix = _in_memory(found, name)
+    if matrix.dtype.kind not in "buif":
+        raise InputError(f"{name} holds values of type {matrix.dtype}, which are no numbers")
+    csr = to_counts(matrix)
+    wrong = int(np.count_nonzero(~np.isfinite(csr.data)))
+    if wrong:
+        raise InputError(f"{name} holds {wrong} values that are not finite", "check the step that wrote the file")
+    _check_filled(csr, name, "value but zero", "name a layer with --layer")
+    return Counts(csr, name, var, int(np.count_nonzero(np.diff(csr.indptr) == 0)))
+
+
+def _check_filled(csr: sp.csr_matrix, name: str, kind: str, remedy: str) -> None:
+    n, g = csr.shape
+    if n == 0 or g == 0:
+        raise InputError(f"{name} is empty: {n} cells x {g} features", "check the step that wrote the file")
+    if csr.nnz == 0:
+        raise InputError(f"{name} holds no {kind} in {n} cells x {g} features", remedy)
 
 
 def column_means(matrix: sp.csr_matrix, rows: np.ndarray | None = None) -> np.ndarray:

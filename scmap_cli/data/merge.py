@@ -11,10 +11,8 @@ import scipy.sparse as sp
 
 from scmap_cli.data.matrices import row_chunks, rows_per_block
 from scmap_cli.errors import InputError
+from scmap_cli.io.columns import UNKNOWN, column_text, text_series
 from scmap_cli.runtime.logs import log
-
-UNKNOWN = "unknown"
-"""Category of the cells whose batch is not told."""
 
 
 @dataclass
@@ -82,15 +80,10 @@ def stack_by_column(parts: list[sp.csr_matrix], targets: list[np.ndarray], n_col
 
 def batch_categories(column: pd.Series, name: str) -> pd.Categorical:
     """A batch column as sorted text categories; cells without a value become ``unknown`` and are counted in the log."""
-    missing = column.isna().to_numpy()
-    values = column.astype(object).to_numpy()
-    if pd.api.types.is_float_dtype(column.dtype):
-        # Whole numbers become floats only because of a gap.
-        whole = [not gap and float(v).is_integer() for v, gap in zip(values, missing, strict=True)]
-        values = np.array([int(v) if is_whole else v for v, is_whole in zip(values, whole, strict=True)], dtype=object)
-    text = np.where(missing, UNKNOWN, np.array([str(value) for value in values], dtype=object))
-    if missing.any():
-        log.warning("%d cells have no value in obs[%r]: they form the batch %r", int(missing.sum()), name, UNKNOWN)
+    missing = int(column.isna().sum())
+    text = column_text(column, UNKNOWN).astype(object)
+    if missing:
+        log.warning("%d cells have no value in obs[%r]: they form the batch %r", missing, name, UNKNOWN)
     return pd.Categorical(text, categories=sorted(set(text)))
 
 
@@ -103,9 +96,7 @@ def _merged_obs(samples: list[Sample], batch_key: str, report: dict[str, Any]) -
     for name in common:
         parts = [sample.obs[name] for sample in samples]
         numeric = all(pd.api.types.is_numeric_dtype(part.dtype) for part in parts)
-        values = pd.concat(
-            [part.reset_index(drop=True) if numeric else _as_text(part) for part in parts], ignore_index=True
-        )
+        values = pd.concat([part if numeric else text_series(part) for part in parts], ignore_index=True)
         text = None if numeric else pd.Categorical(values, categories=sorted(set(values.dropna())))
         columns[str(name)] = values.array if text is None else text
     names = pd.Index(np.concatenate([sample.obs.index.to_numpy(dtype=object) for sample in samples]))
@@ -123,11 +114,6 @@ def _merged_obs(samples: list[Sample], batch_key: str, report: dict[str, Any]) -
     return obs
 
 
-def _as_text(column: pd.Series) -> pd.Series:
-    text = column.astype(object).reset_index(drop=True)
-    return text.where(text.isna(), text.astype(str))
-
-
 def _merged_var(samples: list[Sample], genes: pd.Index) -> pd.DataFrame:
     """Text columns that every input has (ids, feature types); statistics of one input would mislead for all."""
     first = samples[0].var
@@ -138,10 +124,10 @@ def _merged_var(samples: list[Sample], genes: pd.Index) -> pd.DataFrame:
     ]
     var = pd.DataFrame(index=genes)
     for name in common:
-        values = _as_text(first[name]).set_axis(first.index).reindex(genes)
+        values = text_series(first[name]).reindex(genes)
         differing = pd.Series(False, index=genes)
         for sample in samples[1:]:
-            other = _as_text(sample.var[name]).set_axis(sample.var.index).reindex(genes)
+            other = text_series(sample.var[name]).reindex(genes)
             differing |= values.notna() & other.notna() & (values != other)
             values = values.where(values.notna(), other)
         if differing.any():

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.sparse as sp
 
+from scmap_cli.data.matrices import row_chunks, rows_per_block
+
 CLIP = 10.0
 """Largest scaled value, as in scanpy's tutorials and the MarkerMap paper's code."""
 
@@ -35,11 +37,17 @@ def fit_scaling(matrix: sp.csr_matrix, clip: float = CLIP) -> Scaling:
     scanpy's ``pp.scale(max_value=clip)`` gives the same values on the same cells.
     """
     n, g = matrix.shape
-    column_means = np.bincount(matrix.indices, weights=matrix.data, minlength=g) / max(n, 1)
-    stored = np.bincount(matrix.indices, minlength=g)
-    # Squares of what is left after the mean, so that a large mean costs no digits.
-    left_over = (matrix.data - column_means[matrix.indices]) ** 2
-    squares = np.bincount(matrix.indices, weights=left_over, minlength=g) + (n - stored) * column_means**2
+    blocks = [block for _, block in row_chunks(matrix, rows_per_block(matrix))]
+    stored, total, squares = np.zeros(g, dtype=np.int64), np.zeros(g), np.zeros(g)
+    for block in blocks:
+        stored += np.bincount(block.indices, minlength=g)
+        total += np.bincount(block.indices, weights=block.data, minlength=g)
+    column_means = total / max(n, 1)
+    for block in blocks:
+        # Squares of what is left after the mean, so that a large mean costs no digits.
+        left_over = (block.data - column_means[block.indices]) ** 2
+        squares += np.bincount(block.indices, weights=left_over, minlength=g)
+    squares += (n - stored) * column_means**2
     deviation = np.sqrt(squares / max(n - 1, 1))
     # What rounding leaves of a constant gene is no deviation.
     constant = deviation <= 1e-6 * np.maximum(np.abs(column_means), 1e-6)

@@ -13,7 +13,7 @@ import os
 import shutil
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,9 @@ _FAILED = (
     *(errno.EIO, errno.EFBIG, errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.ENOTEMPTY),
     *(errno.ESTALE, errno.EBUSY, errno.ELOOP),
 )
+
+FIGURES = (".png", ".svg", ".pdf", "")
+"""Endings of figures; without one it is a PNG."""
 
 
 def check_output(path: Path | str, force: bool = False) -> None:
@@ -58,21 +61,25 @@ def check_output(path: Path | str, force: bool = False) -> None:
             raise WriteError(f"the name {path.name} is too long", "choose a shorter name for the output") from None
 
 
-def check_outputs(*targets: Path | str | None, force: bool = False) -> None:
-    """:func:`check_output` of every output of a run; None stands for one that is not wanted.
+def check_outputs(*targets: Path | str | None, figures: Sequence[Path | str | None] = (), force: bool = False) -> None:
+    """:func:`check_output` of every output of a run, figures last; None stands for one that is not wanted.
 
     Raises
     ------
     UsageError
-        Two of them are the same file.
+        Two of them are the same file, or a figure has an ending that cannot be drawn.
     OutputExistsError, WriteError
         As :func:`check_output`.
     """
-    wanted = [Path(target) for target in targets if target is not None]
+    drawn = [Path(figure) for figure in figures if figure is not None]
+    wanted = [*(Path(target) for target in targets if target is not None), *drawn]
     places = [path.absolute() for path in wanted]
     for i, place in enumerate(places):
         if place in places[:i]:
             raise UsageError(f"two outputs have the same name, {wanted[i]}", "choose different names")
+    for path in drawn:
+        if path.suffix.lower() not in FIGURES:
+            raise UsageError(f"{path} cannot be drawn", f"end its name in {', '.join(filter(None, FIGURES))}")
     for path in wanted:
         check_output(path, force)
 

@@ -14,6 +14,7 @@ import pandas as pd
 from scipy import sparse
 
 from scmap_cli.errors import InputError
+from scmap_cli.io.columns import UNKNOWN, column_text
 from scmap_cli.io.h5ad import check_csr
 from scmap_cli.io.hdf5 import REMAKE, open_h5, parsing
 from scmap_cli.keys import COUNTS_LAYER
@@ -194,7 +195,7 @@ class CountRows:
             raise InputError(f"{self.path} has no obs column {key!r}", f"columns: {columns}")
         with parsing(self.path):
             column = pd.Series(anndata.io.read_elem(obs[key]))
-        found: Any = pd.Categorical(column.astype(object).where(column.notna(), "unknown").astype(str))
+        found: Any = pd.Categorical(column_text(column, UNKNOWN).astype(object))
         return found
 
 

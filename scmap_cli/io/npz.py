@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 import tokenize
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -21,7 +20,7 @@ from typing import IO, Any
 import numpy as np
 
 from scmap_cli.errors import InputError
-from scmap_cli.io.atomic import atomic_file, check_output, write_errors
+from scmap_cli.io.atomic import atomic_file
 from scmap_cli.runtime.memory import available_memory
 
 SCHEMA_VERSION = 1
@@ -86,13 +85,18 @@ def write_npz(path: Path | str, arrays: Mapping[str, Any], header: Mapping[str, 
     OutputExistsError, WriteError
         As :func:`scmap_cli.io.atomic.atomic_file`.
     """
+    with atomic_file(path, force) as tmp:
+        _write_archive(tmp, arrays, header)
+
+
+def _write_archive(path: Path, arrays: Mapping[str, Any], header: Mapping[str, Any]) -> None:
     if "kind" not in header:
         raise ValueError("the header of an npz must say its kind")
     if _HEADER in arrays or not all(name.isidentifier() for name in arrays):
         raise ValueError("array names must be identifiers other than 'header'")
     text = json.dumps({"schema_version": SCHEMA_VERSION, **header}, sort_keys=True, allow_nan=False)
     members = {_HEADER: np.array(text)} | {name: _plain(name, arrays[name]) for name in sorted(arrays)}
-    with atomic_file(path, force) as tmp, zipfile.ZipFile(tmp, "w", allowZip64=True) as archive:
+    with zipfile.ZipFile(path, "w", allowZip64=True) as archive:
         for name, array in members.items():
             info = zipfile.ZipInfo(f"{name}.npy", date_time=_EPOCH)
             info.create_system, info.external_attr = 3, 0o644 << 16
@@ -112,31 +116,36 @@ def write_npz_rows(
 ) -> None:
     """As :func:`write_npz`, with a matrix that comes a block of rows at a time.
 
-    Dense float32 blocks become the array ``imputed``, kept in a temporary file beside the target until it is whole. CSR
+    Dense float32 blocks become the array ``imputed``, kept in a file beside the temporary one until it is whole. CSR
     blocks become ``data``, ``indices`` and ``indptr``, kept in memory.
     """
     parts: list[Any] = []
-    check_output(path, force)
-    with tempfile.TemporaryDirectory(prefix=".scmap-", dir=Path(path).absolute().parent) as folder:
-        whole = Path(folder) / "matrix"
-        with write_errors(Path(path), whole), whole.open("wb") as handle:
-            for block in blocks:
-                if isinstance(block, np.ndarray):
-                    block.astype("<f4").tofile(handle)
-                else:
-                    parts.append(block)
-        if not parts:
-            write_npz(path, {**arrays, "imputed": np.memmap(whole, "<f4", "r", shape=shape)}, header, force)
-            return
-        starts = np.cumsum([0, *(part.nnz for part in parts)])
-        pointers = [part.indptr[1:].astype(np.int64) + start for part, start in zip(parts, starts[:-1], strict=True)]
-        csr = {
-            "data": np.concatenate([part.data for part in parts]),
-            "indices": np.concatenate([part.indices for part in parts]),
-            "indptr": np.concatenate([np.zeros(1, np.int64), *pointers]),
-            "shape": np.array(shape),
-        }
-        write_npz(path, {**arrays, **csr}, header, force)
+    with atomic_file(path, force) as tmp:
+        # Called after the temporary file, so that the next write of the output also removes what a killed run left.
+        whole = tmp.with_name(f"{tmp.name}.rows")
+        try:
+            with whole.open("wb") as handle:
+                for block in blocks:
+                    if isinstance(block, np.ndarray):
+                        block.astype("<f4").tofile(handle)
+                    else:
+                        parts.append(block)
+            made = _stacked(parts, shape) if parts else {"imputed": np.memmap(whole, "<f4", "r", shape=shape)}
+            _write_archive(tmp, {**arrays, **made}, header)
+        finally:
+            whole.unlink(missing_ok=True)
+
+
+def _stacked(parts: Sequence[Any], shape: tuple[int, int]) -> dict[str, np.ndarray]:
+    """Arrays of the CSR matrix that consecutive blocks of rows make."""
+    starts = np.cumsum([0, *(part.nnz for part in parts)])
+    pointers = [part.indptr[1:].astype(np.int64) + start for part, start in zip(parts, starts[:-1], strict=True)]
+    return {
+        "data": np.concatenate([part.data for part in parts]),
+        "indices": np.concatenate([part.indices for part in parts]),
+        "indptr": np.concatenate([np.zeros(1, np.int64), *pointers]),
+        "shape": np.array(shape),
+    }
 
 
 def read_npz(

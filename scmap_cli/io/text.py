@@ -33,7 +33,7 @@ def open_text(path: Path | str) -> Iterator[TextIO]:
     Raises
     ------
     InputError
-        The file is absent, empty, truncated, corrupt or not text; also when reading fails inside the block.
+        The file is absent, empty, truncated, corrupt or not text; also when reading or splitting it fails in the block.
     """
     path = Path(path)
     try:
@@ -42,6 +42,8 @@ def open_text(path: Path | str) -> Iterator[TextIO]:
             yield handle
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise InputError(f"{path} is truncated or corrupt: {error}", AGAIN) from error
+    except csv.Error as error:
+        raise InputError(f"{path} cannot be split into fields: {error}", 'look for a stray " in it') from error
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is not UTF-8 text", "give a TSV or CSV file, plain or gzip") from error
     except OSError as error:

@@ -47,7 +47,7 @@ def save(figure: Any, path: Path) -> None:
 
     # No date in the file, and names within it that do not change: equal runs give equal bytes.
     kind = path.suffix.lower().lstrip(".") or "png"
-    metadata = {"Date": None} if kind in ("svg", "pdf") else {"Software": None}
+    metadata = {{"svg": "Date", "pdf": "CreationDate"}.get(kind, "Software"): None}
     with rc_context({"svg.hashsalt": "scmap"}):
         figure.savefig(path, format=kind, dpi=150, bbox_inches="tight", metadata=metadata)
 

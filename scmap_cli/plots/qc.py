@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from scmap_cli.io.columns import UNKNOWN, column_text
 from scmap_cli.plots.canvas import COLOURS, new_figure, palette, save, short
 
 QUALITY = (
@@ -40,7 +41,7 @@ def quality_columns(obs: pd.DataFrame) -> tuple[dict[str, np.ndarray], list[str]
 def cell_quality(obs: pd.DataFrame, batch_key: str, path: Path) -> None:
     """Distributions of the quality columns of a cells' table, by batch if it has this column."""
     columns, _ = quality_columns(obs)
-    violins(columns, obs[batch_key].astype(str).to_numpy() if batch_key in obs else None, path)
+    violins(columns, column_text(obs[batch_key], UNKNOWN) if batch_key in obs else None, path)
 
 
 def violins(columns: Mapping[str, np.ndarray], groups: np.ndarray | None, path: Path) -> None:

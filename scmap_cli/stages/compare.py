@@ -90,14 +90,14 @@ def compare(
     if not paths:
         raise UsageError("no result to compare was given")
     to_file = text_file(output)
-    check_outputs(to_file, plot, force=force)
+    check_outputs(to_file, figures=[plot], force=force)
     results = [read_scores(path) for path in paths]
     for path, result in zip(paths, results, strict=True):
         if result["what"] != what:
             raise InputError(
                 f"{path} holds scores of {result['what']}, not of {what}", f"use `scmap evaluate {result['what']}`"
             )
-    _tell_settings(paths, results)
+    _tell_settings(results)
     table = tabulate(dict(zip(_run_names(paths), results, strict=True)))
     if dry_run:
         return table
@@ -162,7 +162,7 @@ def _run_names(paths: Sequence[Path]) -> list[str]:
     return [stem if counts[stem] == 1 else str(path.with_suffix("")) for stem, path in zip(stems, paths, strict=True)]
 
 
-def _tell_settings(paths: Sequence[Path], results: Sequence[Mapping[str, Any]]) -> None:
+def _tell_settings(results: Sequence[Mapping[str, Any]]) -> None:
     """Warn of settings by which the results differ, as scores under other settings are not comparable."""
     settings = [json.loads(json.dumps(result.get("settings", {}))) for result in results]
     skip = {"baseline", "subsamples", "subsample_share"}

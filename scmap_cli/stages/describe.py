@@ -111,6 +111,17 @@ def _element(item: Any) -> dict[str, Any]:
     return {"form": form, "dtype": "", "shape": []}
 
 
+def _elements(tables: Any) -> dict[str, dict[str, Any]]:
+    """Form, number type and shape of each table of a slot; older files keep those of obsm as fields of one."""
+    if not isinstance(tables, h5py.Dataset):
+        return {key: _element(item) for key, item in tables.items()}
+    fields = {name: tables.dtype[name] for name in tables.dtype.names or ()}
+    return {
+        name: {"form": "dense", "dtype": _dtype(field.base), "shape": [*tables.shape, *field.shape]}
+        for name, field in fields.items()
+    }
+
+
 def _sampled_fault(item: Any) -> tuple[str | None, int, int]:
     """Why stored values are no counts, judged from blocks spread over them; how many were looked at, of how many."""
     data = item["data"] if isinstance(item, h5py.Group) else item
@@ -165,7 +176,7 @@ def _describe_h5ad(path: Path) -> dict[str, Any]:
             "counts_from": _counts_from(handle),
             "X": _element(handle["X"]) if "X" in handle else None,
             "raw": _element(handle["raw/X"]) if "raw/X" in handle else None,
-            **{name: {key: _element(item) for key, item in handle.get(name, {}).items()} for name in TABLES},
+            **{name: _elements(handle.get(name, {})) for name in TABLES},
             **{name: _frame_columns(handle[name]) for name in FRAMES},
             "uns": list(uns),
             "history": provenance.read_history({keys.HISTORY: _text(recorded)}),

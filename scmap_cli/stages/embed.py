@@ -119,7 +119,7 @@ def embed(
     check_ending(output)
     views = Views(umap or plot is not None, tsne, cluster_method, resolution, neighbors, cluster_backend)
     _check_options(cluster_method, batch_size, min_overlap, groupby, missing)
-    check_outputs(output, program_scores, plot, force=force)
+    check_outputs(output, program_scores, figures=[plot], force=force)
     where = resolve_device(device)
     parameters = {
         "batch_key": batch_key,

@@ -83,7 +83,7 @@ def embed_baseline(
     check_ending(output)
     views = Views(umap or plot is not None, tsne, cluster_method, resolution, neighbors, cluster_backend)
     _check_options(baseline, components, tfidf, input_scale, batch_key)
-    check_outputs(output, plot, force=force)
+    check_outputs(output, figures=[plot], force=force)
     by_tfidf = {"drop_first": drop_first, "tfidf": tfidf, "binary": binary}
     parameters = {
         "baseline": baseline,

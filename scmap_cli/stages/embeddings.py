@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from scmap_cli import keys
 from scmap_cli.errors import InputError
+from scmap_cli.io.columns import column_text
 from scmap_cli.io.h5ad import read_h5ad
 from scmap_cli.io.npz import read_npz
 from scmap_cli.registry import MODELS
@@ -48,6 +50,10 @@ class EmbeddingFile:
         if len(values) != self.n:
             raise InputError(f"{self.path}: {key!r} has {len(values)} values for {self.n} cells")
         return values
+
+    def text(self, key: str, kind: str) -> np.ndarray:
+        """A column of the cells as :func:`~scmap_cli.io.columns.column_text`, empty where it has no value."""
+        return column_text(pd.Series(self.column(key, kind)))
 
 
 def read_embeddings(path: Path, wanted: Sequence[str] = (), *, several: bool = False) -> EmbeddingFile:

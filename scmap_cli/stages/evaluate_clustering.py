@@ -20,8 +20,8 @@ from scmap_cli.runtime import provenance
 from scmap_cli.runtime.logs import log
 from scmap_cli.stages.embeddings import read_embeddings
 from scmap_cli.stages.scores import (
-    NO_LABEL,
     SUBSAMPLE_SHARE,
+    cells_with_batch,
     check_clusterings,
     check_subsamples,
     finite_cells,
@@ -114,7 +114,7 @@ def evaluate_clustering(
     exclude_labels = list(exclude_labels or ())
     _check_options(inputs, k, grid, cluster_method, leiden_backend, max_cells, subsamples)
     to_file = text_file(output)
-    check_outputs(to_file, plot, force=force)
+    check_outputs(to_file, figures=[plot], force=force)
     wanted = [embedding] if isinstance(embedding, str) else list(embedding or ())
     settings: dict[str, Any] = {
         "label_key": label_key,
@@ -214,16 +214,18 @@ def _check_options(
 def _load(path: Path, wanted: Sequence[str], label_key: str, batch_key: str | None) -> list[_Table]:
     """Every embedding wanted from a file."""
     found = read_embeddings(path, wanted)
-    labels = found.column(label_key, "label").astype(str)
-    batch = None if batch_key is None else found.column(batch_key, "batch").astype(str)
+    labels = found.text(label_key, "label")
+    batch = None if batch_key is None else found.text(batch_key, "batch")
     return [_Table(path, key, emb_nz, labels, batch) for key, emb_nz in found.embeddings.items()]
 
 
 def _kept_cells(table: _Table, exclude_labels: Sequence[str], max_cells: int | None, seed: int) -> np.ndarray:
-    """(n,) bool: cells with a finite embedding and a wanted label, sampled where asked."""
+    """(n,) bool: cells with a finite embedding, a wanted label and a batch if there are any, sampled where asked."""
     path, labels = table.path, table.labels
-    finite = finite_cells(path, table.key, table.emb_nz)
-    keep = sampled(finite & ~np.isin(labels, [*NO_LABEL, *exclude_labels]), max_cells, seed)
+    keep = finite_cells(path, table.key, table.emb_nz) & ~np.isin(labels, ["", *exclude_labels])
+    if table.batch is not None:
+        keep &= cells_with_batch(path, table.batch)
+    keep = sampled(keep, max_cells, seed)
     if len(np.unique(labels[keep])) < 2 or keep.sum() < 3:
         raise InputError(
             f"{path}: {int(keep.sum())} cells with {len(np.unique(labels[keep]))} labels are left to score",

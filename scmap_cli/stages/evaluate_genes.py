@@ -32,7 +32,7 @@ from scmap_cli.plots.scores import gene_bars
 from scmap_cli.runtime import provenance
 from scmap_cli.runtime.logs import log
 from scmap_cli.stages.inputs import load_rna, plain_records
-from scmap_cli.stages.scores import render
+from scmap_cli.stages.scores import check_sources, render
 
 _FEWEST = 20
 _REMEDY = "look at how genes are named; --gene-table brings identifiers and symbols together"
@@ -133,7 +133,7 @@ def evaluate_genes(
     if max_pairs < 0:
         raise UsageError(f"--max-pairs {max_pairs} must not be negative")
     to_file = text_file(output)
-    check_outputs(to_file, plot, force=force)
+    check_outputs(to_file, figures=[plot], force=force)
     settings: dict[str, Any] = {
         "classifier": "scikit-learn GradientBoostingClassifier, its defaults, on the two vectors of a pair",
         "pair_splits": list(pair_splits),
@@ -233,9 +233,7 @@ def _tables(
         data = load_rna(coexpression, layer)
         width = min(read[0][2].shape[1], min(data.counts.shape) - 1)
         read.append(("co-expression SVD", data.genes, gene_svd(data.counts, width, seed=seed)))
-    names = [name for name, _, _ in read]
-    if len(set(names)) < len(names):
-        raise UsageError("two inputs have the same name", "name files apart")
+    check_sources([name for name, _, _ in read])
     read = [(name, *_renamed(name, genes, table_gd, told)) for name, genes, table_gd in read]
     common = set(read[0][1].tolist()).intersection(*(set(genes.tolist()) for _, genes, _ in read[1:]))
     if len(common) < _FEWEST:

@@ -140,7 +140,7 @@ def evaluate_imputation(
     if not all(np.isfinite(value) for value in thresholds):
         raise UsageError(f"--thresholds must be numbers, not {list(thresholds)}")
     to_file = text_file(output)
-    check_outputs(to_file, plot, force=force)
+    check_outputs(to_file, figures=[plot], force=force)
     known = _truth(Path(raw), label_key, truth, open_above, layer)
     settings: dict[str, Any] = {
         "label_key": label_key,

@@ -25,8 +25,8 @@ from scmap_cli.runtime import provenance
 from scmap_cli.runtime.logs import log
 from scmap_cli.stages.embeddings import EmbeddingFile, read_embeddings
 from scmap_cli.stages.scores import (
-    NO_LABEL,
     SUBSAMPLE_SHARE,
+    cells_with_batch,
     check_clusterings,
     check_subsamples,
     finite_cells,
@@ -134,7 +134,7 @@ def evaluate_integration(
     baseline, left_out = list(baseline), list(exclude_cells or ())
     _check_options(inputs, grid, cluster_method, leiden_backend, max_cells, baseline, components, subsamples, left_out)
     to_file = text_file(output)
-    check_outputs(to_file, plot, force=force)
+    check_outputs(to_file, figures=[plot], force=force)
     settings: dict[str, Any] = {
         "label_key": label_key,
         "batch_key": batch_key,
@@ -164,7 +164,11 @@ def evaluate_integration(
     for file in files:
         if not file.embeddings and not baseline:
             raise InputError(f"{file.path} holds no embedding that scmap wrote", "name one with --embedding")
-    chosen = [_chosen(file, label_key, batch_key, exclude_labels, left_out, max_cells, seed) for file in files]
+    starts = [_given(file, before) for file in files]
+    chosen = [
+        _chosen(file, start, label_key, batch_key, exclude_labels, left_out, max_cells, seed)
+        for file, start in zip(files, starts, strict=True)
+    ]
     result: dict[str, Any] = {"what": "integration", "settings": settings, "results": []}
     if dry_run:
         for file, (keep, _, _) in zip(files, chosen, strict=True):
@@ -178,9 +182,12 @@ def evaluate_integration(
         parameters={"embedding": wanted, **settings},
         seed=seed,
     ) as run:
-        for file, (keep, labels, batch) in zip(files, chosen, strict=True):
+        for file, given, (keep, labels, batch) in zip(files, starts, chosen, strict=True):
             counts = _counts(file, keep, layer, bool(baseline), before)
-            start = _before(file, keep, counts, before, components, seed)
+            if given:
+                start = given[before][keep].astype(np.float64)
+            else:
+                start = None if counts is None else _linear(counts, before, components, seed)
             name = None if start is None else before
             cells = _Cells(file, keep, batch[keep], labels[keep], counts, start, name)
             for key, emb_nz in _embeddings(cells, baseline, components, seed):
@@ -220,8 +227,19 @@ def _check_options(
             raise UsageError(f"--exclude-cells {text!r} is not COLUMN=VALUE")
 
 
+def _given(file: EmbeddingFile, before: str) -> dict[str, np.ndarray]:
+    """The embedding of the file that ``before`` names, by its key; none where it is to be made of the counts."""
+    if before in ("pca", "lsi"):
+        return {}
+    found = read_embeddings(file.path, [before])
+    if found.n != file.n:
+        raise InputError(f"{file.path}: {before!r} has {found.n} rows for {file.n} cells")
+    return found.embeddings
+
+
 def _chosen(
     file: EmbeddingFile,
+    start: dict[str, np.ndarray],
     label_key: str,
     batch_key: str,
     exclude_labels: Sequence[str] | None,
@@ -230,16 +248,15 @@ def _chosen(
     seed: int,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Which cells are scored, (n,) bool, and the labels and batches of all cells."""
-    labels = file.column(label_key, "label").astype(str)
-    batch = file.column(batch_key, "batch").astype(str)
-    keep: np.ndarray = ~np.isin(labels, [*NO_LABEL, *(exclude_labels or ())]) & ~np.isin(batch, NO_LABEL)
+    labels, batch = file.text(label_key, "label"), file.text(batch_key, "batch")
+    keep: np.ndarray = ~np.isin(labels, ["", *(exclude_labels or ())]) & cells_with_batch(file.path, batch)
     for text in left_out:
         column, _, value = text.partition("=")
-        hit = file.column(column, "cell").astype(str) == value
+        hit = file.text(column, "cell") == value
         if not hit.any():
             log.warning("%s: no cell has %s %r", file.path, column, value)
         keep &= ~hit
-    for key, emb_nz in file.embeddings.items():
+    for key, emb_nz in (file.embeddings | start).items():
         keep &= finite_cells(file.path, key, emb_nz)
     keep = sampled(keep, max_cells, seed)
     if keep.sum() <= LISI_NEIGHBOURS:
@@ -251,7 +268,7 @@ def _chosen(
         names = np.unique(values[keep])
         if len(names) < 2:
             raise InputError(
-                f"{file.path}: all {int(keep.sum())} cells left to score are of one {kind}, {names[0]!r}",
+                f"{file.path}: all {int(keep.sum())} cells left to score are of one {kind}, {str(names[0])!r}",
                 f"give a column of at least two with --{kind}-key",
             )
     return keep, labels, batch
@@ -272,16 +289,6 @@ def _counts(
             raise
         log.warning("no PC regression, and so no overall score: %s; name an embedding with --before", error)
         return None
-
-
-def _before(
-    file: EmbeddingFile, keep: np.ndarray, counts: sp.csr_matrix | None, before: str, components: int, seed: int
-) -> np.ndarray | None:
-    if before not in ("pca", "lsi"):
-        return np.asarray(read_embeddings(file.path, [before]).embeddings[before][keep], dtype=np.float64)
-    if counts is None:
-        return None
-    return _linear(counts, before, components, seed)
 
 
 def _linear(counts: sp.csr_matrix, name: str, components: int, seed: int) -> np.ndarray:

@@ -20,7 +20,7 @@ from scmap_cli.plots.scores import invariance_panels
 from scmap_cli.runtime import provenance
 from scmap_cli.runtime.logs import log
 from scmap_cli.stages.embeddings import EmbeddingFile, read_embeddings
-from scmap_cli.stages.scores import finite_cells, render
+from scmap_cli.stages.scores import cells_with_batch, finite_cells, render
 
 DEPTH_COLUMNS = ("n_fragments", "depth", "total_counts")
 """Columns taken for the depth, the first that is there, where none is named."""
@@ -91,7 +91,7 @@ def evaluate_invariance(
     if mi_cells is not None and mi_cells <= NEIGHBOURS_MI:
         raise UsageError(f"--mi-cells must be above {NEIGHBOURS_MI}, not {mi_cells}")
     to_file = text_file(output)
-    check_outputs(to_file, plot, force=force)
+    check_outputs(to_file, figures=[plot], force=force)
     wanted = [embedding] if isinstance(embedding, str) else list(embedding or ())
     settings: dict[str, Any] = {
         "depth_key": depth_key,
@@ -159,14 +159,14 @@ def _depth(file: EmbeddingFile, key: str | None) -> tuple[np.ndarray, str]:
 def _batch(file: EmbeddingFile, key: str | None) -> np.ndarray | None:
     if key is None:
         return None
-    batch_n: np.ndarray = file.column(key, "batch").astype(str)
-    if len(np.unique(batch_n)) < 2:
+    batch_n = file.text(key, "batch")
+    if len(np.unique(batch_n[batch_n != ""])) < 2:
         raise InputError(f"{file.path}: all cells are of one batch", "leave --batch-key out")
     return batch_n
 
 
 def _label(file: EmbeddingFile, key: str | None) -> np.ndarray | None:
-    return None if key is None else file.column(key, "label").astype(str)
+    return None if key is None else file.text(key, "label")
 
 
 def _score(
@@ -180,23 +180,25 @@ def _score(
     cells: int | None,
     seed: int,
 ) -> dict[str, Any]:
-    finite = finite_cells(path, key, emb_nz)
-    emb_nz, depth_n = emb_nz[finite].astype(np.float64), depth_n[finite]
+    keep = finite_cells(path, key, emb_nz)
+    if batch_n is not None:
+        keep &= cells_with_batch(path, batch_n)
+    emb_nz, depth_n = emb_nz[keep].astype(np.float64), depth_n[keep]
     entry: dict[str, Any] = {
         "cells": len(emb_nz),
-        "cells_left_out": int((~finite).sum()),
+        "cells_left_out": int((~keep).sum()),
         "dimensions": int(emb_nz.shape[1]),
     }
 
     def tell(name: str, target_n: np.ndarray, discrete: bool) -> None:
         entry[name] = mutual_information(emb_nz, target_n, discrete=discrete, cells=cells, seed=seed)
         if label_n is not None:
-            dealt_n = shuffled_within(target_n, label_n[finite], seed)
+            dealt_n = shuffled_within(target_n, label_n[keep], seed)
             entry[f"{name}_by_labels"] = mutual_information(emb_nz, dealt_n, discrete=discrete, cells=cells, seed=seed)
 
     tell("depth_mi", depth_n, discrete=False)
     if batch_n is not None:
-        batch_n = batch_n[finite]
+        batch_n = batch_n[keep]
         discrete = estimator == "classification"
         code_n = np.unique(batch_n, return_inverse=True)[1].astype(np.float64)
         tell("batch_mi", batch_n if discrete else code_n, discrete)

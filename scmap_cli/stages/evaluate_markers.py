@@ -27,7 +27,7 @@ from scmap_cli.runtime import provenance
 from scmap_cli.runtime.logs import log
 from scmap_cli.stages.marker_tables import MarkerTable, check_table, read_markers
 from scmap_cli.stages.panel import Fold, Panel, check_classes, check_selectors, check_splits, load_panel, spread
-from scmap_cli.stages.scores import render
+from scmap_cli.stages.scores import check_sources, render
 from scmap_cli.stages.views import umap_layout
 
 EVERYWHERE, SELECTION = "everywhere", "selection"
@@ -129,6 +129,7 @@ def evaluate_markers(
     if label_key is None:
         raise UsageError("missing --label-key", "name the column of the classes")
     check_splits(splits)
+    check_sources([*set(method), *(path.name for path in markers)])
     wrong = [share for share in label_noise if not 0 <= share <= 1]
     if wrong:
         raise UsageError(f"--label-noise is a share between 0 and 1, not {wrong[0]}")
@@ -138,7 +139,7 @@ def evaluate_markers(
     if grid and grid[0] < 1:
         raise UsageError(f"a number of genes must be at least 1, not {grid[0]}")
     to_file = text_file(output)
-    check_outputs(to_file, confusion_output, plot, plot_umap, force=force)
+    check_outputs(to_file, confusion_output, figures=[plot, plot_umap], force=force)
     specs = [get_selector(name) for name in method]
     tables = [read_markers(path) for path in markers]
     for table in tables:

@@ -14,6 +14,7 @@ import numpy as np
 from scipy import sparse
 
 from scmap_cli.data.features import align, apply
+from scmap_cli.data.matrices import cell_totals
 from scmap_cli.data.scaling import fit_scaling
 from scmap_cli.errors import InputError, UsageError
 from scmap_cli.io.atomic import check_outputs, text_file, write_text
@@ -28,7 +29,7 @@ from scmap_cli.runtime.logs import log
 from scmap_cli.stages.inputs import load_rna
 from scmap_cli.stages.marker_tables import MarkerTable, check_table, read_markers
 from scmap_cli.stages.panel import Fold, Panel, check_classes, check_selectors, check_splits, load_panel, spread
-from scmap_cli.stages.scores import render
+from scmap_cli.stages.scores import check_sources, render
 
 SCALES = ("scaled", "global")
 """``scaled``: log1p CP10k, each gene scaled and clipped at 10 (Table 2). ``global``: log2(1 + counts), without depth
@@ -120,8 +121,9 @@ def evaluate_reconstruction(
     if plot_types is not None and label_key is None:
         raise UsageError("--plot-types draws class by class", "name the column of the classes with --label-key")
     check_splits(splits)
+    check_sources([*set(method), *(path.name for path in [*markers, *reconstruction])])
     to_file = text_file(output)
-    check_outputs(to_file, plot, plot_types, force=force)
+    check_outputs(to_file, figures=[plot, plot_types], force=force)
     specs = [get_selector(name) for name in method]
     tables = [read_markers(path) for path in markers]
     for table in tables:
@@ -285,7 +287,7 @@ def _given(
     rebuilt = apply(rebuilt_file.counts, alignment)[rows][:, genes]
     if values == "counts" and rebuilt.nnz and rebuilt.data.min() < 0:
         raise InputError(f"{path}: negative values are no counts", "give --reconstruction-values same")
-    original, totals_m = panel.counts[cells][:, genes], _totals(panel, cells)
+    original, totals_m = panel.counts[cells][:, genes], cell_totals(panel.counts[cells])
     unit = None
     if scale == "scaled":
         original_log = panel.log1p[cells][:, genes]
@@ -315,10 +317,6 @@ def _stored(matrix: sparse.csr_matrix, values: np.ndarray) -> sparse.csr_matrix:
 def _repeated(matrix: sparse.csr_matrix, by_row: np.ndarray) -> np.ndarray:
     """A number a row for every stored value."""
     return np.repeat(by_row, np.diff(matrix.indptr))
-
-
-def _totals(panel: Panel, cells: np.ndarray) -> np.ndarray:
-    return np.asarray(panel.counts[cells].sum(axis=1)).ravel()
 
 
 def _line(entry: dict[str, Any]) -> str:

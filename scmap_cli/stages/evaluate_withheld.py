@@ -24,7 +24,7 @@ from scmap_cli.runtime import provenance
 from scmap_cli.runtime.logs import log
 from scmap_cli.stages.evaluate_imputation import open_imputed
 from scmap_cli.stages.inputs import RnaInput, load_rna
-from scmap_cli.stages.scores import render
+from scmap_cli.stages.scores import check_sources, render
 from scmap_cli.stages.withheld_baselines import BASELINES, USUAL, Hidden, baseline
 from scmap_cli.training.asked import check_told, impute_entries
 from scmap_cli.training.device import memory_errors, resolve_device
@@ -76,7 +76,7 @@ def evaluate_withheld(
     observed_output
         Also write what is left, for other methods: h5ad of counts, with the hidden entries marked in a layer.
     genes_output
-        Also write entries, MAE and Pearson of every gene as TSV.
+        Also write entries, MAE and Pearson of every gene as TSV; inputs are told apart by their names.
     layer, batch_size, seed, device, force, dry_run
         As elsewhere.
 
@@ -103,6 +103,8 @@ def evaluate_withheld(
         raise UsageError("magic learns from the test cells alone", "leave it out with --fit-on")
     if batch_size < 1:
         raise UsageError(f"--batch-size {batch_size} must be at least 1")
+    if genes_output is not None:
+        check_sources([*baselines, *(path.name for path in paths)])
     to_file = text_file(output)
     check_outputs(to_file, observed_output, genes_output, force=force)
     settings: dict[str, Any] = {

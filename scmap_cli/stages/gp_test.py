@@ -106,7 +106,7 @@ def gp_test(
     model_dir, inputs = Path(model_dir), [Path(path) for path in inputs]
     to_file = text_file(output)
     _check(inputs, groupby, against, within, threshold, pairs, batch_size, min_overlap, missing, gene_set_test)
-    check_outputs(to_file, json_output, overlap_output, genes_output, plot, force=force)
+    check_outputs(to_file, json_output, overlap_output, genes_output, figures=[plot], force=force)
     where = resolve_device(device)
     parameters = {
         "groupby": groupby,

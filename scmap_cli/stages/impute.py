@@ -98,7 +98,7 @@ def impute(
     if not 0 <= min_overlap <= 1:
         raise UsageError(f"--min-overlap {min_overlap} is not in [0, 1]")
     _check_rule(binarize)
-    check_outputs(output, plot, force=force)
+    check_outputs(output, figures=[plot], force=force)
     where = resolve_device(device)
     parameters = {
         "features": features,

@@ -14,17 +14,15 @@ from anndata import AnnData
 from scipy import sparse
 
 from scmap_cli.data.features import align, apply, fill_missing
-from scmap_cli.data.matrices import cell_totals, find_counts
+from scmap_cli.data.matrices import cell_totals, find_counts, find_values
 from scmap_cli.errors import InputError, UsageError
 from scmap_cli.io.bundle import Bundle
+from scmap_cli.io.columns import UNKNOWN, column_text
 from scmap_cli.io.programs import Programs
 from scmap_cli.io.rna import read_rna
 from scmap_cli.io.text import read_names
 from scmap_cli.keys import BATCH
 from scmap_cli.runtime.logs import log
-
-UNKNOWN = "unknown"
-"""Category that missing values of a batch column become."""
 
 SINGLE = "all"
 """The one condition of data without a batch column."""
@@ -68,21 +66,12 @@ def load_rna(path: Path, layer: str | None = None, gene_column: str | None = Non
     Raises
     ------
     InputError
-        As :func:`scmap_cli.io.rna.read_rna` and :func:`scmap_cli.data.matrices.find_counts`; with ``as_is`` also for
-        values that are not finite.
+        As :func:`scmap_cli.io.rna.read_rna` and :func:`scmap_cli.data.matrices.find_counts`, or with ``as_is``
+        :func:`scmap_cli.data.matrices.find_values`.
     """
     adata = read_rna(path, gene_column=gene_column)
     cells = adata.obs_names.to_numpy().astype(str)
-    if as_is:
-        if layer is not None and layer not in adata.layers:
-            raise InputError(f"{path} has no layer {layer!r}", f"layers: {', '.join(adata.layers) or 'none'}")
-        matrix = sparse.csr_matrix(adata.layers[layer] if layer else adata.X)
-        if not np.isfinite(matrix.data).all():
-            raise InputError(f"{path}: {int((~np.isfinite(matrix.data)).sum())} values are not finite")
-        return RnaInput(
-            matrix, adata.var_names.to_numpy().astype(str), cells, f"layer {layer!r}" if layer else "X", adata
-        )
-    found = find_counts(adata, layer)
+    found = find_values(adata, layer) if as_is else find_counts(adata, layer)
     return RnaInput(found.matrix, found.var_names, cells, found.source, adata)
 
 
@@ -195,7 +184,7 @@ def _names_hint(names: np.ndarray, wanted: np.ndarray) -> str:
 
 
 def text_column(obs: pd.DataFrame, key: str, path: Path | None, missing: str = "") -> np.ndarray:
-    """A column as text, ``missing`` where it has no value.
+    """A column as :func:`column_text` writes it, ``missing`` where it has no value.
 
     Raises
     ------
@@ -205,8 +194,7 @@ def text_column(obs: pd.DataFrame, key: str, path: Path | None, missing: str = "
     if key not in obs:
         text = [str(c) for c in obs.columns if not pd.api.types.is_float_dtype(obs[c])]
         raise InputError(f"{path} has no obs column {key!r}", f"columns: {', '.join(text[:12]) or 'none'}")
-    column = obs[key]
-    return np.where(column.isna(), missing, column.astype(object).astype(str).to_numpy()).astype(str)
+    return column_text(obs[key], missing)
 
 
 def programs_over(table: Programs, genes: np.ndarray) -> sparse.csc_matrix:

@@ -167,7 +167,7 @@ def map_query(
     ):
         if number < least:
             raise UsageError(f"--{flag} {number} must be at least {least}")
-    check_outputs(output, join, plot, force=force)
+    check_outputs(output, join, figures=[plot], force=force)
     usual = LEARNING_TRAIN if new_programs or programs is not None else QUERY_TRAIN
     settings = build(TrainConfig, usual, train_options or {}, where="[train]")
     ranks = ranks_from_environment()

@@ -12,6 +12,7 @@ from scipy import sparse
 from sklearn.metrics import recall_score
 
 from scmap_cli import keys
+from scmap_cli.io.columns import text_series
 from scmap_cli.io.h5ad import new_adata
 from scmap_cli.metrics.graph import knn
 from scmap_cli.metrics.transfer import UNKNOWN_LABEL, Transfer
@@ -104,8 +105,7 @@ def joined_file(
     for column in shared:
         values = obs[column]
         numeric = pd.api.types.is_numeric_dtype(left[column]) and pd.api.types.is_numeric_dtype(right[column])
-        known = values.map(lambda value: value if pd.isna(value) else str(value))
-        obs[column] = pd.to_numeric(values) if numeric else pd.Categorical(known)
+        obs[column] = pd.to_numeric(values) if numeric else pd.Categorical(text_series(values))
     origin = np.repeat(["reference", "query"], [len(left), len(right)])
     obs[keys.ORIGIN] = pd.Categorical(origin)
     obs[keys.BATCH] = pd.Categorical(np.concatenate([reference.conditions, query.conditions]))

@@ -192,7 +192,7 @@ def preprocess_atac(
     bam = BamOptions(barcode_from, barcode_regex, min_mapq, keep_duplicates, shift_start, shift_end)
     _check_bam(bam)
     names = sample_names(paths, sample, _ENDINGS)
-    check_outputs(output, plot, force=force)
+    check_outputs(output, figures=[plot], force=force)
     forms = ["bam" if is_bam(path) else "fragments" for path in paths]
     parameters = {
         "peaks": None if peaks is None else Path(peaks).name,

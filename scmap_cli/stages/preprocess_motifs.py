@@ -100,7 +100,7 @@ def preprocess_motifs(
     _check_options(
         p_value, pseudocount, base_frequencies, background_draws, background_width, background_bins, min_expected
     )
-    check_outputs(output, matches_output, plot, force=force)
+    check_outputs(output, matches_output, figures=[plot], force=force)
     parameters = {
         "genome": Path(genome).name,
         "motifs": Path(motifs).name,

@@ -31,6 +31,7 @@ from scmap_cli.data.merge import stack_by_column
 from scmap_cli.data.peak_sets import chosen_chroms
 from scmap_cli.errors import InputError, UsageError
 from scmap_cli.io.atomic import check_outputs
+from scmap_cli.io.columns import text_series
 from scmap_cli.io.h5ad import check_names, write_h5ad
 from scmap_cli.io.h5mu import write_h5mu
 from scmap_cli.keys import ATAC_DEPTH, HAS_RNA, ORIGIN_SET, REFERENCE, REFERENCE_ID, RNA_DEPTH
@@ -115,7 +116,7 @@ def preprocess_multiome(
     paired = peaks if whole is None else whole
     assert paired is not None
     names = sample_names([paired, *others], sample, _ENDINGS)
-    check_outputs(output, plot, force=force)
+    check_outputs(output, figures=[plot], force=force)
     parameters = {
         "sample": names if others or sample is not None else None,
         "batch_key": batch_key,
@@ -216,7 +217,7 @@ def _take_batches(one: AtacSet, row_n: np.ndarray, rna: anndata.AnnData, batch_k
         return
     told = rna.obs[batch_key].iloc[row_n[row_n >= 0]].set_axis(one.obs.index[row_n >= 0])
     # Text, as numbers would become fractions beside gaps.
-    one.obs[batch_key] = told.astype(str).where(told.notna()).reindex(one.obs.index)
+    one.obs[batch_key] = text_series(told).reindex(one.obs.index)
     log.info("%s: the column %r is that of the RNA, as the ATAC has none", one.name, batch_key)
 
 

@@ -138,7 +138,7 @@ def preprocess_programs(
         Options that cannot hold together.
     """
     _check_options(inputs, case, min_genes, max_genes, min_genes_before, max_genes_before)
-    check_outputs(output, varm_output, plot, force=force)
+    check_outputs(output, varm_output, figures=[plot], force=force)
     parameters = {
         "gene_column": gene_column,
         "form": form,

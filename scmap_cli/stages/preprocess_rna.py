@@ -255,7 +255,7 @@ def preprocess_rna(
     _check_options(join, hvg, hvg_flavor, hvg_batch_key, batch_key, limits)
     check_gene_filter(gene_filter, label_key, housekeeping, train_cells, normalize, log_base)
     names = sample_names(paths, sample, r"(\.(h5ad|h5|hdf5|tsv|csv|txt|tab|mtx|gz))+$")
-    check_outputs(output, plot, force=force)
+    check_outputs(output, figures=[plot], force=force)
     forms = [rna_form(path) for path in paths]
     loaded_programs = None if programs is None else load_programs(programs)
     housekeeping_names = [] if housekeeping is None else read_names(housekeeping)

@@ -15,6 +15,7 @@ from anndata import AnnData
 from scmap_cli import keys
 from scmap_cli.errors import InputError
 from scmap_cli.io import bundle as files
+from scmap_cli.io.columns import UNKNOWN, column_text
 from scmap_cli.io.h5ad import read_h5ad
 from scmap_cli.io.text import read_json, read_table
 from scmap_cli.metrics.programs import OUTSIDE_INACTIVE
@@ -133,7 +134,7 @@ def _cells(part: Part, path: Path, adata: AnnData, found: dict[str, Any], batch_
     group = batch_key or next((name for name in _BATCHES if name in obs), None)
     if batch_key is not None and batch_key not in obs:
         raise InputError(f"{path} has no obs column {batch_key!r}", f"columns: {', '.join(map(str, obs.columns))}")
-    groups = None if group is None else obs[group].astype(object).astype(str).to_numpy()
+    groups = None if group is None else column_text(obs[group], UNKNOWN)
     drawn = []
     columns, zero = quality_columns(obs)
     for name, values in columns.items():
@@ -263,7 +264,7 @@ def _columns(part: Part, adata: AnnData, color: Sequence[str]) -> dict[str, np.n
 def _values(column: pd.Series) -> np.ndarray:
     if pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column):
         return column.to_numpy(dtype=np.float64)
-    return column.astype(object).astype(str).to_numpy().astype(str)
+    return column_text(column, "nan")
 
 
 def describe_model(path: Path) -> Part:

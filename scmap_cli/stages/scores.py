@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,6 @@ import numpy as np
 from scmap_cli.errors import UsageError
 from scmap_cli.metrics.graph import BACKENDS, METHODS
 from scmap_cli.runtime.logs import log
-
-NO_LABEL = ("nan", "None", "<NA>", "")
-"""Text of a label or batch that a cell does not have."""
 
 SUBSAMPLE_SHARE = 0.9
 """Share of the cells in each subsample, that of the SAILER thesis."""
@@ -43,12 +41,33 @@ def check_clusterings(inputs: Sequence[Path | str], grid: Sequence[float], metho
         raise UsageError(f"unknown Leiden backend {backend!r}", f"known ones: {', '.join(BACKENDS)}")
 
 
+def check_sources(names: Sequence[str]) -> None:
+    """Refuse sources, such as files without their folders, that a result could not tell apart.
+
+    Raises
+    ------
+    UsageError
+        Two have the same name.
+    """
+    repeated = [name for name, count in Counter(names).items() if count > 1]
+    if repeated:
+        raise UsageError(f"two inputs have the same name, {repeated[0]}", "name files apart")
+
+
 def finite_cells(path: Path, key: str, emb_nz: np.ndarray) -> np.ndarray:
     """(n,) bool: cells whose embedding is finite; a warning counts the others."""
     finite: np.ndarray = np.isfinite(emb_nz).all(axis=1)
     if not finite.all():
         log.warning("%s: %d cells have no finite %s and are left out", path, int((~finite).sum()), key)
     return finite
+
+
+def cells_with_batch(path: Path, batch_n: np.ndarray) -> np.ndarray:
+    """(n,) bool: cells whose batch is told; a warning counts the others."""
+    told: np.ndarray = batch_n != ""
+    if not told.all():
+        log.warning("%s: %d cells have no batch and are left out", path, int((~told).sum()))
+    return told
 
 
 def sampled(keep: np.ndarray, most: int | None, seed: int) -> np.ndarray:

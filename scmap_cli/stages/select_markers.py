@@ -137,14 +137,14 @@ def select_markers(
         The input is unfit for the method: too few genes, no labels, a class too small.
     """
     to_file = text_file(output)
-    outputs = (to_file, h5ad_output, plot, summary)
+    outputs = (to_file, h5ad_output, summary)
     of_model = {"--model-out": model_out, "--model-config": model_config, "--prior": prior, "--costs": costs}
     if benchmark is not None:
         given = {"--method": method, "--train-cells": train_cells, "--h5ad-output": h5ad_output}
         _refuse({**given, "--as-published": as_published or None}, "with --benchmark; methods are named in its file")
         _refuse({"--force-in": force_in, "--force-out": force_out}, "with --benchmark")
         _refuse({"--mode": mode, "--model": model, **of_model}, "with --benchmark")
-        check_outputs(*outputs, force=force)
+        check_outputs(*outputs, figures=[plot], force=force)
         return marker_benchmark(
             input,
             output,
@@ -193,7 +193,7 @@ def select_markers(
         _refuse(given, "with --splits; every split has its own genes")
     if plot is not None and label_key is None:
         raise UsageError("--plot draws the markers by class", "name the classes' column with --label-key")
-    check_outputs(*outputs, force=force)
+    check_outputs(*outputs, figures=[plot], force=force)
     panel = load_panel(input, label_key=label_key, exclude_labels=exclude_labels, layer=layer, gene_column=gene_column)
     if splits is not None:
         check_classes(panel)

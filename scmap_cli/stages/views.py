@@ -13,6 +13,7 @@ import pandas as pd
 from anndata import AnnData
 
 from scmap_cli.errors import InputError, UsageError
+from scmap_cli.io.columns import column_text
 from scmap_cli.io.h5ad import write_h5ad
 from scmap_cli.io.npz import write_npz
 from scmap_cli.keys import CONFIDENCE, LABEL, TSNE, UMAP, cluster_key, embedding_key, latent_names_key, variance_key
@@ -196,7 +197,7 @@ def plot_columns(result: Embedding, data: RnaInput, labels: np.ndarray, color: s
     for name in color.split(",") if color else []:
         if name in obs:
             numeric = pd.api.types.is_float_dtype(obs[name])
-            columns[name] = obs[name].to_numpy(float) if numeric else obs[name].astype(object).astype(str).to_numpy()
+            columns[name] = obs[name].to_numpy(float) if numeric else column_text(obs[name], "nan")
         elif name in result.names:
             columns[name] = result.mean_nz[:, result.names.index(name)].astype(float)
         elif name == "clusters" and result.clusters is not None:

@@ -174,9 +174,10 @@ def test_the_machine(scmap):
 
 
 def test_older_layouts_are_read(scmap):
-    """obs as a compound table, categories beside the columns, and sparse matrices without encoding."""
+    """obs and obsm as compound tables, categories beside the columns, and sparse matrices without encoding."""
     with h5py.File(scmap.folder / "old.h5ad", "w") as handle:
         handle["obs"] = np.array([(b"a", 1), (b"b", 2)], dtype=[("index", "S1"), ("batch", "i4")])
+        handle["obsm"] = np.zeros(2, dtype=[("X_pca", "f4", (5,)), ("depth", "f8")])
         var = handle.create_group("var")
         var["index"] = np.array([b"x", b"y", b"z"])
         var["kind"] = np.zeros(3, dtype=np.int8)
@@ -188,6 +189,8 @@ def test_older_layouts_are_read(scmap):
     found = scmap("info", "old.h5ad", "--json").data
     assert (found["cells"], found["genes"], found["X"]["form"]) == (2, 3, "csr")
     assert found["obs"] == {"batch": {"type": "int32"}}
+    assert found["obsm"]["X_pca"] == {"form": "dense", "dtype": "float32", "shape": [2, 5]}
+    assert found["obsm"]["depth"] == {"form": "dense", "dtype": "float64", "shape": [2]}
     assert found["var"] == {"kind": {"type": "category", "categories": 2}}
 
 

@@ -9,8 +9,17 @@ import pytest
 import scipy.sparse as sp
 
 from scmap_cli.data import matrices
-from scmap_cli.data.matrices import column_means, count_faults, find_counts, log1p_cp10k, row_chunks, to_counts
+from scmap_cli.data.matrices import (
+    column_means,
+    count_faults,
+    find_counts,
+    find_values,
+    log1p_cp10k,
+    row_chunks,
+    to_counts,
+)
 from scmap_cli.data.qc import cell_metrics, gene_metrics
+from scmap_cli.data.scaling import fit_scaling
 from scmap_cli.errors import InputError
 from scmap_cli.io.h5ad import read_h5ad
 
@@ -124,6 +133,38 @@ def test_nothing_is_no_count(shape: tuple[int, int]) -> None:
         find_counts(anndata.AnnData(sp.csr_matrix(shape, dtype=np.float32)))
 
 
+def test_values_of_any_scale_are_taken_from_the_place_named() -> None:
+    logged = sp.csr_matrix(log_normalised(dense()) - 0.5)
+    untidy = sp.csr_matrix((np.array([1.0, 2.0, -4.5]), np.array([3, 3, 0]), np.array([0, 2, 3, *[3] * 38])), (40, 15))
+    adata = anndata.AnnData(untidy, layers={"logged": logged})
+    adata.raw = anndata.AnnData(np.full((40, 2), 0.25), var=pd.DataFrame(index=["a", "b"]))
+    found = find_values(adata)
+    assert (found.source, found.empty_cells) == ("X", 38)
+    assert found.matrix.has_canonical_format
+    np.testing.assert_array_equal(found.matrix.toarray(), untidy.toarray())
+    np.testing.assert_array_equal(find_values(adata, "X").matrix.toarray(), untidy.toarray())
+    np.testing.assert_array_equal(find_values(adata, "logged").matrix.toarray(), logged.toarray())
+    assert find_values(adata, "raw").var_names.tolist() == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("values", "layer", "message"),
+    [
+        (None, None, r"there is no X \(layers: 'other'\)"),
+        (np.ones((3, 2)), "none", "there is no layer 'none'"),
+        (np.array([[0, np.nan], [np.inf, 1]]), None, "X holds 2 values that are not finite"),
+        (np.zeros((3, 2)), None, "X holds no value but zero"),
+        (np.ones((0, 2)), None, "X is empty: 0 cells"),
+        (np.ones((3, 2), dtype=complex), None, "no numbers"),
+    ],
+)
+def test_unfit_values_are_refused(values, layer, message) -> None:
+    shape = (3, 2) if values is None else values.shape
+    adata = anndata.AnnData(values, layers={"other": np.ones(shape)})
+    with pytest.raises(InputError, match=message):
+        find_values(adata, layer)
+
+
 def test_empty_cells_are_counted() -> None:
     values = dense()
     values[[2, 5]] = 0
@@ -200,3 +241,14 @@ def test_column_means_are_those_of_the_dense_table_in_any_blocks(monkeypatch):
             np.testing.assert_allclose(column_means(csr), dense.mean(0), rtol=1e-15)
             np.testing.assert_allclose(column_means(csr, rows), dense[rows].mean(0), rtol=1e-15)
     np.testing.assert_array_equal(column_means(csr, np.zeros(57, dtype=bool)), np.zeros(9))
+
+
+def test_scaling_is_that_of_the_dense_table_in_any_blocks(monkeypatch):
+    matrix = sp.random(50, 7, 0.4, "csr", dtype=np.float32, random_state=0)
+    whole = fit_scaling(matrix)
+    monkeypatch.setattr(matrices, "_BLOCK", 20)
+    blocked = fit_scaling(matrix)
+    dense = matrix.toarray().astype(np.float64)
+    for found in (whole, blocked):
+        np.testing.assert_allclose(found.mean, dense.mean(0), rtol=1e-13)
+        np.testing.assert_allclose(found.deviation, dense.std(0, ddof=1), rtol=1e-13)

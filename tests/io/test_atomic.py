@@ -16,7 +16,16 @@ import pytest
 
 from scmap_cli.errors import OutputExistsError, UsageError, WriteError
 from scmap_cli.io import atomic
-from scmap_cli.io.atomic import atomic_dir, atomic_file, check_output, check_outputs, text_file, write_json, write_text
+from scmap_cli.io.atomic import (
+    FIGURES,
+    atomic_dir,
+    atomic_file,
+    check_output,
+    check_outputs,
+    text_file,
+    write_json,
+    write_text,
+)
 
 OLD, NEW = b"old content\n", b"new content, longer than the old one\n"
 STEPS = ("open", "write", "fsync", "rename", "replace", "mkdir", "unlink", "rmdir")
@@ -447,5 +456,14 @@ def test_outputs_of_a_run_are_checked_together(tmp_path: Path) -> None:
         check_outputs(tmp_path / "a", tmp_path / "there")
     with pytest.raises(UsageError, match="two outputs have the same name"):
         check_outputs(tmp_path / "a", None, str(tmp_path / "a"), force=True)
+    with pytest.raises(UsageError, match="same name"):
+        check_outputs(tmp_path / "a", figures=[None, tmp_path / "a"])
     assert text_file("-") is None
     assert text_file("a.json") == Path("a.json")
+
+
+def test_figures_have_endings_that_can_be_drawn(tmp_path: Path) -> None:
+    check_outputs(None, figures=[None, *(tmp_path / f"a{ending}" for ending in FIGURES), tmp_path / "a.PNG"])
+    with pytest.raises(UsageError, match=r"a\.xyz cannot be drawn") as caught:
+        check_outputs(figures=[tmp_path / "a.png", tmp_path / "a.xyz"])
+    assert caught.value.hint == "end its name in .png, .svg, .pdf"

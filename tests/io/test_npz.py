@@ -4,9 +4,10 @@ import zipfile
 
 import numpy as np
 import pytest
+from scipy.sparse import csr_matrix
 
 from scmap_cli.errors import InputError, OutputExistsError
-from scmap_cli.io.npz import SCHEMA_VERSION, array_shapes, read_npz, stream_rows, write_npz
+from scmap_cli.io.npz import SCHEMA_VERSION, array_shapes, read_npz, stream_rows, write_npz, write_npz_rows
 
 ARRAYS = {
     "emb": np.arange(12, dtype=np.float32).reshape(3, 4),
@@ -206,3 +207,25 @@ def test_what_cannot_be_streamed(tmp_path):
     (tmp_path / "b.npz").write_bytes(spoiled)
     with pytest.raises(InputError, match="not a readable npz"):
         list(stream_rows(tmp_path / "b.npz", "table", 7))
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+def test_rows_that_a_killed_run_left_are_removed(tmp_path, sparse):
+    table = np.arange(12, dtype=np.float32).reshape(4, 3)
+    seen = []
+
+    def blocks():
+        for start in (0, 2):
+            yield csr_matrix(table[start : start + 2]) if sparse else table[start : start + 2]
+            seen.extend(path for path in tmp_path.iterdir() if path not in seen)
+
+    write_npz_rows(tmp_path / "a.npz", blocks(), table.shape, {}, {"kind": "imputed"})
+    assert len(seen) == 1
+    assert sorted(tmp_path.iterdir()) == [tmp_path / "a.npz"]
+    _, arrays = read_npz(tmp_path / "a.npz")
+    names = ("data", "indices", "indptr")
+    whole = csr_matrix(tuple(arrays[name] for name in names), table.shape).toarray() if sparse else arrays["imputed"]
+    np.testing.assert_array_equal(whole, table)
+    seen[0].touch()
+    write_npz(tmp_path / "a.npz", {"x": np.zeros(1)}, {"kind": "imputed"}, force=True)
+    assert sorted(tmp_path.iterdir()) == [tmp_path / "a.npz"]

@@ -56,6 +56,14 @@ def test_quoted_names_may_hold_the_separator(tmp_path: Path) -> None:
     np.testing.assert_array_equal(adata.X.toarray(), DENSE)
 
 
+@pytest.mark.parametrize("where", ["g1", "c3"])
+def test_a_quote_that_is_not_closed_is_told(tmp_path: Path, where: str) -> None:
+    (tmp_path / "a.tsv").write_text(table().replace(where, '"' + "g" * 140_000))
+    with pytest.raises(InputError, match=r"a\.tsv cannot be split into fields") as caught:
+        read_text_matrix(tmp_path / "a.tsv")
+    assert caught.value.hint == 'look for a stray " in it'
+
+
 def test_names_that_look_like_missing_values_are_names(tmp_path: Path) -> None:
     (tmp_path / "a.tsv").write_text(table().replace("c3", "NA").replace("c4", "007"))
     assert read_text_matrix(tmp_path / "a.tsv").obs_names[3:5].tolist() == ["NA", "007"]

@@ -9,8 +9,9 @@ import sys
 import numpy as np
 import pytest
 
+from scmap_cli.io.atomic import FIGURES
 from scmap_cli.plots import draw, qc, scores
-from scmap_cli.plots.canvas import palette, publish, safely, short_names
+from scmap_cli.plots.canvas import new_figure, palette, publish, safely, save, short_names
 from scmap_cli.plots.draw import dot_sizes, embedding, loss_curves
 from scmap_cli.plots.imputation import BeforeAfter, before_after
 from scmap_cli.plots.reconstruction import type_panels
@@ -195,3 +196,13 @@ def test_no_display_is_asked_for(tmp_path):
     env = {key: value for key, value in os.environ.items() if key not in ("DISPLAY", "MPLBACKEND")}
     subprocess.run([sys.executable, "-c", code, str(tmp_path / "a.png")], check=True, env=env, timeout=120)
     assert (tmp_path / "a.png").exists()
+
+
+@pytest.mark.parametrize("ending", FIGURES)
+def test_every_ending_is_drawn_the_same_at_another_time(tmp_path, monkeypatch, ending):
+    written = []
+    for when in ("100000", "200000"):
+        monkeypatch.setenv("SOURCE_DATE_EPOCH", when)
+        save(new_figure(1, 1)[0], tmp_path / f"a{ending}")
+        written.append((tmp_path / f"a{ending}").read_bytes())
+    assert written[0] == written[1]

@@ -93,6 +93,8 @@ def test_cells_without_label_or_with_excluded_label_are_left_out(tmp_path, data)
     kept = ((np.arange(240) >= 20) & (adata.obs["cell_type"] != "Mono") & (np.arange(240) != 30)).sum()
     entry = result["results"][0]
     assert (entry["cells"], entry["cells_left_out"], entry["n_labels"]) == (kept, 240 - kept, 3)
+    found = evaluate_clustering([tmp_path / "f.h5ad"], "-", label_key="cell_type", batch_key="some", **FAST)
+    assert found["results"][0]["cells_left_out"] == 21
 
 
 def test_a_sample_is_seeded(data):

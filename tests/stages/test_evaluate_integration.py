@@ -107,6 +107,31 @@ def test_without_counts_pc_regression_is_left_open_with_a_warning(tmp_path, capl
         evaluate_integration([data], baseline=["pca"], **KEYS)
 
 
+def test_names_like_missing_values_are_names_and_missing_values_are_none(tmp_path):
+    treat = np.where(np.arange(240) % 3 == 0, "IFN", "None").astype(object)
+    treat[:9] = np.nan
+    data = make(tmp_path / "e.h5ad", counts=False, treat=treat, number=np.where(np.arange(240) < 5, np.nan, 1))
+    found = evaluate_integration([data], label_key="cell_type", batch_key="treat")["results"][0]
+    assert (found["cells"], found["cells_left_out"], found["batches"]) == (231, 9, 2)
+    with pytest.raises(InputError, match=r"all 235 cells left to score are of one batch, '1'$"):
+        evaluate_integration([data], label_key="cell_type", batch_key="number")
+
+
+def test_cells_without_the_embedding_before_are_left_out(tmp_path, caplog):
+    """As those without RNA in a file of both kinds: compared with NaN nothing would have been removed."""
+    adata = anndata.read_h5ad(make(tmp_path / "e.h5ad", counts=False))
+    adata.obsm["mine"][:7] = np.nan
+    adata.write_h5ad(tmp_path / "gaps.h5ad")
+    adata[7:].copy().write_h5ad(tmp_path / "rest.h5ad")
+    gaps, rest = evaluate_integration(
+        [tmp_path / "gaps.h5ad", tmp_path / "rest.h5ad"], embedding="X_expimap", before="mine", **KEYS
+    )["results"]
+    assert (gaps["cells"], gaps["cells_left_out"]) == (233, 7)
+    assert gaps["scores"] == rest["scores"]
+    assert gaps["scores"]["pcr"] > 0.9
+    assert "7 cells have no finite mine" in caplog.text
+
+
 def test_an_npz_is_scored_too(tmp_path, data):
     adata = anndata.read_h5ad(data)
     arrays = {"emb": adata.obsm["X_expimap"], "before": adata.obsm["mine"]}

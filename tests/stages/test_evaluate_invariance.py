@@ -97,6 +97,19 @@ def test_cells_without_embedding_are_left_out(tmp_path):
     assert (entry["cells"], entry["cells_left_out"], entry["depth_mi"]["cells"]) == (293, 7, 100)
 
 
+def test_cells_without_a_batch_form_none(tmp_path, caplog):
+    batch = np.array(["a", "nan"], dtype=object)[np.arange(300) % 2]
+    batch[:7] = np.nan
+    data, _ = make(tmp_path / "e.h5ad", batch=batch)
+    entry = evaluate_invariance([data], batch_key="batch")["results"][0]
+    assert (entry["cells"], entry["cells_left_out"]) == (293, 7)
+    assert set(entry["batch_shares"]["mean"]) == {"a", "nan"}
+    assert "7 cells have no batch" in caplog.text
+    data, _ = make(tmp_path / "f.h5ad", batch=np.where(np.arange(300) < 9, None, "a"))
+    with pytest.raises(InputError, match="one batch"):
+        evaluate_invariance([data], batch_key="batch")
+
+
 def test_bad_input_and_options_write_nothing(tmp_path):
     data, _ = make(tmp_path / "e.h5ad", text=["x"] * 300, one="same", gap=[np.nan] * 300)
     np.savez(tmp_path / "e.npz", emb=np.zeros((5, 2)))

@@ -128,5 +128,8 @@ def test_misfits(tmp_path, raw):
     for options in ({"withhold_share": 0.0}, {"withhold_share": 1.0}, {"baselines": ("best",)}, {"batch_size": 0}):
         with pytest.raises(UsageError):
             score(raw=raw, **options)
+    alike = [tmp_path / "a" / "model", tmp_path / "b" / "model"]
+    with pytest.raises(UsageError, match="the same name, model"):
+        score(*alike, raw=raw, genes_output=tmp_path / "genes.tsv")
     with pytest.raises(UsageError, match="magic"):
         score(raw=raw, fit_on=raw, baselines=("magic",))

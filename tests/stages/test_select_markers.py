@@ -510,6 +510,15 @@ def test_bad_options_of_evaluate_reconstruction(tmp_path, data):
         evaluate_reconstruction(data, "-", reconstruction=[tmp_path / "negative.h5ad"], reconstruction_values="counts")
 
 
+@pytest.mark.parametrize("verb", [evaluate_markers, evaluate_reconstruction])
+def test_tables_of_one_name_are_refused(tmp_path, data, verb):
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "m.tsv").write_text("gene\ng0\n")
+    with pytest.raises(UsageError, match=r"the same name, m\.tsv"):
+        verb(data, "-", markers=[tmp_path / "a/m.tsv", tmp_path / "b/m.tsv"], k=1, **KEY)
+
+
 def test_dry_runs_check_and_write_nothing(tmp_path, data):
     (tmp_path / "methods.txt").write_text("hvg\n")
     before = sorted(path.name for path in tmp_path.iterdir())
