@@ -11,11 +11,12 @@ from scipy import sparse
 from scipy.stats import spearmanr
 
 from scmap_cli.errors import InputError, OutputExistsError, UsageError
-from scmap_cli.io.bundle import load_bundle, read_history
+from scmap_cli.io.bundle import CHECKPOINTS, load_bundle, read_history
 from scmap_cli.io.h5ad import write_h5ad
 from scmap_cli.io.programs import Programs, load_programs, save_programs
 from scmap_cli.stages.report import report
 from scmap_cli.stages.train_expimap import size_weights, train_expimap
+from scmap_cli.training.checkpoint import Checkpoint
 
 SHORT = {"epochs": 3, "batch_size": 64}
 SMALL = {"hidden": [8]}
@@ -124,6 +125,13 @@ def test_an_existing_model_needs_force_and_other_folders_are_safe(trained, tmp_p
     assert (model / "model.safetensors").read_bytes() == (trained.model / "model.safetensors").read_bytes()
     run(trained, model, force=True)
     assert (model / "model.safetensors").read_bytes() != (trained.model / "model.safetensors").read_bytes()
+    # Weights that a diverged training left are no run to go on with.
+    Checkpoint(model / CHECKPOINTS / "last-finite", {}).save({}, {})
+    with pytest.raises(OutputExistsError, match="already exists"):
+        run(trained, model)
+    Checkpoint(model / CHECKPOINTS, {}).save({}, {})
+    with pytest.raises(UsageError, match="of another run"):
+        run(trained, model)
     precious = tmp_path / "results"
     precious.mkdir()
     (precious / "thesis.txt").write_text("years of work")
