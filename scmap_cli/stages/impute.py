@@ -23,7 +23,7 @@ from scmap_cli.runtime.logs import log, progress
 from scmap_cli.stages.impute_values import impute_values
 from scmap_cli.stages.imputed import Sample, write_imputed
 from scmap_cli.stages.inputs import aligned_counts, estimated_sizes, named_columns, plain_records
-from scmap_cli.stages.multiome import encoder_reference
+from scmap_cli.stages.multiome import check_reference_options, encoder_reference
 from scmap_cli.stages.views import check_ending
 from scmap_cli.training.device import memory_errors, resolve_device
 from scmap_cli.training.infer import restore_model
@@ -121,6 +121,7 @@ def impute(
         memory_errors("--batch-size"),
     ):
         bundle = load_bundle(model_dir)
+        check_reference_options(bundle, reference_key, ignore_rna)
         if bundle.config["model"] == "expresser":
             if binarize != "none" or batch is not None:
                 raise UsageError("--binarize and --batch are for peaks; this model imputes expression")

@@ -284,6 +284,8 @@ def test_the_encoder_of_the_thesis_takes_no_reference(tmp_path: Path) -> None:
     assert (config.agreement(True), config.unit(True)) == (0.0, False)
     whole = embedded(one, tmp_path)
     np.testing.assert_array_equal(whole, embedded(one, tmp_path, ignore_rna=True))
+    with pytest.raises(UsageError, match="--reference-key: the encoder of this model takes no reference"):
+        embedded(one, tmp_path, reference_key="X_rna")
     # It is not even looked at: one that nothing could be made of does no harm.
     spoilt = changed(
         one, tmp_path / "s.h5ad", lambda adata: adata.obsm.__setitem__("X_rna", np.full((CELLS, 3), np.inf))
