@@ -153,8 +153,9 @@ def impute(
             store = CsrStore(counts, codes, covariates=told, reference=reference).to(where)
         else:
             store = CsrStore(counts, codes, size_n=estimated_sizes(counts, report)).to(where)
-        peak_share = column_means(counts)[columns]
-        cell_share = np.asarray(counts.mean(1)).ravel()
+        if binarize == "scale":
+            peak_share = column_means(counts)[columns]
+            cell_share = np.diff(counts.indptr) / counts.shape[1]
 
         def blocks() -> Iterator[Any]:
             # The cell's mean is over all peaks, whichever are written.
