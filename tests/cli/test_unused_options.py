@@ -10,6 +10,10 @@ EMBED = ("embed", "-o", "out.h5ad")
 PCA = (*EMBED, "--baseline", "pca", "q.h5ad")
 GENES = (*EMBED, "--genes", "model")
 
+SELECT = ("select-markers", "q.h5ad", "-o", "out.tsv")
+SCORE = ("evaluate", "markers", "q.h5ad", "-o", "out.json", "--label-key", "type")
+REBUILT = ("evaluate", "reconstruction", "q.h5ad", "-o", "out.json", "--reconstruction", "r.h5ad")
+
 
 @pytest.mark.parametrize(
     ("words", "told"),
@@ -24,6 +28,15 @@ GENES = (*EMBED, "--genes", "model")
         ((*PCA, "--binary"), "--binary is of LSI"),
         ((*PCA, "--keep-first"), "--drop-first is of LSI"),
         ((*GENES, "--layer", "counts"), "--layer is about the cells of INPUT"),
+        ((*SELECT, "--benchmark", "methods.txt", "-k", "50", "--k-grid", "5,10"), "-k says nothing with --k-grid"),
+        ((*SELECT, "--model", "model", "-k", "50"), "-k says nothing with --model"),
+        ((*SELECT, "--model", "model", "--as-published"), "--as-published says nothing with --model"),
+        ((*SCORE, "--method", "hvg", "-k", "50", "--k-grid", "5,10"), "-k says nothing with --k-grid"),
+        ((*SCORE, "--markers", "m.tsv", "--as-published"), "--as-published is about choosing genes"),
+        ((*REBUILT, "-k", "50"), "-k is not for --reconstruction"),
+        ((*REBUILT, "--splits", "5"), "--splits is not for --reconstruction"),
+        ((*REBUILT, "--as-published", "--markers", "m.tsv"), "--as-published is not for --reconstruction"),
+        ((*REBUILT[:-2], "--method", "hvg", "--reconstruction-values", "same"), "needs --reconstruction"),
         ((*GENES, "--min-overlap", "0.5"), "--min-overlap is about the cells of INPUT"),
     ],
 )
