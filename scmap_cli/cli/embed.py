@@ -41,6 +41,11 @@ _OF_CELLS = (
 )
 
 
+_OF_LSI = ("drop_first", "tfidf", "binary")
+# What --genes has a use for only with the cells of INPUT.
+_OF_GENES_IN_CELLS = ("layer", "gene_column", "min_overlap", "batch_size")
+
+
 def verb(
     ctx: typer.Context,
     model_dir: Annotated[
@@ -201,6 +206,8 @@ def verb(
     """
     if genes:
         refuse(ctx, ("baseline", *_OF_BASELINES, *_OF_CELLS), "is for cells, not for --genes")
+        if input is None:
+            refuse(ctx, _OF_GENES_IN_CELLS, "is about the cells of INPUT, which is not given")
         options = begin(ctx, needs=("model_dir", "output"))
         from scmap_cli.stages.embed_genes import embed_genes
 
@@ -208,7 +215,11 @@ def verb(
         embed_genes(**{name: value for name, value in options.items() if name not in left})
         finish(options)
         return
+    if plot is None:
+        refuse(ctx, ("color",), "needs --plot")
     if baseline is None:
+        if program_scores is None:
+            refuse(ctx, ("groupby",), "needs --program-scores")
         refuse(ctx, _OF_BASELINES, "needs --baseline")
         options = begin(ctx, needs=("model_dir", "output"))
         if input is None:
@@ -220,6 +231,8 @@ def verb(
         if input is not None:
             raise UsageError("--baseline takes no MODEL_DIR", "give the input alone")
         refuse(ctx, _OF_MODELS, "is for models, not for --baseline")
+        if baseline == "pca":
+            refuse(ctx, _OF_LSI, "is of LSI, not of --baseline pca")
         ctx.params |= {"model_dir": None, "input": model_dir}
         options = begin(ctx, needs=("input", "output"))
         from scmap_cli.stages.embed_baseline import embed_baseline

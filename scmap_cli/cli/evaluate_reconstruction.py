@@ -10,7 +10,7 @@ import typer
 from scmap_cli.cli import marker_options as m
 from scmap_cli.cli import options as o
 from scmap_cli.cli import scoring_options as s
-from scmap_cli.cli.session import begin, emit, finish
+from scmap_cli.cli.session import begin, emit, finish, refuse
 
 SUMMARY = "How well all genes are rebuilt from a few, or by a model."
 EPILOG = """\b
@@ -96,6 +96,10 @@ def verb(
 
     Errors of an entry and of a cell, and whether the same genes vary; overall and, with --label-key, by class.
     """
+    if reconstruction and not method:
+        refuse(ctx, ("as_published",) if markers else ("k", "splits", "as_published"), "is not for --reconstruction")
+    if not reconstruction:
+        refuse(ctx, ("reconstruction_values",), "needs --reconstruction")
     options = begin(ctx, needs=("input",), text_output=True)
     if method is not None:
         options["method"] = o.names(method)

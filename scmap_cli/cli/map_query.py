@@ -10,7 +10,7 @@ import typer
 from scmap_cli.cli import options as o
 from scmap_cli.cli import program_options as g
 from scmap_cli.cli import training_options as t
-from scmap_cli.cli.session import begin, finish
+from scmap_cli.cli.session import begin, finish, refuse
 from scmap_cli.cli.settings import with_configs
 
 SUMMARY = "Put a query into the space of a reference, learn what is new, carry labels over."
@@ -22,6 +22,8 @@ Pitfall: a batch's own parameters can explain what sets its cells apart as a who
 with gp-test, map treated and control cells as one batch (--one-batch NAME), not as one batch each.
 """
 _PROGRAMS, _LABELS = "New programs", "Labels"
+# How labels are carried over.
+_OF_LABELS = ("space", "components", "refine", "neighbors", "unknown_below")
 
 
 def verb(
@@ -223,6 +225,10 @@ def verb(
 
     Only parameters of new batches and of added programs train. The mapped model embeds reference and query alike.
     """
+    if label_key is None:
+        refuse(ctx, _OF_LABELS, "needs --label-key")
+        if join is None and plot is None:
+            refuse(ctx, ("reference",), "needs --label-key, --join or --plot")
     options = with_configs(ctx, begin(ctx, needs=("model_dir", "query", "output", "model_out")))
     from scmap_cli.stages.map_query import map_query
 

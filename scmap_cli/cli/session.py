@@ -72,9 +72,10 @@ def refuse(ctx: typer.Context, names: Sequence[str], why: str) -> None:
 
 
 def _display(parameter: Any) -> str:
-    return (
-        f"option {' / '.join(parameter.opts)}" if parameter.opts[0].startswith("-") else f"argument {parameter.metavar}"
-    )
+    if parameter.opts[0].startswith("-"):
+        return f"option {' / '.join(parameter.opts)}"
+    # The help has arguments that some ways to call do without in brackets.
+    return f"argument {parameter.metavar.strip('[]')}"
 
 
 def _keep_home_clean() -> None:

@@ -9,8 +9,8 @@ import numpy as np
 from scmap_cli.errors import InputError
 
 EXACT_REFERENCE = 100_000
-"""Up to this many cells of the reference neighbours are exact; beyond, pynndescent finds nearly all of them, which depend
-on the number of its threads too."""
+"""Up to this many cells of the reference neighbours are exact; beyond, pynndescent finds nearly all, which depend a
+little on the number of its threads."""
 
 UNKNOWN_LABEL = "unknown"
 """What a cell is called when its neighbours disagree too much."""
@@ -129,7 +129,7 @@ def leading_components(reference_nz: np.ndarray, query_nz: np.ndarray, count: in
 
 def discriminant_space(
     reference_nz: np.ndarray, reference_labels: np.ndarray, query_nz: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[np.ndarray, np.ndarray] | None:
     """Both embeddings along the directions that tell the reference's labels apart, in units of the spread within them.
 
     Neighbours by plain distance go by whatever varies most, be it a response that cuts across the types. Here a
@@ -146,7 +146,7 @@ def discriminant_space(
     Returns
     -------
     reference, query
-        (m, c) and (n, c), with c one less than the labels and no more than z. As given with fewer than two labels, and
+        (m, c) and (n, c), with c one less than the labels and no more than z. None with fewer than two labels, and
         where the spread within them cannot be told: no label has three cells, or all cells of a label are the same.
     """
     name, code_m, count = np.unique(reference_labels, return_inverse=True, return_counts=True)
@@ -156,14 +156,14 @@ def discriminant_space(
     lively = spread > _NO_SPREAD * spread.max(initial=0.0)
     # The covariance of two cells has one direction only, and shrinkage leaves it as it is.
     if len(np.unique(code_m[kept])) < 2 or count[code_m[kept]].max() < 3 or not lively.any():
-        return reference_nz, query_nz
+        return None
     from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
     both = [np.asarray(values[:, lively], np.float64) for values in (reference_nz, query_nz)]
     try:
         fitted = LinearDiscriminantAnalysis(solver="eigen", shrinkage="auto").fit(both[0][kept], code_m[kept])
     except np.linalg.LinAlgError:
-        return reference_nz, query_nz
+        return None
     return fitted.transform(both[0]), fitted.transform(both[1])
 
 

@@ -61,6 +61,8 @@ class ScmapModel(nn.Module, ABC):
         What the columns of its input are: ``genes`` or ``peaks``.
     told_condition
         Whether its encoder is told a cell's condition, so that only conditions of the training can be embedded.
+    has_variance
+        Whether its embedding of a cell has a variance.
     every_cell
         Whether an epoch leaves out no training cell, where others end with the last whole batch.
     most_cells
@@ -77,6 +79,7 @@ class ScmapModel(nn.Module, ABC):
 
     features: ClassVar[str] = "genes"
     told_condition: ClassVar[bool] = True
+    has_variance: ClassVar[bool] = True
     every_cell: ClassVar[bool] = False
     most_cells: ClassVar[int] = 2048
     tall: ClassVar[frozenset[str]] = frozenset()

@@ -160,6 +160,7 @@ class Expresser(ScmapModel):
     config_type: ClassVar[type] = ExpresserConfig
     capabilities: ClassVar[frozenset[str]] = frozenset({"embed", "impute", "gene-embedding"})
     told_condition: ClassVar[bool] = False
+    has_variance: ClassVar[bool] = False
     most_cells: ClassVar[int] = 64
 
     def __init__(self, config: ExpresserConfig, *, n_genes: int, masked_genes: float) -> None:

@@ -30,7 +30,7 @@ from scmap_cli.stages.inputs import (
     model_conditions,
     plain_records,
 )
-from scmap_cli.stages.multiome import encoder_reference
+from scmap_cli.stages.multiome import check_reference_options, encoder_reference
 from scmap_cli.stages.views import Embedding, Views, arrange, check_color, check_ending, draw_umap, write_embedding
 from scmap_cli.training.device import memory_errors, resolve_device
 from scmap_cli.training.infer import embed_cells, restore_model
@@ -146,6 +146,9 @@ def embed(
         kind = get_model(bundle.config["model"]).load()
         if kind.features == "peaks" and missing == "reference-mean":
             raise UsageError("--missing reference-mean scales counts; this model reads open and closed peaks")
+        if variance and not kind.has_variance:
+            raise UsageError(f"--variance: an embedding by {bundle.config['model']} has none")
+        check_reference_options(bundle, reference_key, ignore_rna)
         data, counts, report = aligned_counts(
             bundle, input, layer=layer, gene_column=gene_column, min_overlap=min_overlap, missing=missing
         )
@@ -163,8 +166,6 @@ def embed(
             return summary
         model = restore_model(kind, bundle.config, bundle.tensors, where)
         mean_nz, var_nz = embed_cells(model, store.to(where), batch_size)
-        if variance and var_nz.shape[1] == 0:
-            raise UsageError(f"--variance: an embedding by {bundle.config['model']} has none")
         result = _of_model(bundle, model, mean_nz, var_nz)
         if bundle.config.get("label_key") and isinstance(model, MarkerMap) and model.config.alpha < 1:
             result.labels, result.confidence = _predicted(bundle, model, store, batch_size)

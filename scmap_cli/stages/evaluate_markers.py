@@ -135,6 +135,10 @@ def evaluate_markers(
         raise UsageError(f"--label-noise is a share between 0 and 1, not {wrong[0]}")
     if label_noise and not method:
         raise UsageError("--label-noise is about choosing genes", "name a method with --method")
+    if as_published and not method:
+        raise UsageError("--as-published is about choosing genes", "name a method with --method")
+    if k is not None and k_grid:
+        raise UsageError("-k says nothing with --k-grid", "give one of them")
     grid = tuple(sorted(set(k_grid))) or (() if k is None else (k,))
     if grid and grid[0] < 1:
         raise UsageError(f"a number of genes must be at least 1, not {grid[0]}")

@@ -23,7 +23,7 @@ from scmap_cli.runtime.logs import log, progress
 from scmap_cli.stages.impute_values import impute_values
 from scmap_cli.stages.imputed import Sample, write_imputed
 from scmap_cli.stages.inputs import aligned_counts, estimated_sizes, named_columns, plain_records
-from scmap_cli.stages.multiome import encoder_reference
+from scmap_cli.stages.multiome import check_reference_options, encoder_reference
 from scmap_cli.stages.views import check_ending
 from scmap_cli.training.device import memory_errors, resolve_device
 from scmap_cli.training.infer import restore_model
@@ -121,6 +121,7 @@ def impute(
         memory_errors("--batch-size"),
     ):
         bundle = load_bundle(model_dir)
+        check_reference_options(bundle, reference_key, ignore_rna)
         if bundle.config["model"] == "expresser":
             if binarize != "none" or batch is not None:
                 raise UsageError("--binarize and --batch are for peaks; this model imputes expression")
@@ -152,8 +153,9 @@ def impute(
             store = CsrStore(counts, codes, covariates=told, reference=reference).to(where)
         else:
             store = CsrStore(counts, codes, size_n=estimated_sizes(counts, report)).to(where)
-        peak_share = column_means(counts)[columns]
-        cell_share = np.asarray(counts.mean(1)).ravel()
+        if binarize == "scale":
+            peak_share = column_means(counts)[columns]
+            cell_share = np.diff(counts.indptr) / counts.shape[1]
 
         def blocks() -> Iterator[Any]:
             # The cell's mean is over all peaks, whichever are written.

@@ -203,6 +203,9 @@ def map_query(
         ) as run,
         memory_errors("--batch-size"),
     ):
+        finished = _finished(model_out, run.record) if resume == "auto" else None
+        if finished is None:
+            check_target(model_out, force, resume)
         bundle = reference_model(model_dir)
         frozen = [key for key in _FROZEN if key in (model_options or {})]
         if frozen:
@@ -224,10 +227,10 @@ def map_query(
         )
         summary = _plan(aligned, network, added)
         log.info("%s", _headline(summary))
-        if dry_run:
-            return summary
         if not len(aligned.cells.codes):
             raise InputError(f"{query} has no cells")
+        if dry_run:
+            return summary
         training = Training(
             model_out,
             config,
@@ -241,9 +244,7 @@ def map_query(
             missing=missing,
             history=tuple(bundle.config.get("history", ())),
         )
-        finished = _finished(model_out, run.record) if resume == "auto" else None
         if finished is None:
-            check_target(model_out, force, resume)
             summary["training"] = _train(training, network, bundle, aligned, added, run)
         else:
             log.info("%s is the model of this very run; what is left to do is embedding", model_out)
@@ -272,14 +273,18 @@ def map_query(
                 reference_nz, query_nz = (decoder_space(z, w_gk, shift_free) for z in (reference_nz, query_nz))
             if components:
                 reference_nz, query_nz = leading_components(reference_nz, query_nz, components)
+            used = space
             if space == "discriminant":
-                plain_nz = reference_nz
-                reference_nz, query_nz = discriminant_space(reference_nz, known_cells.labels, query_nz)
-                if reference_nz is plain_nz:
+                both_nz = discriminant_space(reference_nz, known_cells.labels, query_nz)
+                if both_nz is None:
+                    used = "decoder"
                     log.warning(
-                        "too few labelled cells in the reference to tell which directions set labels apart; "
-                        "neighbours are found as by --space decoder"
+                        "the reference has no two labels of several cells, none of three, or no spread within them: "
+                        "what sets labels apart cannot be told, and neighbours are found as by --space decoder"
                     )
+                else:
+                    reference_nz, query_nz = both_nz
+            run.note(label_space=used)
             found = transfer_labels(
                 reference_nz,
                 known_cells.labels,
@@ -289,7 +294,7 @@ def map_query(
                 seed=seed,
             )
             # Before the labels are put there, which may be under the same name.
-            summary["labels"] = agreement(found, adata.obs, label_key)
+            summary["labels"] = agreement(found, adata.obs, label_key) | {"space": used}
             put_labels(adata, found)
             log.info("%s", label_line(summary["labels"]))
         if join is not None and known_cells is not None:

@@ -26,7 +26,7 @@ from scmap_cli.plots.draw import loss_curves
 from scmap_cli.runtime import provenance
 from scmap_cli.runtime.logs import log
 from scmap_cli.runtime.signals import StopFlag
-from scmap_cli.training.checkpoint import Checkpoint
+from scmap_cli.training.checkpoint import Checkpoint, unfinished
 from scmap_cli.training.distributed import Ranks, process_group
 from scmap_cli.training.loop import FitResult, Trainer
 from scmap_cli.training.throughput import speed
@@ -290,7 +290,7 @@ def check_target(output: Path, force: bool, resume: str) -> None:
         raise OutputExistsError(
             f"{output} exists and holds other files ({', '.join(sorted(foreign)[:3])})", "choose another output"
         )
-    waiting = (output / files.CHECKPOINTS).is_dir()
+    waiting = unfinished(output / files.CHECKPOINTS)
     if not force and ((files.is_bundle(output) and not waiting) or (waiting and resume == "never")):
         raise OutputExistsError(f"{output} already exists", "give --force to replace it, or choose another name")
 

@@ -10,7 +10,7 @@ import pandas as pd
 from anndata import AnnData
 
 from scmap_cli.data.alignment import same_rows, sketch, unit_rows
-from scmap_cli.errors import InputError
+from scmap_cli.errors import InputError, UsageError
 from scmap_cli.io.bundle import Bundle
 from scmap_cli.io.h5ad import is_sparse
 from scmap_cli.io.npz import read_npz, write_npz
@@ -74,6 +74,18 @@ def keep_reference(folder: Path, cells: np.ndarray, unit_nr: np.ndarray, has_n: 
     write_npz(folder / KEPT, arrays, {"kind": "reference"})
 
 
+def check_reference_options(bundle: Bundle, key: str | None, ignore: bool) -> None:
+    """Refuse options of :func:`encoder_reference` that would change nothing, as the model looks at no RNA."""
+    if key is not None and not _sees_reference(bundle):
+        raise UsageError("--reference-key: the encoder of this model takes no reference", "leave it out")
+    if ignore and bundle.config.get("reference") is None:
+        raise UsageError("--ignore-rna: this model has no RNA to leave out", "leave it out")
+
+
+def _sees_reference(bundle: Bundle) -> bool:
+    return bundle.config.get("reference") is not None and bundle.config["model_config"]["reference_dropout"] < 1
+
+
 def encoder_reference(bundle: Bundle, adata: AnnData, path: Path, key: str | None, ignore: bool) -> np.ndarray | None:
     """The reference that cells are encoded with, as :func:`reference_rows`; None for an encoder that takes none.
 
@@ -116,9 +128,9 @@ def encoder_reference(bundle: Bundle, adata: AnnData, path: Path, key: str | Non
 
 def _fitting_reference(bundle: Bundle, adata: AnnData, path: Path, key: str | None, ignore: bool) -> np.ndarray | None:
     """The reference without what :func:`encoder_reference` warns of."""
-    known = bundle.config.get("reference")
-    if known is None or bundle.config["model_config"]["reference_dropout"] >= 1:
+    if not _sees_reference(bundle):
         return None
+    known = bundle.config["reference"]
     empty = np.zeros((adata.n_obs, int(known["dimensions"])), dtype=np.float32)
     if ignore:
         return empty

@@ -88,10 +88,12 @@ class Panel:
         if codes is not None:
             present, codes = np.unique(codes, return_inverse=True)
             classes = tuple(self.classes[int(code)] for code in present)
-        counts = self.counts[cells]
+        whole = cells.dtype == bool and cells.all()
+        # What all cells have is not copied.
+        counts, log1p = (self.counts, self.log1p) if whole else (self.counts[cells], self.log1p[cells])
         none_held = np.zeros(counts.shape[0], dtype=bool)
         held = none_held if held is None else held
-        return MarkerData(counts, self.log1p[cells], codes, classes, held, self.sizes[cells])
+        return MarkerData(counts, log1p, codes, classes, held, self.sizes[cells])
 
     def columns(self, names: Sequence[str], what: str) -> np.ndarray:
         """Columns of genes by name; :class:`InputError` names one that the data lack."""

@@ -144,6 +144,7 @@ def select_markers(
         _refuse({**given, "--as-published": as_published or None}, "with --benchmark; methods are named in its file")
         _refuse({"--force-in": force_in, "--force-out": force_out}, "with --benchmark")
         _refuse({"--mode": mode, "--model": model, **of_model}, "with --benchmark")
+        _refuse({"-k": k if k_grid else None}, "with --k-grid")
         check_outputs(*outputs, figures=[plot], force=force)
         return marker_benchmark(
             input,
@@ -169,6 +170,7 @@ def select_markers(
     if model is not None:
         given = {"--method": method, "--mode": mode, "--force-in": force_in, "--force-out": force_out, **of_model}
         _refuse({**given, "--splits": splits, "--train-cells": train_cells}, "with --model, which has its markers")
+        _refuse({"-k": k, "--as-published": as_published or None}, "with --model, which has its markers")
         method, mode = "markermap", None
         k = int(read_config(model)["model_config"].get("k", 0))
     method = "markermap" if method is None else method

@@ -12,7 +12,7 @@ import torch
 from scipy import sparse
 
 from scmap_cli.config import TrainConfig, build
-from scmap_cli.data.matrices import column_means
+from scmap_cli.data.matrices import column_means, log1p_cp10k
 from scmap_cli.data.splits import validation_split
 from scmap_cli.errors import InputError, UsageError
 from scmap_cli.io.programs import Programs, load_programs
@@ -250,10 +250,7 @@ def _decoder_means(job: TrainingData, config: ExpiMapConfig) -> np.ndarray:
     """Mean of every gene over the cells on the scale that the decoder models."""
     if config.likelihood == "nb" or config.input_scale == "as-is":
         return job.means
-    scaled = job.counts.astype(np.float64)
-    total_n = np.maximum(np.asarray(scaled.sum(1)).ravel(), 1.0)
-    scaled.data = np.log1p(scaled.data * np.repeat(1e4 / total_n, np.diff(scaled.indptr)))
-    return np.asarray(scaled.mean(0)).ravel()
+    return column_means(log1p_cp10k(job.counts))
 
 
 def _plan(made: _Made, training: Training) -> dict[str, Any]:

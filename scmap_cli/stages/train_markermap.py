@@ -145,15 +145,18 @@ def train_markermap(
             source=panel.source.source,
             described={"label_key": label_key},
         )
+        genes = panel.genes
+        # What else was read is let go of before the training.
+        del panel
 
         def markers_too(folder: Path) -> None:
             found = selection(network, data)
-            rows = zip(panel.genes[found.genes], found.scores, found.classes or [""] * config.k, strict=True)
+            rows = zip(genes[found.genes], found.scores, found.classes or [""] * config.k, strict=True)
             lines = [(rank, gene, f"{score:.6g}", name) for rank, (gene, score, name) in enumerate(rows, 1)]
             write_table(folder / MARKERS, COLUMNS, lines)
 
         summary = training.fit(network, job, run, plain_records(files), markers_too)
-    return summary | {"genes_chosen": panel.genes[selection(network, data).genes].tolist()}
+    return summary | {"genes_chosen": genes[selection(network, data).genes].tolist()}
 
 
 def _numbers(panel: Panel, path: Path, flag: str, rest: float) -> np.ndarray:

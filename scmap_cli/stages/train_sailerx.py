@@ -130,7 +130,9 @@ def train_sailerx(
             "gamma": 0.0 if config.alignment_weight == "auto" else config.gamma(),
         }
         log.info("%d cells with RNA, %d without; %d chromosomes", has_n.sum(), (~has_n).sum(), len(peaks_c))
-        return PeakJob(job, sizes, told, [lambda folder: keep_reference(folder, data.cells, reference, has_n)])
+        # Whatever else was read is let go of before the training.
+        cells = data.cells
+        return PeakJob(job, sizes, told, [lambda folder: keep_reference(folder, cells, reference, has_n)])
 
     options = PeakOptions(
         input, Path(output), batch_key, layer, settings, seed, device, resume, metrics, force, dry_run

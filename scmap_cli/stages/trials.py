@@ -16,7 +16,7 @@ from scmap_cli.models.base import ScmapModel
 from scmap_cli.runtime.logs import log
 from scmap_cli.runtime.signals import StopFlag
 from scmap_cli.stages.model_dir import Training, same_run
-from scmap_cli.training.checkpoint import Checkpoint
+from scmap_cli.training.checkpoint import TRIALS, Checkpoint
 from scmap_cli.training.loop import Trainer
 
 
@@ -37,7 +37,7 @@ class Trials:
 
     def __init__(self, training: Training, identity: dict[str, Any], stop: StopFlag) -> None:
         self.training, self.ranks, self.stop = training, training.ranks, stop
-        self._saved = Checkpoint(training.output / CHECKPOINTS / "trials", identity)
+        self._saved = Checkpoint(training.output / CHECKPOINTS / TRIALS, identity)
         go_on = training.resume == "auto" and self._saved.exists() and same_run(self._saved, training.force)
         # Nothing is removed while another process still reads it.
         self._values: dict[str, list[float]] = self.ranks.agree(self._saved.load()[1] if go_on else {})

@@ -20,6 +20,14 @@ from scmap_cli.io.atomic import atomic_file
 
 FILE = "last.safetensors"
 
+TRIALS = "trials"
+"""Folder beside the file, with the checkpoint of trials that come before the training."""
+
+
+def unfinished(folder: Path) -> bool:
+    """Whether a run can go on from what is in its folder, be it at its training or at its trials."""
+    return any((place / FILE).is_file() for place in (folder, folder / TRIALS))
+
 
 def _flat(prefix: str, value: Any) -> dict[str, Any]:
     if isinstance(value, dict):

@@ -11,11 +11,13 @@ from scipy import sparse
 from scipy.stats import spearmanr
 
 from scmap_cli.errors import InputError, OutputExistsError, UsageError
-from scmap_cli.io.bundle import load_bundle, read_history
+from scmap_cli.io.bundle import CHECKPOINTS, load_bundle, read_history
 from scmap_cli.io.h5ad import write_h5ad
 from scmap_cli.io.programs import Programs, load_programs, save_programs
+from scmap_cli.models.expimap import ExpiMap
 from scmap_cli.stages.report import report
 from scmap_cli.stages.train_expimap import size_weights, train_expimap
+from scmap_cli.training.checkpoint import Checkpoint
 
 SHORT = {"epochs": 3, "batch_size": 64}
 SMALL = {"hidden": [8]}
@@ -124,6 +126,13 @@ def test_an_existing_model_needs_force_and_other_folders_are_safe(trained, tmp_p
     assert (model / "model.safetensors").read_bytes() == (trained.model / "model.safetensors").read_bytes()
     run(trained, model, force=True)
     assert (model / "model.safetensors").read_bytes() != (trained.model / "model.safetensors").read_bytes()
+    # Weights that a diverged training left are no run to go on with.
+    Checkpoint(model / CHECKPOINTS / "last-finite", {}).save({}, {})
+    with pytest.raises(OutputExistsError, match="already exists"):
+        run(trained, model)
+    Checkpoint(model / CHECKPOINTS, {}).save({}, {})
+    with pytest.raises(UsageError, match="of another run"):
+        run(trained, model)
     precious = tmp_path / "results"
     precious.mkdir()
     (precious / "thesis.txt").write_text("years of work")
@@ -220,3 +229,17 @@ def test_soft_programs_that_take_in_many_genes_are_told(
     assert ("raise --soft-l1" in caplog.text) == warns
     result = report([tmp_path / "m"], tmp_path / "r.html")
     assert any("raise --soft-l1" in note for note in result["notes"]) == warns
+
+
+def test_the_decoder_of_squared_errors_starts_at_mean_log1p_cp10k(trained, tmp_path: Path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    told: list[np.ndarray] = []
+
+    def watched(*given, **more):  # type: ignore[no-untyped-def]
+        told.append(given[-1])
+        return create(*given, **more)
+
+    create = ExpiMap.create
+    monkeypatch.setattr(ExpiMap, "create", watched)
+    run(trained, tmp_path / "m", model_options=SMALL | {"likelihood": "mse"}, train_options=SHORT | {"epochs": 1})
+    x = anndata.read_h5ad(trained.data).X.toarray().astype(np.float64)
+    np.testing.assert_allclose(told[0], np.log1p(1e4 * x / x.sum(1, keepdims=True)).mean(0), rtol=1e-6)

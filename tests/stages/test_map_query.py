@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +105,8 @@ def test_labels_that_set_no_directions_apart_are_told(
         caplog.clear()
         (tmp_path / space).mkdir()
         options: dict[str, Any] = {"reference": tmp_path / "ref.h5ad", "label_key": "few", "space": space}
-        run(trained, query, tmp_path / space, **options)
+        assert run(trained, query, tmp_path / space, **options)["labels"]["space"] == "decoder"
+        assert json.loads((tmp_path / space / "m.h5ad.run.json").read_text())["machine"]["label_space"] == "decoder"
         novelty.append(anndata.read_h5ad(tmp_path / space / "m.h5ad").obs["scmap_novelty"].to_numpy())
         assert ("as by --space decoder" in caplog.text) is (space == "discriminant")
     np.testing.assert_array_equal(*novelty)
@@ -258,6 +260,15 @@ def test_existing_outputs_are_kept(trained: Any, query: Path, tmp_path: Path) ->
         run(trained, query, tmp_path)
     assert (tmp_path / "m.h5ad").read_text() == "mine"
     assert not (tmp_path / "mapped").exists()
+
+
+@pytest.mark.parametrize("dry_run", [False, True])
+def test_an_existing_model_is_kept(trained: Any, query: Path, tmp_path: Path, dry_run: bool) -> None:
+    shutil.copytree(trained.model, tmp_path / "mapped")
+    with pytest.raises(OutputExistsError):
+        run(trained, query, tmp_path, dry_run=dry_run)
+    run(trained, query, tmp_path, dry_run=True, force=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["mapped"]
 
 
 def test_groups_of_the_mapped_file_are_tested(trained: Any, query: Path, tmp_path: Path) -> None:

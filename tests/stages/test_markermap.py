@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import gc
 import json
 import os
 import signal
+import weakref
 from dataclasses import replace
 from pathlib import Path
 
@@ -353,3 +355,28 @@ def test_genes_that_never_vary_are_no_markers(counts, tmp_path):
 def test_an_existing_model_is_not_replaced_unasked(joint, counts):
     with pytest.raises(OutputExistsError):
         train(counts, joint)
+
+
+def test_all_cells_are_not_copied_and_the_file_is_let_go_of_before_the_training(counts, tmp_path, monkeypatch):
+    panel = load_panel(counts, label_key="cell_type")
+    data = panel.data(np.ones(len(panel.codes), dtype=bool))
+    assert data.counts is panel.counts
+    assert data.log1p is panel.log1p
+    files = []
+
+    def watched(*where, **how):
+        read = load_panel(*where, **how)
+        files.append(weakref.ref(read.source.adata))
+        return read
+
+    def looked(trainer, resume=False):
+        gc.collect()
+        assert not [file for file in files if file() is not None]
+        return whole(trainer, resume)
+
+    whole = Trainer.fit
+    monkeypatch.setattr("scmap_cli.stages.train_markermap.load_panel", watched)
+    monkeypatch.setattr(Trainer, "fit", looked)
+    train(counts, tmp_path / "m", train_options={"epochs": 1})
+    (tmp_path / "cells.txt").write_text("\n".join(panel.source.cells[:200]) + "\n")
+    train(counts, tmp_path / "some", train_options={"epochs": 1}, train_cells=tmp_path / "cells.txt")

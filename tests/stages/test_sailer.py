@@ -157,6 +157,10 @@ def test_forms_of_the_output_agree(made: Made, tmp_path: Path) -> None:
     _, parts = read_npz(tmp_path / "cut.npz", "imputed")
     again = sparse.csr_matrix((parts["data"], parts["indices"], parts["indptr"]), shape=tuple(parts["shape"]))
     assert (again != cut).nnz == 0
+    impute(made.model, made.data, tmp_path / "scale.h5ad", binarize="scale", batch="poor")
+    opened = peaks().X.toarray() > 0
+    above = whole > np.maximum(opened.mean(0), opened.mean(1, keepdims=True))
+    np.testing.assert_array_equal(anndata.read_h5ad(tmp_path / "scale.h5ad").X.toarray(), above)
     impute(made.model, made.data, tmp_path / "cell.h5ad", binarize="cell", features=wanted, batch="poor")
     above = whole > whole.mean(1, keepdims=True, dtype=np.float64)
     np.testing.assert_array_equal(anndata.read_h5ad(tmp_path / "cell.h5ad").X.toarray(), above[:, [90, 3, 41]])

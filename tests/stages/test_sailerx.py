@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import weakref
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import anndata
 import numpy as np
@@ -18,13 +21,15 @@ from scmap_cli.io.bundle import load_bundle
 from scmap_cli.io.h5ad import write_h5ad
 from scmap_cli.io.npz import read_npz
 from scmap_cli.models.sailerx import SailerX, SailerXConfig
-from scmap_cli.stages import weight_search
+from scmap_cli.stages import peak_training, weight_search
 from scmap_cli.stages.embed import embed
 from scmap_cli.stages.impute import impute
+from scmap_cli.stages.inputs import load_rna
 from scmap_cli.stages.map_query import map_query
 from scmap_cli.stages.preprocess_multiome import preprocess_multiome
 from scmap_cli.stages.train_sailerx import train_sailerx
 from scmap_cli.training.infer import restore_model
+from scmap_cli.training.loop import Trainer
 
 SMALL = {"hidden": [8, 6], "latent": 6, "reference_width": 16, "positive_weight": "none", "alignment_weight": 300}
 SHORT = {"epochs": 20, "batch_size": 60, "lr": 5e-3}
@@ -284,6 +289,8 @@ def test_the_encoder_of_the_thesis_takes_no_reference(tmp_path: Path) -> None:
     assert (config.agreement(True), config.unit(True)) == (0.0, False)
     whole = embedded(one, tmp_path)
     np.testing.assert_array_equal(whole, embedded(one, tmp_path, ignore_rna=True))
+    with pytest.raises(UsageError, match="--reference-key: the encoder of this model takes no reference"):
+        embedded(one, tmp_path, reference_key="X_rna")
     # It is not even looked at: one that nothing could be made of does no harm.
     spoilt = changed(
         one, tmp_path / "s.h5ad", lambda adata: adata.obsm.__setitem__("X_rna", np.full((CELLS, 3), np.inf))
@@ -407,6 +414,27 @@ def test_bad_inputs(made: Made, tmp_path: Path) -> None:
     write_h5ad(data, tmp_path / "narrow.h5ad")
     with pytest.raises(InputError, match="has 5 dimensions"):
         embed(made.model, tmp_path / "narrow.h5ad", tmp_path / "e.npz")
+
+
+def test_what_was_read_is_let_go_of_before_the_training(
+    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files: list[weakref.ref[anndata.AnnData]] = []
+
+    def watched(*where: Any) -> Any:
+        data = load_rna(*where)
+        files.append(weakref.ref(data.adata))
+        return data
+
+    def looked(trainer: Trainer, resume: bool = False) -> Any:
+        gc.collect()
+        assert [file() for file in files] == [None]
+        return whole(trainer, resume)
+
+    whole = Trainer.fit
+    monkeypatch.setattr(peak_training, "load_rna", watched)
+    monkeypatch.setattr(Trainer, "fit", looked)
+    train_sailerx(made.data, tmp_path / "m", model_options=SMALL, train_options=SHORT | {"epochs": 1})
 
 
 def test_a_dry_run_plans(made: Made, tmp_path: Path) -> None:
