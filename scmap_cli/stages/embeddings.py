@@ -52,8 +52,14 @@ class EmbeddingFile:
         return values
 
     def text(self, key: str, kind: str) -> np.ndarray:
-        """A column of the cells as :func:`~scmap_cli.io.columns.column_text`, empty where it has no value."""
-        return column_text(pd.Series(self.column(key, kind)))
+        """A column of the cells as :func:`~scmap_cli.io.columns.column_text`, empty where it has no value.
+
+        ``nan`` and ``<NA>`` are no values: gaps become these where a column was made text before it was written.
+        ``None`` is one, such as a treatment.
+        """
+        text = column_text(pd.Series(self.column(key, kind)))
+        text[np.isin(text, ["nan", "<NA>"])] = ""
+        return text
 
 
 def read_embeddings(path: Path, wanted: Sequence[str] = (), *, several: bool = False) -> EmbeddingFile:

@@ -45,9 +45,9 @@ def test_an_option_without_use_is_2(scmap, words, told):
     assert scmap.files() == {}
 
 
-@pytest.mark.parametrize("word", ["--join", "--plot"])
-def test_the_reference_is_also_for_other_outputs(scmap, word):
-    assert "model" in scmap(*MAP, "--reference", "r.h5ad", word, "both.h5ad", status=3).err
+@pytest.mark.parametrize("words", [("--join", "both.h5ad"), ("--plot", "both.png")])
+def test_the_reference_is_also_for_other_outputs(scmap, words):
+    assert "model" in scmap(*MAP, "--reference", "r.h5ad", *words, status=3).err
 
 
 @pytest.mark.parametrize("verb", ["embed", "impute"])

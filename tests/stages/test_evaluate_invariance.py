@@ -98,12 +98,12 @@ def test_cells_without_embedding_are_left_out(tmp_path):
 
 
 def test_cells_without_a_batch_form_none(tmp_path, caplog):
-    batch = np.array(["a", "nan"], dtype=object)[np.arange(300) % 2]
-    batch[:7] = np.nan
+    batch = np.array(["a", "None"], dtype=object)[np.arange(300) % 2]
+    batch[:5], batch[5:7] = np.nan, "nan"
     data, _ = make(tmp_path / "e.h5ad", batch=batch)
     entry = evaluate_invariance([data], batch_key="batch")["results"][0]
     assert (entry["cells"], entry["cells_left_out"]) == (293, 7)
-    assert set(entry["batch_shares"]["mean"]) == {"a", "nan"}
+    assert set(entry["batch_shares"]["mean"]) == {"a", "None"}
     assert "7 cells have no batch" in caplog.text
     data, _ = make(tmp_path / "f.h5ad", batch=np.where(np.arange(300) < 9, None, "a"))
     with pytest.raises(InputError, match="one batch"):
