@@ -287,7 +287,8 @@ def _given(
     rebuilt = apply(rebuilt_file.counts, alignment)[rows][:, genes]
     if values == "counts" and rebuilt.nnz and rebuilt.data.min() < 0:
         raise InputError(f"{path}: negative values are no counts", "give --reconstruction-values same")
-    original, totals_m = panel.counts[cells][:, genes], cell_totals(panel.counts[cells])
+    counts = panel.counts[cells]
+    original, totals_m = counts[:, genes], cell_totals(counts)
     unit = None
     if scale == "scaled":
         original_log = panel.log1p[cells][:, genes]

@@ -12,7 +12,11 @@ import numpy as np
 import pytest
 from multiome_files import multiome
 
+from scmap_cli.data.peaks import peak_positions
+from scmap_cli.io.fasta import read_regions
+
 BENCHMARKS = Path(__file__).resolve().parents[2] / "examples" / "benchmarks"
+FACTORS = ("JKLF1", "MNPF1", "QRSF1", "TUVF1", "WXYF1", "ZABF1")
 PAIRED = (
     "--rna rna.h5ad --atac atac.h5ad --label-key type --batch-key library --hide-batch rich0 rich1 --lone-types 0 1 "
     "--epochs 3"
@@ -170,3 +174,31 @@ def test_paired_cells_hybrids_and_the_tables_of_the_thesis(shell):
     assert of_motif["4"]["0"]["RNA reference"]["mean"] > 4 > 1 > of_motif["4"]["1"]["RNA reference"]["mean"]
     assert "0, markers" in text
     assert "4 in 1, raw" in text
+
+
+def test_a_planted_genome_holds_the_motifs_of_each_type(tmp_path):
+    _, atac = multiome()
+    atac.write_h5ad(tmp_path / "atac.h5ad")
+    letters = np.random.default_rng(5).choice(list("ACGT"), (len(FACTORS), 12))
+    sites = {name: "".join(row) for name, row in zip(FACTORS, letters, strict=True)}
+    motifs = []
+    for name, site in sites.items():
+        rows = [f"{base} [ {' '.join('97' if base == x else '1' for x in site)} ]" for base in "ACGT"]
+        motifs.append("\n".join([f">{name} {name}", *rows, ""]))
+    (tmp_path / "motifs.txt").write_text("".join(motifs))
+    options = "--label-key batch --types poor rich --motifs motifs.txt --count 1 -o genome.fa.gz"
+    command = [sys.executable, BENCHMARKS / "planted_genome.py", "atac.h5ad", *options.split()]
+    subprocess.run(command, capture_output=True, check=True, text=True, cwd=tmp_path)
+    told = json.loads((tmp_path / "genome.fa.gz.json").read_text())
+    assert list(told) == ["poor", "rich", "decoy"]
+    peaks = peak_positions(atac.var)
+    sequences = read_regions(tmp_path / "genome.fa.gz", peaks.chrom, peaks.start, peaks.end)
+    texts = ["".join("ACGTN"[code] for code in sequence) for sequence in sequences]
+    assert not any("N" in text for text in texts)
+    held = {name: {p for p, text in enumerate(texts) if site in text} for name, site in sites.items()}
+    planted = [label.split()[0] for (label,) in told.values()]
+    assert len(set(planted)) == 3
+    # a site is drawn from the motif's shares: 7 of 10 hold it letter by letter, and no other peak does
+    for name in sites:
+        assert (1 <= len(held[name]) <= 12) if name in planted else not held[name]
+    assert not held[planted[0]] & held[planted[1]]
