@@ -217,6 +217,10 @@ def verb(
         return
     if plot is None:
         refuse(ctx, ("color",), "needs --plot")
+    if cluster_method is None:
+        refuse(ctx, ("resolution", "cluster_backend"), "needs --cluster")
+        if not umap and plot is None:
+            refuse(ctx, ("neighbors",), "needs --cluster or --umap")
     if baseline is None:
         if program_scores is None:
             refuse(ctx, ("groupby",), "needs --program-scores")

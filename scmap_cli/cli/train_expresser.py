@@ -131,6 +131,14 @@ def verb(
             rich_help_panel=o.MODEL,
         ),
     ] = True,
+    gene_start: Annotated[
+        Literal["co-expression", "random"],
+        typer.Option(
+            "--gene-start",
+            help="What gene tokens begin as: the genes' co-expression in the training cells, or random (the thesis).",
+            rich_help_panel=o.MODEL,
+        ),
+    ] = "co-expression",
     leaky: Annotated[
         bool,
         typer.Option(

@@ -31,6 +31,9 @@ What the text leaves open, or where it is not followed:
 * The norms of a layer come before it (:class:`..nn.attention.Block`), and one more after the encoder; hidden units are
   4 d, there is no dropout. The MLP of the head has one hidden layer of d units. Tokens begin as normal with deviation
   .02, the head's last bias at the mean value.
+* Gene tokens begin as the genes' co-expression in a sample of the training cells (``gene_start``,
+  :func:`..data.decomposition.gene_svd`), as the encoder would have to learn first which genes go together; the text
+  draws them at random.
 * The heads of an attention are put together by a linear map, as in the encoder of Vaswani et al. that the text names;
   equation 4.3 only lists them.
 * The total that values are normalised by is over the gene list, not over all genes of the file;
@@ -79,6 +82,9 @@ PRESETS: dict[str, dict[str, int]] = {
     "thesis": {"width": 200, "layers": 12, "heads": 4},
     "wide": {"width": 256, "layers": 12, "heads": 4},
 }
+GENE_STARTS = ("co-expression", "random")
+#: root mean square of the gene tokens that begin as co-expression
+_START_SIZE = 0.1
 
 
 @dataclass(frozen=True)
@@ -105,6 +111,8 @@ class ExpresserConfig:
         Whether the decoder adds the masked gene's own vector; the layer in its place always does.
     tell_scale
         Whether the head is told the value of a single count.
+    gene_start
+        What gene tokens begin as: ``co-expression`` of the training cells, or ``random`` numbers.
     leaky
         Take scale, bins and total from the whole cell in training, as the text does.
     """
@@ -122,6 +130,7 @@ class ExpresserConfig:
     decoder: bool = True
     residual: bool = True
     tell_scale: bool = True
+    gene_start: str = "co-expression"
     leaky: bool = False
 
     def __post_init__(self) -> None:
@@ -137,6 +146,8 @@ class ExpresserConfig:
             raise UsageError(f"width {self.width} is no multiple of the {self.heads} heads")
         if self.binning not in BINNINGS:
             raise UsageError(f"binning is {self.binning!r}", f"choose one of {', '.join(BINNINGS)}")
+        if self.gene_start not in GENE_STARTS:
+            raise UsageError(f"gene_start is {self.gene_start!r}", f"choose one of {', '.join(GENE_STARTS)}")
         if not 0 < self.mask_low <= self.mask_high < 1:
             raise UsageError(f"mask_low {self.mask_low} and mask_high {self.mask_high} are no range within (0, 1)")
         if self.max_genes < 2:
@@ -207,6 +218,21 @@ class Expresser(ScmapModel):
             # The inverse of softplus.
             model.last_bias().fill_(float(np.log(np.expm1(max(mean_value, 1e-3)))))
         return model
+
+    def start_genes(self, embedding_gz: np.ndarray) -> None:
+        """Let gene tokens begin as an embedding of the genes, at most d wide; where it is zero they stay random.
+
+        Parameters
+        ----------
+        embedding_gz
+            (g, z) any scale.
+        """
+        known_g = np.flatnonzero(np.abs(embedding_gz).sum(1))
+        known = embedding_gz[known_g]
+        if known.size:
+            table = torch.from_numpy(known * (_START_SIZE / np.sqrt(np.square(known).mean()))).to(self.gene_gd)
+            with torch.no_grad():
+                self.gene_gd[torch.from_numpy(known_g), : table.shape[1]] = table
 
     def last_bias(self) -> Tensor:
         """Bias of the head's last layer, which softplus turns into the value a prediction starts at."""

@@ -13,6 +13,7 @@ from scipy import sparse
 
 from scmap_cli.config import PretrainConfig, build
 from scmap_cli.data.corpus import CorpusRows
+from scmap_cli.data.decomposition import gene_svd
 from scmap_cli.data.splits import validation_split
 from scmap_cli.data.tokens import TokenStore
 from scmap_cli.errors import InputError, UsageError
@@ -40,6 +41,9 @@ DEFAULTS: dict[str, Any] = {
     "warmup": 0.05,
 }
 """Training settings of Expresser that differ from :class:`~scmap_cli.config.PretrainConfig`."""
+
+#: training cells whose co-expression gene tokens begin as
+_SAMPLE = 5_000
 
 
 def train_expresser(
@@ -100,6 +104,8 @@ def train_expresser(
         network = Expresser.create(config, len(corpus.genes), mean_tokens, mean_value, mixed_seed(seed, "init"))
         if start_from is not None:
             _start(network, start_from, corpus)
+        elif config.gene_start == "co-expression" and not dry_run:
+            network.start_genes(_coexpression(job, config.width, seed))
         plan = {
             "cells": len(job.held),
             "validation_cells": int(job.held.sum()),
@@ -190,6 +196,19 @@ def _means(rows: CorpusRows, place: np.ndarray) -> tuple[np.ndarray, float]:
         total += float(np.log1p(count_t * (1e4 / size_n)[cell_t]).sum())
         entries += len(gene_t)
     return sum_g / len(place), total / max(entries, 1)
+
+
+def _coexpression(job: TrainingData, width: int, seed: int) -> np.ndarray:
+    """(g, z) the genes of a sample of the training cells by co-expression, z at most ``width``."""
+    store, place = job.store, job.rows
+    assert isinstance(store, TokenStore)
+    assert place is not None
+    drawn = np.random.default_rng(mixed_seed(seed, "init", 1)).permutation(place[~job.held])[:_SAMPLE]
+    gene_t, count_t, length_n = store.rows.read(np.sort(drawn))
+    edges = np.concatenate([[0], np.cumsum(length_n)])
+    counts = sparse.csr_matrix((count_t.astype(np.float32), gene_t, edges), shape=(len(drawn), len(job.genes)))
+    z = min(width, min(counts.shape) - 1)
+    return gene_svd(counts, z, seed=seed) if z > 0 else np.zeros((len(job.genes), 0))
 
 
 def _start(network: Expresser, path: Path, corpus: Corpus) -> None:

@@ -75,6 +75,21 @@ def by_hand(net, genes, counts, masked, leaky=False, rest=(0.0, 0.0)):
     return softplus(net.head(told_head)[:, 0]), value[masked]
 
 
+def test_tokens_begin_as_an_embedding_where_there_is_one():
+    net, before = model(), model().gene_gd.detach().numpy()
+    embedding = np.random.default_rng(0).normal(size=(G, 5)) * 30
+    embedding[3:6] = 0
+    net.start_genes(embedding)
+    table, known = net.gene_gd.detach().numpy(), np.delete(np.arange(G), [3, 4, 5])
+    np.testing.assert_array_equal(table[3:6], before[3:6])
+    np.testing.assert_array_equal(table[:, 5:], before[:, 5:])
+    ratio = table[known, :5] / embedding[known]
+    np.testing.assert_allclose(ratio, ratio[0, 0])
+    np.testing.assert_allclose(np.square(table[known, :5]).mean(), 0.01)
+    net.start_genes(np.zeros((G, 0)))
+    np.testing.assert_array_equal(net.gene_gd.detach().numpy(), table)
+
+
 @pytest.mark.parametrize(
     "options", [{}, {"residual": False}, {"tell_scale": False}, {"binning": "quantile"}, {"leaky": True}], ids=str
 )

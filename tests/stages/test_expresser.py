@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 from scipy import sparse
 
+from scmap_cli.data.decomposition import gene_svd
 from scmap_cli.errors import InputError, StoppedError, UsageError
 from scmap_cli.io.bundle import load_bundle, read_history
 from scmap_cli.io.npz import read_npz
@@ -181,6 +182,24 @@ def test_names_of_cells_are_read_for_the_directory_alone(
     parts = [corpus.read(number, names=True) for number in range(len(corpus.parts))]
     names = [name for part in parts for name in part.names or [] if name[0] == "a"]
     assert pd.read_csv(tmp_path / "m" / "split.tsv", sep="\t")["cell"].tolist() == names
+
+
+def test_gene_tokens_begin_as_the_co_expression_of_the_training_cells(case: Case, tmp_path: Path) -> None:
+    tables = {}
+    for start in ("co-expression", "random"):
+        still = {"epochs": 1, "lr": 1e-9}
+        options = MODEL | {"gene_start": start}
+        train_expresser(case.corpus, tmp_path / start, model_options=options, train_options=still, device="cpu")
+        tables[start] = load_bundle(tmp_path / start).tensors["gene_gd"].astype(np.float64)
+    split = pd.read_csv(tmp_path / "random" / "split.tsv", sep="\t")
+    trained = split.loc[split["split"] == "train", "cell"].tolist()
+    whole = anndata.concat([anndata.read_h5ad(case.corpus.with_name(name)) for name in ("a.h5ad", "b.h5ad")])
+    wanted = gene_svd(whole[trained, open_corpus(case.corpus).genes].X, MODEL["width"])
+    wanted *= 0.1 / np.sqrt(np.square(wanted).mean())
+    # components are known but for their signs
+    np.testing.assert_allclose(np.abs(tables["co-expression"]), np.abs(wanted), atol=1e-5)
+    assert np.abs(tables["random"]).max() < 0.1
+    assert abs(np.corrcoef(tables["random"].ravel(), wanted.ravel())[0, 1]) < 0.2
 
 
 def test_fine_tuning_starts_where_the_model_ended(case: Case, tmp_path: Path) -> None:
