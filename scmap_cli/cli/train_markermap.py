@@ -53,7 +53,7 @@ def verb(
             help="Weight alpha of the reconstruction in the joint mode.",
             rich_help_panel=o.MODEL,
         ),
-    ] = 0.5,
+    ] = 0.6,
     loss_scale: Annotated[
         Literal["per-gene", "sum"],
         typer.Option(

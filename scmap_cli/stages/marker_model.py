@@ -36,6 +36,7 @@ DEFAULTS = {
 """Training settings that differ from those of :class:`~scmap_cli.config.TrainConfig`."""
 
 PUBLISHED: dict[str, Any] = {
+    "tradeoff": 0.5,
     "direct_share": 0.0,
     "rebuild_by": "gaussian",
     "loss_scale": "sum",
@@ -45,7 +46,7 @@ PUBLISHED: dict[str, Any] = {
     "final_temperature": 0.1,
     "anneal_epochs": 66.0,
 }
-"""The paper's loss, its width for Zeisel and Paul, and its temperatures: 3 at first, times 0.95 an epoch."""
+"""The paper's loss and trade-off, its width for Zeisel and Paul, its temperatures: 3 at first, times 0.95 an epoch."""
 
 PUBLISHED_TRAINING: dict[str, Any] = {"epochs": 100, "batch_size": 64, "lr_patience": 0}
 """How the paper trained; what of it depends on the mode is in :func:`published_training`."""
