@@ -80,7 +80,7 @@ def test_tokens_begin_as_an_embedding_where_there_is_one():
     embedding = np.random.default_rng(0).normal(size=(G, 5)) * 30
     embedding[3:6] = 0
     net.start_genes(embedding)
-    table, known = net.gene_gd.detach().numpy(), np.delete(np.arange(G), [3, 4, 5])
+    table, known = net.gene_gd.detach().numpy().copy(), np.delete(np.arange(G), [3, 4, 5])
     np.testing.assert_array_equal(table[3:6], before[3:6])
     np.testing.assert_array_equal(table[:, 5:], before[:, 5:])
     ratio = table[known, :5] / embedding[known]
