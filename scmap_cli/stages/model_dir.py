@@ -122,6 +122,7 @@ class Training:
         identity: dict[str, Any],
         more: Callable[[Path], None] | None = None,
         stop: StopFlag | None = None,
+        begin: Callable[[], None] | None = None,
     ) -> dict[str, Any]:
         """Train, or go on from a checkpoint, and publish the model directory.
 
@@ -139,6 +140,8 @@ class Training:
             Writes further files into the folder before it is published.
         stop
             A flag that is watched already, where signals are looked at before the training too.
+        begin
+            What is left to do with the network where no checkpoint has its weights.
 
         Returns
         -------
@@ -147,6 +150,8 @@ class Training:
         """
         checkpoint = Checkpoint(self.output / files.CHECKPOINTS, identity | self.identity(data, run))
         go_on = self.resume == "auto" and checkpoint.exists() and same_run(checkpoint, self.force)
+        if begin is not None and not go_on:
+            begin()
         network.to(self.device)
         network.held = {name: tensor.to(self.device) for name, tensor in network.held.items()}
         store = data.cells_store(network).to(self.device)

@@ -104,8 +104,6 @@ def train_expresser(
         network = Expresser.create(config, len(corpus.genes), mean_tokens, mean_value, mixed_seed(seed, "init"))
         if start_from is not None:
             _start(network, start_from, corpus)
-        elif config.gene_start == "co-expression" and not dry_run:
-            network.start_genes(_coexpression(job, config.width, seed))
         plan = {
             "cells": len(job.held),
             "validation_cells": int(job.held.sum()),
@@ -125,7 +123,9 @@ def train_expresser(
         )  # fmt: skip
         if dry_run:
             return plan
-        return training.fit(network, job, run, {"excluded": sorted(exclude_studies)})
+        known = start_from is not None or config.gene_start == "random"
+        begin = None if known else partial(_start_genes, network, job, seed)
+        return training.fit(network, job, run, {"excluded": sorted(exclude_studies)}, begin=begin)
 
 
 def _prepare(
@@ -198,8 +198,8 @@ def _means(rows: CorpusRows, place: np.ndarray) -> tuple[np.ndarray, float]:
     return sum_g / len(place), total / max(entries, 1)
 
 
-def _coexpression(job: TrainingData, width: int, seed: int) -> np.ndarray:
-    """(g, z) the genes of a sample of the training cells by co-expression, z at most ``width``."""
+def _start_genes(network: Expresser, job: TrainingData, seed: int) -> None:
+    """Let gene tokens begin as the co-expression of a sample of the training cells."""
     store, place = job.store, job.rows
     assert isinstance(store, TokenStore)
     assert place is not None
@@ -207,8 +207,9 @@ def _coexpression(job: TrainingData, width: int, seed: int) -> np.ndarray:
     gene_t, count_t, length_n = store.rows.read(np.sort(drawn))
     edges = np.concatenate([[0], np.cumsum(length_n)])
     counts = sparse.csr_matrix((count_t.astype(np.float32), gene_t, edges), shape=(len(drawn), len(job.genes)))
-    z = min(width, min(counts.shape) - 1)
-    return gene_svd(counts, z, seed=seed) if z > 0 else np.zeros((len(job.genes), 0))
+    components = min(network.config.width, min(counts.shape) - 1)
+    if components > 0:
+        network.start_genes(gene_svd(counts, components, seed=seed))
 
 
 def _start(network: Expresser, path: Path, corpus: Corpus) -> None:
