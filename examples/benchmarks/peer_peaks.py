@@ -1,11 +1,15 @@
-"""The peers' side for peaks: scvi-tools' models and MAGIC, each run by the Python of an environment that has it.
+"""The peers' side for peaks: models of scvi-tools, MAGIC and scOpen, each run by a Python that has it.
 
     scvi-env/bin/pip install scvi-tools==1.4.2
     magic-env/bin/pip install magic-impute==3.0.0 anndata
+    scopen-env/bin/pip install "numpy<2" "scikit-learn<1.4" "anndata<0.11" tables kneed matplotlib
+    pip download scopen==1.0.1 --no-deps && tar xzf scOpen-1.0.1.tar.gz
+    cp -r scOpen-1.0.1/scopen scopen-env/lib/python3.11/site-packages
 
 magic-impute asks for an old pandas that it does not need: beside newer packages it installs with ``--no-deps``, and
-so do graphtools, pygsp, scprep, tasklogger, deprecated, wrapt, decorator and future. The last line printed is one
-JSON object.
+so do graphtools, pygsp, scprep, tasklogger, deprecated, wrapt, decorator and future. scOpen's one compiled function
+does not build for Python 3.11; it was taken from scikit-learn, whose own stands in for it. The last line printed is
+one JSON object.
 
 ``peakvi``, ``scvi`` and ``multivi`` train these models of scvi-tools with their defaults, early stopping among them
 where it is one, and write the cells with the embedding in ``obsm["X_peakvi"]`` and so on. MultiVI takes peaks, and by
@@ -16,6 +20,9 @@ trained for; ``--batch-key`` is a covariate.
 ``imputed``, and the names of ``cells`` and ``features``. Counts are normalised to the median depth, so that the
 values are on the scale of the raw counts, and rules of raw shares apply to them. ``--graph-key`` names an embedding
 in ``obsm`` whose neighbours make the graph, as of the cells' RNA; by default it is made of the counts themselves.
+
+``scopen`` writes such an npz too: as scOpen's command does with its defaults, the product of the 30 factors of a
+non-negative factorisation of TF-IDF weights of open peaks.
 """
 
 import argparse
@@ -124,7 +131,25 @@ def run_magic(args, adata):
     return {"steps": int(operator.t)}
 
 
-JOBS = {"peakvi": run_peakvi, "scvi": run_scvi, "multivi": run_multivi, "magic": run_magic}
+def run_scopen(args, adata):
+    """The command's steps on a matrix at hand: it reads text files alone."""
+    import numpy as np
+    from sklearn.decomposition import _cdnmf_fast
+
+    sys.modules["cdnmf_fast"] = _cdnmf_fast
+    from scopen.Main import run_nmf, tf_idf_transform
+
+    open_pn = adata.X.T.tocsr().astype(np.float64)
+    open_pn.data[:] = 1
+    # Components, regularisation, iterations, messages, seed and start: as the command has them, but for the seed.
+    w_pk, h_kn, error = run_nmf((tf_idf_transform(open_pn), 30, 1.0, 500, 0, args.seed, "nndsvd"))
+    values = (h_kn.T @ w_pk.T).astype(np.float32)
+    names = {"cells": adata.obs_names.to_numpy().astype(str), "features": adata.var_names.to_numpy().astype(str)}
+    np.savez(args.output, imputed=values, **names)
+    return {"error": float(error)}
+
+
+JOBS = {"peakvi": run_peakvi, "scvi": run_scvi, "multivi": run_multivi, "magic": run_magic, "scopen": run_scopen}
 
 
 def main():
@@ -144,8 +169,15 @@ def main():
     adata = load(args.cells, args.graph_key)
     clock = time.perf_counter()
     result = JOBS[args.job](args, adata)
-    package = "magic-impute" if args.job == "magic" else "scvi-tools"
-    result |= {"seconds": time.perf_counter() - clock, "versions": {package: version(package)}}
+    result["seconds"] = time.perf_counter() - clock
+    # scOpen is a copied folder, of which no version is known to Python.
+    if args.job == "scopen":
+        from scopen.__version__ import __version__
+
+        result["versions"] = {"scopen": __version__}
+    else:
+        package = "magic-impute" if args.job == "magic" else "scvi-tools"
+        result["versions"] = {package: version(package)}
     sys.stdout.write("\n" + json.dumps(result) + "\n")
 
 

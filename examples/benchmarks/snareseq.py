@@ -14,8 +14,9 @@ sides    all cells paired; the cells of ``--hide-batch`` lack the first type, th
 
 Rows are of all cells of their file, and of a hybrid also of its cells without RNA by themselves. ``no alignment`` is
 ``--alignment-weight 0``. ``own reference`` is the embedding of ``--reference-key`` in ``obsm`` of the RNA; without it,
-scVI's is made (``peer_peaks.py scvi``). SAILER is trained on the ATAC of all cells. MultiVI is trained on the hybrid's
-counts (``peer_peaks.py multivi``). Without their Python the peers are left out.
+scVI's is made (``peer_peaks.py scvi``). SAILER is trained on the ATAC of all cells, also those that ``lone`` lacks, and
+tells there how far the ATAC by itself keeps the type apart. MultiVI is trained on the hybrid's counts (``peer_peaks.py
+multivi``). Without their Python the peers are left out.
 
 Best ARI and NMI are over the grid of ``evaluate clustering``, the next two at the number of clusters nearest to that of
 the labels; kNN is the 5-fold accuracy of 15 neighbours. Mixing is the entropy of batches, or of cells with and without
@@ -221,6 +222,7 @@ class Run:
                 add("MultiVI", "multivi", "hybrid", alone)
         if args.lone_types:
             add("SAILERX", "sailerx", "lone", types=(args.lone_types[0],))
+            add("SAILER", "sailer", "lone", types=(args.lone_types[0],))
             add("SAILERX", "sailerx", "sides", types=tuple(args.lone_types))
         return found
 

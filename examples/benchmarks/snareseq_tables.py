@@ -1,7 +1,8 @@
 """The thesis's further tables, of one seed of ``snareseq.py``: markers, motifs, and clusters of imputed accessibility.
 
     python examples/benchmarks/snareseq_tables.py --work-dir snare --label-key cell_type --types Pvalb L4 \
-        --motifs motifs.h5ad --imputed-motifs motifs_imputed.h5ad --magic-python magic-env/bin/python -o tables.json
+        --motifs motifs.h5ad --imputed-motifs motifs_imputed.h5ad --magic-python magic-env/bin/python \
+        --scopen-python scopen-env/bin/python -o tables.json
 
 Markers (Tables 3.2-3.3): a type's ten markers are those that scanpy ranks first by Wilcoxon's test of log counts of
 the labelled type against all others. The cells of a method are those of its clusters most of whose cells are of the
@@ -15,8 +16,8 @@ each method, and the t-tests. Where the genome is not at hand, ``planted_genome.
 ``preprocess motifs`` of ``scmap impute --binarize scale`` of SAILERX: the same motifs there.
 
 Imputed accessibility (Fig. 3.15): the ten first components of a randomised PCA of imputed peaks, scored by ``evaluate
-clustering`` beside LSI of the counts: of SAILERX, and of MAGIC with its own graph and with one of the RNA's
-reference.
+clustering`` beside LSI of the counts: of SAILERX, of MAGIC with its own graph and with one of the RNA's reference, and
+of scOpen. Rows that the output file holds are not made again.
 """
 
 from __future__ import annotations
@@ -112,8 +113,8 @@ def motif_tables(args: argparse.Namespace, called: dict[str, pd.Series]) -> dict
     }
 
 
-def imputed_tables(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """Figure 3.15: scores of clusters of imputed peaks."""
+def imputed_tables(args: argparse.Namespace, folder: Path, known: dict[str, Any]) -> dict[str, Any]:
+    """Figure 3.15: scores of clusters of imputed peaks, but for the ``known`` ones."""
     scmap, data = measure.scmap_command(args.scmap), args.work_dir / "paired.h5ad"
     common = flags(seed=args.seed, threads=args.threads, quiet=True)
     table = anndata.read_h5ad(data, backed="r").obs[[args.label_key]]
@@ -124,15 +125,20 @@ def imputed_tables(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
         best = {f"best_{name}": told[f"best_{name}"][name] for name in ("ari", "nmi")}
         return best | {name: told["matched"][name] for name in ("ari", "nmi")} | {"knn": told["knn_accuracy"]}
 
-    lsi = folder / "lsi.h5ad"
-    measured([*scmap, "embed", data, *flags(o=lsi, baseline="lsi", force=True), *common], args.threads)
-    found = {"LSI of counts": scored(lsi, "X_lsi")}
+    lsi, found = folder / "lsi.h5ad", dict(known)
+    if "LSI of counts" not in found:
+        measured([*scmap, "embed", data, *flags(o=lsi, baseline="lsi", force=True), *common], args.threads)
+        found["LSI of counts"] = scored(lsi, "X_lsi")
     values, reduced = folder / "imputed.npz", folder / "imputed-pca.h5ad"
     jobs = {"SAILERX": [*scmap, "impute", folder / "paired-sailerx-model", data, *flags(o=values, force=True), *common]}
     if args.magic_python:
         magic = [args.magic_python, HERE / "peer_peaks.py", "magic", data, *flags(o=values, seed=args.seed)]
         jobs |= {"MAGIC, graph of ATAC": magic, "MAGIC, graph of RNA": [*magic, *flags(graph_key=KEYS["reference"])]}
+    if args.scopen_python:
+        jobs["scOpen"] = [args.scopen_python, HERE / "peer_peaks.py", "scopen", data, *flags(o=values, seed=args.seed)]
     for name, words in jobs.items():
+        if name in found:
+            continue
         measured(words, args.threads)
         held = read_npz(values, foreign=True)[1]
         imputed, cells = held["imputed"], held["cells"]
@@ -164,19 +170,20 @@ def main() -> None:
     parser.add_argument("--motifs", type=Path, help="h5ad of scmap preprocess motifs of the paired cells")
     parser.add_argument("--imputed-motifs", type=Path, help="the same of imputed accessibility")
     parser.add_argument("--magic-python", help="Python with magic-impute")
+    parser.add_argument("--scopen-python", help="Python with scOpen")
     parser.add_argument("--seed", type=int, default=0, help="which of snareseq.py's")
     add_options(parser)
     args = parser.parse_args()
     settings = {name: value for name, value in measure.settings(args).items() if name in ("label_key", "types", "seed")}
     runs, folder = measure.earlier_runs(args.output, settings), args.work_dir / f"seed_{args.seed}"
     called = majority(folder, args.label_key, args.seed)
-    jobs = {"markers": lambda: marker_tables(args, called), "imputed": lambda: imputed_tables(args, folder)}
-    if args.motifs:
-        jobs["motifs"] = lambda: motif_tables(args, called)
-    for name, job in jobs.items():
-        if name not in runs:
-            runs[name] = job()
-            measure.write_runs(args, "snareseq_tables", settings, runs)
+    if "markers" not in runs:
+        runs["markers"] = marker_tables(args, called)
+    if args.motifs and "motifs" not in runs:
+        runs["motifs"] = motif_tables(args, called)
+    measure.write_runs(args, "snareseq_tables", settings, runs)
+    runs["imputed"] = imputed_tables(args, folder, runs.get("imputed", {}))
+    measure.write_runs(args, "snareseq_tables", settings, runs)
     rows = [shown(f"{label}, markers", told["methods"]) for label, told in runs["markers"].items()]
     for name, of_motif in runs.get("motifs", {}).items():
         rows += [
