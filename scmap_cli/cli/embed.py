@@ -221,6 +221,8 @@ def verb(
         refuse(ctx, ("resolution", "cluster_backend"), "needs --cluster")
         if not umap and plot is None:
             refuse(ctx, ("neighbors",), "needs --cluster or --umap")
+    elif cluster_method == "louvain":
+        refuse(ctx, ("cluster_backend",), "is of --cluster leiden")
     if baseline is None:
         if program_scores is None:
             refuse(ctx, ("groupby",), "needs --program-scores")
@@ -237,6 +239,8 @@ def verb(
         refuse(ctx, _OF_MODELS, "is for models, not for --baseline")
         if baseline == "pca":
             refuse(ctx, _OF_LSI, "is of LSI, not of --baseline pca")
+        if baseline != "lsi-harmony" and (plot is None or color is not None):
+            refuse(ctx, ("batch_key",), "is for --baseline lsi-harmony, or to colour a --plot")
         ctx.params |= {"model_dir": None, "input": model_dir}
         options = begin(ctx, needs=("input", "output"))
         from scmap_cli.stages.embed_baseline import embed_baseline

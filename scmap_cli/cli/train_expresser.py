@@ -9,7 +9,7 @@ import typer
 
 from scmap_cli.cli import options as o
 from scmap_cli.cli import training_options as t
-from scmap_cli.cli.session import begin, finish
+from scmap_cli.cli.session import begin, finish, refuse
 from scmap_cli.cli.settings import with_configs
 
 SUMMARY = "Gene embeddings and imputation from a corpus."
@@ -205,6 +205,10 @@ def verb(
     MODEL_DIR gets the weights, scores and the loss curve. A run stopped by SIGTERM, SIGUSR1 or Ctrl-C saves its state
     and exits 75; the same command goes on from there, in the middle of an epoch too. Several processes: torchrun.
     """
+    if start_from is not None:
+        refuse(ctx, ("gene_start",), "is of a training that begins anew, not of --start-from")
+    if not decoder:
+        refuse(ctx, ("residual",), "is of the decoder")
     options = with_configs(ctx, begin(ctx, needs=("input", "output")))
     from scmap_cli.stages.train_expresser import train_expresser
 

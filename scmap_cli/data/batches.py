@@ -15,7 +15,7 @@ import torch
 from scipy import sparse
 from torch import Tensor
 
-from scmap_cli.data.matrices import cell_totals
+from scmap_cli.data.matrices import cell_totals, rows_per_block
 from scmap_cli.nn.noise import Noise
 
 _OF_CELLS = ("condition_n", "size_n", "constant_n", "covariate_nc", "reference_nr", "weight_n")
@@ -186,12 +186,17 @@ class CsrStore:
         return flat_m, self.values.index_select(0, stored_m).to(self.dtype)
 
 
-def _log_factorials(counts: sparse.csr_matrix, block: int = 1 << 16) -> Tensor:
+def _log_factorials(counts: sparse.csr_matrix) -> Tensor:
     """Sum of ``log(x!)`` over the stored counts of each row, float64, computed in blocks of rows."""
     total_n = torch.zeros(counts.shape[0], dtype=torch.float64)
+    block = rows_per_block(counts)
     for start in range(0, len(total_n), block):
         edges = torch.from_numpy(counts.indptr[start : start + block + 1].astype(np.int64))
-        value_m = torch.from_numpy(counts.data[edges[0] : edges[-1]].astype(np.float64))
+        stored_m = counts.data[edges[0] : edges[-1]]
+        # Of open and closed peaks all are zero.
+        if (stored_m == 1).all():
+            continue
+        value_m = torch.from_numpy(stored_m.astype(np.float64))
         row_m = torch.repeat_interleave(edges.diff())
         total_n[start : start + block].index_add_(0, row_m, torch.lgamma(value_m.clamp_min_(0.0) + 1.0))
     return total_n

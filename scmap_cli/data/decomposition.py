@@ -168,8 +168,8 @@ def scaled_pca(counts: sp.csr_matrix, components: int = 50, *, largest: float = 
 def gene_svd(counts: sp.csr_matrix, components: int, *, seed: int = 0) -> np.ndarray:
     """Genes by co-expression: right singular vectors times values of standardised log1p CP10k, (g, components).
 
-    Values of a gene are divided by its standard deviation and centred, so that nearness is correlation; genes that no
-    cell expresses lie at the origin.
+    Values of a gene are divided by its standard deviation and centred, so that nearness is correlation; genes that do
+    not vary, such as those that no cell expresses, lie at the origin.
     """
     from scipy.sparse.linalg import LinearOperator, svds
     from threadpoolctl import threadpool_limits
@@ -193,6 +193,8 @@ def gene_svd(counts: sp.csr_matrix, components: int, *, seed: int = 0) -> np.nda
     with threadpool_limits(1):
         _, size_z, right_zg = svds(operator, k=components, v0=start)
     order = np.argsort(-size_z)
+    # What rounding leaves of genes that do not vary.
+    right_zg[:, scale_g == 0] = 0.0
     return np.asarray((right_zg[order] * size_z[order, None]).T / np.sqrt(n), dtype=np.float64)
 
 

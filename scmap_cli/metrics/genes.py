@@ -49,6 +49,7 @@ def draw_negatives(positive: Pairs, rng: np.random.Generator, beside: Pairs | No
         if pairs is not None
         for a, b in zip(pairs.first.tolist(), pairs.second.tolist(), strict=True)
     }
+    # Pairs stay as they were shuffled: which gene comes first tells nothing of either kind.
     found: list[tuple[int, int]] = []
     ends = np.concatenate([positive.first, positive.second])
     left = rng.permutation(ends)
@@ -60,7 +61,7 @@ def draw_negatives(positive: Pairs, rng: np.random.Generator, beside: Pairs | No
                 again += [a, b]
             else:
                 known.add(pair)
-                found.append(pair)
+                found.append((a, b))
         left = rng.permutation(np.array(again, dtype=np.int64))
         if len(left) < 2:
             break

@@ -149,7 +149,8 @@ def scores(predicted_q: np.ndarray, truth_q: np.ndarray, gene_q: np.ndarray) -> 
     error_q = np.abs(predicted_q - truth_q)
     count_g = np.bincount(gene_q)
     order = np.argsort(-count_g, kind="stable")[:MOST_MEASURED]
-    within = [correlation(predicted_q[gene_q == g], truth_q[gene_q == g]) for g in order if count_g[g] >= 3]
+    own_g = _entries(gene_q, count_g)
+    within = [correlation(predicted_q[own_g[g]], truth_q[own_g[g]]) for g in order if count_g[g] >= 3]
     mae_g = np.bincount(gene_q, weights=error_q) / np.maximum(count_g, 1)
     return {
         "mae": float(error_q.mean()),
@@ -177,9 +178,12 @@ def by_gene(
     found = count_g > 0
     mae_g[found] = np.bincount(gene_q, weights=np.abs(predicted_q - truth_q), minlength=genes)[found] / count_g[found]
     pearson_g = np.full(genes, np.nan)
-    order = np.argsort(gene_q, kind="stable")
-    edges = np.concatenate([[0], np.cumsum(count_g)])
+    own_g = _entries(gene_q, count_g)
     for g in np.flatnonzero(count_g >= 3):
-        own = order[edges[g] : edges[g + 1]]
-        pearson_g[g] = correlation(predicted_q[own], truth_q[own])
+        pearson_g[g] = correlation(predicted_q[own_g[g]], truth_q[own_g[g]])
     return count_g, mae_g, pearson_g
+
+
+def _entries(gene_q: np.ndarray, count_g: np.ndarray) -> list[np.ndarray]:
+    """Positions of the entries of every gene, in order."""
+    return np.split(np.argsort(gene_q, kind="stable"), np.cumsum(count_g)[:-1])

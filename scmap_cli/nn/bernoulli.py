@@ -72,7 +72,7 @@ class _OpenPeaks(torch.autograd.Function):
         dtype = torch.get_autocast_dtype(h_nch.device.type) if torch.is_autocast_enabled(h_nch.device.type) else None
         cast_nch = h_nch.to(dtype) if dtype else h_nch
         wanted = ctx.needs_input_grad
-        grad_nch = torch.zeros_like(h_nch)
+        grad_nch = torch.zeros_like(h_nch) if wanted[0] else None
         empty = torch.empty_like if peaks_s is None else torch.zeros_like
         rows_s = peaks_s if sparse else None
         grad_ph = None
@@ -106,7 +106,8 @@ class _OpenPeaks(torch.autograd.Function):
             if grad_ph is not None:
                 place = some if rows_s is None else slice(first, last)
                 grad_ph[place] = (cast_np.T @ cast_nch[:, c]).to(grad_ph.dtype)
-            grad_nch[:, c] += cast_np @ w_ph
+            if grad_nch is not None:
+                grad_nch[:, c] += cast_np @ w_ph
         ctx.made, ctx.rows_s, ctx.shape = (grad_nch, grad_ph, grad_p), rows_s, weight_ph.shape
         # Of a sample of the peaks, the sum over all of them is an estimate.
         ctx.scale = len(weight_ph) / p / n
@@ -155,6 +156,9 @@ def open_peaks_loss(
     sparse
         Let the gradient of ``weight_ph`` be sparse where a sample of the peaks is looked at, in rising order.
     """
+    if not torch.is_grad_enabled():
+        # A function of autograd's is told that gradients of parameters are wanted even then.
+        h_nh, weight_ph, bias_p = h_nh.detach(), weight_ph.detach(), bias_p.detach()
     h_nch = h_nh.unsqueeze(1) if edges_c is None else h_nh
     edges = (0, len(weight_ph)) if edges_c is None else edges_c
     loss: Tensor = _OpenPeaks.apply(h_nch, weight_ph, bias_p, flat_m, omega, peaks_s, edges, sparse)

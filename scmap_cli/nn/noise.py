@@ -1,7 +1,8 @@
 """Random numbers as a function of (seed, stream, step), so that resumed and distributed runs draw the same ones.
 
 A step draws for its whole global batch and every rank keeps its rows: two ranks with batch B see what one rank with
-batch 2B sees, and a resumed run needs no saved generator state.
+batch 2B sees, and a resumed run needs no saved generator state. After :meth:`Noise.kept`, which draws for a rank's own
+entries, the ranks' draws go ways of their own.
 """
 
 from __future__ import annotations

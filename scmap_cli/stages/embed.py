@@ -146,6 +146,8 @@ def embed(
         kind = get_model(bundle.config["model"]).load()
         if kind.features == "peaks" and missing == "reference-mean":
             raise UsageError("--missing reference-mean scales counts; this model reads open and closed peaks")
+        if bundle.config["model"] == "expresser" and missing == "reference-mean":
+            raise UsageError("--missing reference-mean gives every cell all genes; this model reads which it expresses")
         if variance and not kind.has_variance:
             raise UsageError(f"--variance: an embedding by {bundle.config['model']} has none")
         check_reference_options(bundle, reference_key, ignore_rna)

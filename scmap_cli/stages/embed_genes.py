@@ -9,10 +9,11 @@ import numpy as np
 import pandas as pd
 import torch
 from anndata import AnnData
+from scipy import sparse
 
 from scmap_cli.errors import InputError, UsageError
 from scmap_cli.io.atomic import atomic_file, check_output
-from scmap_cli.io.bundle import Bundle, load_bundle
+from scmap_cli.io.bundle import load_bundle
 from scmap_cli.io.h5ad import write_h5ad
 from scmap_cli.io.npz import write_npz
 from scmap_cli.registry import get_model
@@ -88,32 +89,27 @@ def embed_genes(
             raise UsageError(f"{model_dir} holds a model of type {bundle.config['model']}, which embeds no genes")
         model: Any = restore_model(get_model(bundle.config["model"]).load(), bundle.config, bundle.tensors, where)
         if input is None:
-            genes, table_gd = bundle.features, model.gene_embedding()
+            genes = bundle.features
         else:
-            genes, table_gd = _in_context(bundle, model, input, layer, gene_column, min_overlap, batch_size, where)
-        summary = {"genes": len(genes), "dimensions": table_gd.shape[1], "contextual": input is not None}
+            _, counts, _ = aligned_counts(bundle, input, layer=layer, gene_column=gene_column, min_overlap=min_overlap)
+            found_g = np.diff(counts.tocsc().indptr) > 0
+            if not found_g.any():
+                raise InputError(f"no cell of {input} expresses a gene of the model")
+            genes = bundle.features[found_g]
+        summary = {"genes": len(genes), "dimensions": model.config.width, "contextual": input is not None}
         if dry_run:
             return summary
+        table_gd = model.gene_embedding() if input is None else _in_context(model, counts, batch_size, where)[found_g]
         _write(output, genes, table_gd, summary, run, force)
         log.info("wrote %s: %d genes x %d dimensions", output, *table_gd.shape)
     return summary
 
 
-def _in_context(
-    bundle: Bundle,
-    model: Any,
-    input: Path,
-    layer: str | None,
-    gene_column: str | None,
-    min_overlap: float,
-    batch_size: int,
-    where: torch.device,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Mean vector after the encoder of every gene that a cell of ``input`` expresses."""
-    _, counts, _ = aligned_counts(bundle, input, layer=layer, gene_column=gene_column, min_overlap=min_overlap)
+def _in_context(model: Any, counts: sparse.csr_matrix, batch_size: int, where: torch.device) -> np.ndarray:
+    """(g, d) mean vector after the encoder of every gene over the cells that express it; zero where none does."""
     store = model.make_store(counts, np.zeros(counts.shape[0], dtype=np.int64)).to(where)
-    sum_gd = torch.zeros(len(bundle.features), model.config.width, dtype=torch.float64, device=where)
-    count_g = torch.zeros(len(bundle.features), dtype=torch.float64, device=where)
+    sum_gd = torch.zeros(counts.shape[1], model.config.width, dtype=torch.float64, device=where)
+    count_g = torch.zeros(counts.shape[1], dtype=torch.float64, device=where)
     size = min(batch_size, model.most_cells)
     with torch.no_grad(), progress("embedding cells", store.n) as bar:
         for start in range(0, store.n, size):
@@ -121,11 +117,8 @@ def _in_context(
             sum_gd.index_add_(0, batch.gene_t, model.encode(batch).double())
             count_g.index_add_(0, batch.gene_t, torch.ones_like(batch.gene_t, dtype=torch.float64))
             bar.advance(batch.n)
-    found = (count_g > 0).cpu().numpy()
-    if not found.any():
-        raise InputError(f"no cell of {input} expresses a gene of the model")
-    mean_gd = (sum_gd / count_g.clamp_min(1)[:, None]).float().cpu().numpy()
-    return bundle.features[found], mean_gd[found]
+    mean_gd: np.ndarray = (sum_gd / count_g.clamp_min(1)[:, None]).float().cpu().numpy()
+    return mean_gd
 
 
 def _write(

@@ -66,8 +66,8 @@ def evaluate_withheld(
     withhold_share
         Share of each cell's expressed entries that is hidden.
     features
-        Genes that are scored: names, one a line, or a model directory. By default those that the raw data and all model
-        directories have.
+        Genes that are scored: names, one a line, or a model directory; by default all. Of these, those that the raw
+        data, all model directories and ``fit_on`` have.
     fit_on
         Counts of other cells, by which the baselines learn their gene effects (zero-shot), from as much of these cells
         as is left of the test cells; by default they learn from what is left of the test cells themselves.

@@ -150,7 +150,8 @@ class Training:
         """
         checkpoint = Checkpoint(self.output / files.CHECKPOINTS, identity | self.identity(data, run))
         go_on = self.resume == "auto" and checkpoint.exists() and same_run(checkpoint, self.force)
-        if begin is not None and not go_on:
+        # The first process hands its weights to the others.
+        if begin is not None and not go_on and self.ranks.first:
             begin()
         network.to(self.device)
         network.held = {name: tensor.to(self.device) for name, tensor in network.held.items()}
@@ -210,10 +211,8 @@ class Training:
     def _lasting(self) -> dict[str, Any]:
         """Training settings that must stay for a run to go on: the cells of a step, not how they are split."""
         plain = as_dict(self.settings)
-        if "accumulate" in plain:
-            cells = plain["batch_size"] * plain.pop("accumulate") * self.ranks.world
-            plain |= {"batch_size": f"{cells} cells a step"}
-        return plain | {"checkpoint_minutes": None}
+        cells = plain["batch_size"] * plain.pop("accumulate", 1) * self.ranks.world
+        return plain | {"batch_size": f"{cells} cells a step", "checkpoint_minutes": None}
 
     def _publish(
         self,
@@ -303,7 +302,7 @@ def check_target(output: Path, force: bool, resume: str) -> None:
 def same_run(checkpoint: Checkpoint, force: bool) -> bool:
     """Whether to go on from the checkpoint; with ``force`` one of another run is dropped."""
     try:
-        checkpoint.load()
+        checkpoint.check()
     except (UsageError, InputError) as error:
         if not force:
             raise

@@ -42,6 +42,8 @@ DEFAULTS: dict[str, Any] = {
 }
 """Training settings of Expresser that differ from :class:`~scmap_cli.config.PretrainConfig`."""
 
+#: options that weights of the same shapes depend on
+_ALIKE = ("heads", "binning", "residual")
 #: training cells whose co-expression gene tokens begin as
 _SAMPLE = 5_000
 
@@ -72,7 +74,7 @@ def train_expresser(
     exclude_studies
         Studies that are not trained on.
     start_from
-        Model directory whose weights are the start (fine-tuning); genes and sizes must be the same.
+        Model directory whose weights are the start (fine-tuning); genes, sizes, bins and decoder must be the same.
     model_options, train_options
         Fields of :class:`~scmap_cli.models.expresser.ExpresserConfig` and :class:`~scmap_cli.config.PretrainConfig`
         that differ from the defaults.
@@ -154,7 +156,7 @@ def _prepare(
     if len(place) < 2:
         raise InputError(f"{corpus.path} has {len(place)} cells to train on", "exclude fewer studies")
     held = validation_split(study_n[place], settings.validation_share, seed)
-    mean_g, mean_value = _means(rows, place)
+    mean_g, mean_value = _means(rows, place[~held])
     job = TrainingData(
         counts=sparse.csr_matrix((0, 0)),
         genes=corpus.genes,
@@ -171,7 +173,7 @@ def _prepare(
         digest=corpus.digest(),
         read_cells=partial(_names, corpus, taken),
     )
-    in_step = np.minimum(length_n[place], config.max_genes)
+    in_step = np.minimum(length_n[place[~held]], config.max_genes)
     return job, float(length_n[place].mean()), float(in_step.mean()), mean_value
 
 
@@ -221,6 +223,14 @@ def _start(network: Expresser, path: Path, corpus: Corpus) -> None:
         )
     if features_digest(bundle.features) != features_digest(corpus.genes):
         raise InputError(f"{path} has another gene list than the corpus", f"build the corpus with --genes {path}")
+    found = bundle.config["model_config"]
+    for key in _ALIKE:
+        wanted = getattr(network.config, key)
+        if found[key] != wanted:
+            raise UsageError(
+                f"{path} was trained with {key} {found[key]!r}, not {wanted!r}",
+                "give the same --preset and model options",
+            )
     try:
         network.load_state_dict({name: torch.from_numpy(array) for name, array in bundle.tensors.items()})
     except RuntimeError as error:

@@ -127,7 +127,7 @@ def train_sailerx(
             "n_reference": reference.shape[1],
             "agreement": config.agreement(not has_n.all()),
             "unit": config.unit(not has_n.all()),
-            "gamma": 0.0 if config.alignment_weight == "auto" else config.gamma(),
+            "gamma": (SailerXConfig() if config.alignment_weight == "auto" else config).gamma(),
         }
         log.info("%d cells with RNA, %d without; %d chromosomes", has_n.sum(), (~has_n).sum(), len(peaks_c))
         # Whatever else was read is let go of before the training.

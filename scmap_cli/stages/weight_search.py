@@ -2,7 +2,8 @@
 
 The weight gamma of SAILERX's alignment (thesis 3.2.2) and the weight lambda of the invariance term, which the thesis
 chooses from a table of the kind that is traced here (Table 2.1). The elbow is the smallest weight that reaches nine
-tenths of the whole fall; the thesis takes the point from which the curve falls no more.
+tenths of the whole fall; the thesis takes the point from which the curve falls no more. Where both are to be found,
+lambda is first, at the default gamma, and gamma is then found at that lambda.
 """
 
 from __future__ import annotations

@@ -83,11 +83,19 @@ class Checkpoint:
         UsageError
             It belongs to another run; the message names the key.
         """
+        return self._read(tensors=True)
+
+    def check(self) -> None:
+        """Raise what :meth:`load` would, without reading the tensors."""
+        self._read(tensors=False)
+
+    def _read(self, tensors: bool) -> tuple[dict[str, Tensor], dict[str, Any]]:
         try:
             with safe_open(self.path, framework="pt") as handle:
                 header = json.loads((handle.metadata() or {})["scmap"])
                 differs = difference(header["identity"], self.identity)
-                tensors = {} if differs else {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118
+                names = handle.keys() if tensors and not differs else []
+                found = {name: handle.get_tensor(name) for name in names}
         except (SafetensorError, KeyError, ValueError, OSError) as error:
             raise InputError(
                 f"the checkpoint {self.path} is damaged: {error}", "start anew with --resume never --force"
@@ -97,7 +105,7 @@ class Checkpoint:
                 f"the checkpoint in {self.folder} is of another run: {differs}",
                 "give the same options, or --resume never --force to start anew",
             )
-        return tensors, header["state"]
+        return found, header["state"]
 
     def remove(self) -> None:
         """Delete the checkpoint and its folder if nothing else is in it."""

@@ -1,8 +1,9 @@
 """One process or many: ranks from torchrun's or srun's environment, and the few collective calls the loop needs.
 
 ``torchrun --nproc-per-node N -m scmap_cli train ...`` and ``srun scmap train ...`` both work. Every rank takes its
-rows of one seeded global order, so batch B on two ranks is batch 2B on one (but for a loss that is no mean over
-cells, as the independence of unconstrained programs).
+rows of one seeded global order, so batch B on two ranks is batch 2B on one. Exceptions are a loss that is no mean over
+cells, as the independence of unconstrained programs, and the peaks that SAILER and SAILERX hide and look at in a step,
+which each rank draws for itself.
 """
 
 from __future__ import annotations
@@ -69,10 +70,13 @@ class Ranks:
         return held[0]
 
     def share(self, values: list[float]) -> float:
-        """The part of this rank in a total that :meth:`gather` listed, perhaps over another number of ranks."""
+        """The part of this rank in a total that :meth:`gather` listed.
+
+        Over another number of ranks it is scaled to theirs, as each value is a sum of means over a rank's cells.
+        """
         if len(values) == self.world:
             return values[self.rank]
-        return sum(values) if self.first else 0.0
+        return sum(values) * self.world / len(values) if self.first else 0.0
 
 
 def ranks_from_environment() -> Ranks:

@@ -42,6 +42,7 @@ class Progress:
     epoch: int = 0
     step: int = 0
     lr: float = 0.0
+    pace: float = 1.0  # of the last step: the share of ``lr`` that warm-up and schedule let through
     best_score: float = math.inf
     best_epoch: int = 0
     bad_epochs: int = 0
@@ -117,7 +118,7 @@ class Trainer:
         self.optimizer = make_optimizer(model, self.config)
         # Clipping, adding up and exchanging gradients ask for dense ones.
         model.sparse_gradients = isinstance(self.optimizer, RowAdam) and parts == 1 and not self.config.grad_clip
-        self.state, self.pace = Progress(lr=config.lr), 1.0
+        self.state = Progress(lr=config.lr)
         self.best: dict[str, Tensor] = {}
         self.safe: dict[str, Tensor] = {}
         self.epoch_seconds: list[float] = []
@@ -145,6 +146,7 @@ class Trainer:
         self.safe = self._copy()
         try:
             self._epochs()
+            self._save()
         finally:
             # Its reducer must be gone before the process group is; see distributed.process_group.
             self.loss_of = self.model
@@ -224,19 +226,20 @@ class Trainer:
         if self.config.grad_clip > 0:
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.grad_clip)
         self.optimizer.step()
-        self.model.after_step(state.lr * self.pace, position)
+        self.model.after_step(state.lr * state.pace, position)
         return outputs
 
     def _set_pace(self, position: float) -> None:
         """Warm-up, cosine and the model scale the learning rate of a step, whatever a plateau has made of it."""
         config = self.config
         done = (self.state.epoch * self.steps + self.state.step + 1) / (config.epochs * self.steps)
-        self.pace = self.model.lr_share(position)
+        pace = self.model.lr_share(position)
         if done < config.warmup:
-            self.pace *= done / config.warmup
+            pace *= done / config.warmup
         elif config.schedule == "cosine":
             fall = (done - config.warmup) / (1.0 - config.warmup)
-            self.pace *= _LAST_RATE + (1.0 - _LAST_RATE) * (1.0 + math.cos(math.pi * fall)) / 2
+            pace *= _LAST_RATE + (1.0 - _LAST_RATE) * (1.0 + math.cos(math.pi * fall)) / 2
+        self.state.pace = pace
         self._set_lr(self.state.lr)
 
     def _shared_at(self, last: bool) -> Any:
@@ -287,7 +290,7 @@ class Trainer:
         row = {"epoch": state.epoch + 1, **dict(zip(sums, totals.tolist(), strict=True))}
         if len(self.valid_rows):
             row |= self.validate()
-        row["lr"] = state.lr * self.pace
+        row["lr"] = state.lr * state.pace
         state.history.append(row)
         state.epoch, state.step, state.sums = state.epoch + 1, 0, {}
         finite = all(bool(torch.isfinite(p).all()) for p in self.model.parameters())
@@ -315,7 +318,7 @@ class Trainer:
     def _set_lr(self, lr: float) -> None:
         self.state.lr = lr
         for group in self.optimizer.param_groups:
-            group["lr"] = lr * self.pace
+            group["lr"] = lr * self.state.pace
 
     def _copy(self) -> dict[str, Tensor]:
         return {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}

@@ -10,6 +10,8 @@ EMBED = ("embed", "-o", "out.h5ad")
 PCA = (*EMBED, "--baseline", "pca", "q.h5ad")
 GENES = (*EMBED, "--genes", "model")
 
+TOKENS = ("train", "expresser", "c.zarr", "-o", "model")
+
 SELECT = ("select-markers", "q.h5ad", "-o", "out.tsv")
 SCORE = ("evaluate", "markers", "q.h5ad", "-o", "out.json", "--label-key", "type")
 REBUILT = ("evaluate", "reconstruction", "q.h5ad", "-o", "out.json", "--reconstruction", "r.h5ad")
@@ -27,6 +29,11 @@ REBUILT = ("evaluate", "reconstruction", "q.h5ad", "-o", "out.json", "--reconstr
         ((*EMBED, "model", "q.h5ad", "--resolution", "0.5"), "--resolution needs --cluster"),
         ((*PCA, "--umap", "--cluster-backend", "igraph"), "--cluster-backend needs --cluster"),
         ((*PCA, "--tsne", "--neighbors", "15"), "--neighbors needs --cluster or --umap"),
+        ((*PCA, "--cluster", "louvain", "--cluster-backend", "igraph"), "--cluster-backend is of --cluster leiden"),
+        ((*PCA, "--batch-key", "batch"), "--batch-key is for --baseline lsi-harmony"),
+        ((*PCA, "--plot", "p.png", "--color", "type", "--batch-key", "batch"), "--batch-key is for --baseline"),
+        ((*TOKENS, "--start-from", "old", "--gene-start", "random"), "--gene-start is of a training that begins anew"),
+        ((*TOKENS, "--no-decoder", "--no-residual"), "--residual is of the decoder"),
         ((*PCA, "--tfidf", "log-tfidf"), "--tfidf is of LSI"),
         ((*PCA, "--binary"), "--binary is of LSI"),
         ((*PCA, "--keep-first"), "--drop-first is of LSI"),

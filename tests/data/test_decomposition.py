@@ -127,3 +127,13 @@ def test_genes_by_coexpression_are_those_of_a_dense_svd() -> None:
     # Signs are free; products between genes are not.
     np.testing.assert_allclose(found @ found.T, expected @ expected.T, atol=1e-5)
     np.testing.assert_array_equal(found, gene_svd(counts, 6, seed=1))
+
+
+def test_genes_that_no_cell_expresses_lie_at_the_origin() -> None:
+    counts = sparse.random(500, 100, 0.1, format="csr", random_state=0, dtype=np.float32)
+    counts.data[:] = np.ceil(5 * counts.data)
+    silent = np.zeros(100, dtype=bool)
+    silent[::10] = True
+    found = gene_svd(sparse.csr_matrix(counts @ sparse.diags((~silent).astype(np.float32))), 20)
+    assert (found[silent] == 0).all()
+    assert (found[~silent] != 0).all()

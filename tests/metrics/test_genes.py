@@ -54,6 +54,8 @@ def test_drawn_negatives_are_new_and_of_the_same_degrees():
     assert not known & set(drawn)
     assert len(set(drawn)) == len(drawn)
     assert (negative.first != negative.second).all()
+    # Which gene comes first tells nothing.
+    assert 0.45 < (negative.first < negative.second).mean() < 0.55
     left, right = (np.bincount(np.concatenate([p.first, p.second]), minlength=1000) for p in (positive, negative))
     assert np.corrcoef(left, right)[0, 1] > 0.95
 

@@ -95,3 +95,22 @@ def test_single_precision_stays_close(
     for exact, got in zip(*found, strict=True):
         near = 1e-6 if precision == "fp32" else 1e-2
         torch.testing.assert_close(got.double(), exact, rtol=near, atol=near * float(exact.abs().max()))
+
+
+@pytest.mark.parametrize("sampled", [False, True])
+def test_without_gradients_the_loss_is_the_same_and_makes_none(sampled: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    counts, gen = open_peaks(20, 60, 0.1), torch.Generator().manual_seed(3)
+    leaves = [torch.randn(*shape, generator=gen).requires_grad_() for shape in ((20, 5), (60, 5), (60,))]
+    flat_m, some = batch(counts, torch.float32).flat_m, torch.arange(0, 60, 2) if sampled else None
+    expected = open_peaks_loss(*leaves, flat_m, 3.0, some).detach()
+    wanted = []
+    forward = bernoulli._OpenPeaks.forward
+
+    def seen(ctx, *args):  # type: ignore[no-untyped-def]
+        wanted.append(ctx.needs_input_grad[:3])
+        return forward(ctx, *args)
+
+    monkeypatch.setattr(bernoulli._OpenPeaks, "forward", staticmethod(seen))
+    with torch.no_grad():
+        torch.testing.assert_close(open_peaks_loss(*leaves, flat_m, 3.0, some), expected, rtol=0, atol=0)
+    assert wanted == [(False, False, False)]

@@ -88,7 +88,7 @@ def train(case: Case, output: Path, **options: object) -> dict[str, bytes]:
     }
 
 
-@pytest.mark.parametrize("steps", [3, 20])
+@pytest.mark.parametrize("steps", [3, 19, 20])
 def test_resumed_in_the_middle_of_an_epoch_equals_straight(
     case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steps: int
 ) -> None:
@@ -213,6 +213,13 @@ def test_fine_tuning_starts_where_the_model_ended(case: Case, tmp_path: Path) ->
     wide = MODEL | {"width": 32}
     with pytest.raises(UsageError, match="other sizes"):
         train_expresser(case.corpus, tmp_path / "n", start_from=case.model, model_options=wide, device="cpu")
+    # Of the same sizes, but the weights mean something else.
+    for other in ({"heads": 4}, {"binning": "quantile"}, {"residual": False}):
+        name = next(iter(other))
+        with pytest.raises(UsageError, match=f"was trained with {name}"):
+            train_expresser(
+                case.corpus, tmp_path / "n", start_from=case.model, model_options=MODEL | other, device="cpu"
+            )
     shuffled = tmp_path / "genes.txt"
     shuffled.write_text("\n".join(f"G{i}" for i in reversed(range(G))))
     preprocess_corpus([case.test], tmp_path / "u.zarr", genes=shuffled)
@@ -249,6 +256,18 @@ def test_the_static_table_has_names(case: Case, tmp_path: Path, form: str) -> No
     bundle = load_bundle(case.model)
     assert names.tolist() == bundle.features.tolist()
     np.testing.assert_allclose(table, bundle.tensors["gene_gd"], rtol=1e-5)
+
+
+def test_missing_genes_are_not_expressed(case: Case, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="which it expresses"):
+        embed(case.model, case.test, tmp_path / "e.npz", missing="reference-mean", device="cpu")
+
+
+def test_a_dry_run_encodes_no_cell(case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = embed_genes(case.model, tmp_path / "g.npz", input=case.test, device="cpu")
+    monkeypatch.setattr("scmap_cli.stages.embed_genes._in_context", None)
+    assert embed_genes(case.model, tmp_path / "h.npz", input=case.test, device="cpu", dry_run=True) == told
+    assert not (tmp_path / "h.npz").exists()
 
 
 def test_contextual_genes_are_means_over_cells(case: Case, tmp_path: Path) -> None:

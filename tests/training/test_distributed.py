@@ -19,7 +19,7 @@ from safetensors.numpy import load_file
 
 from scmap_cli.io.h5ad import write_h5ad
 from scmap_cli.stages.preprocess_multiome import preprocess_multiome
-from scmap_cli.training.distributed import ranks_from_environment
+from scmap_cli.training.distributed import Ranks, ranks_from_environment
 
 LASTING = ("model.safetensors", "history.csv", "features.tsv", "metrics.json", "split.tsv", "programs.tsv")
 BATCH = 16
@@ -112,6 +112,13 @@ def test_a_run_stopped_on_two_ranks_goes_on_on_one(scmap: Any, sample: Any) -> N
     left, right = (load_file(scmap.folder / name / "model.safetensors") for name in ("straight", "model"))
     for name, expected in left.items():
         np.testing.assert_allclose(right[name], expected, rtol=1e-3, atol=2e-5, err_msg=name)
+
+
+@pytest.mark.parametrize("world", [1, 2, 3])
+def test_the_mean_of_an_epoch_does_not_change_with_the_number_of_processes(world: int) -> None:
+    """Five of ten steps with a loss of 1 on each of two ranks, then five more on others."""
+    summed = sum(Ranks(rank, world).share([5.0, 5.0]) + 5.0 for rank in range(world))
+    assert summed / (10 * world) == pytest.approx(1.0)
 
 
 @pytest.mark.parametrize(

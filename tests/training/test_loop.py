@@ -67,6 +67,17 @@ def test_stopped_and_resumed_equals_straight(case, same, tmp_path: Path, steps: 
     assert result.best_epoch == expected.best_epoch
 
 
+def test_a_finished_run_is_saved_before_it_is_published(case, same, tmp_path: Path) -> None:
+    """The folder may fail to be written; the same command then has nothing left to train."""
+    first = case.trainer(checkpoint=Checkpoint(tmp_path, {}))
+    expected = first.fit()
+    second = case.trainer(checkpoint=Checkpoint(tmp_path, {}))
+    result = second.fit(resume=True)
+    assert result.history == expected.history
+    assert result.epoch_seconds == []
+    assert same(first.model, second.model)
+
+
 @pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGINT])
 def test_other_signals_stop_too_and_handlers_come_back(case, tmp_path: Path, number: int) -> None:
     before = signal.getsignal(number)
