@@ -106,6 +106,8 @@ class Selector:
         How the MarkerMap paper ran it, where that is not how it is meant; empty where there is no difference.
     on_device
         Whether its function takes a ``device`` to train on.
+    forces
+        Whether its function takes ``forced_in`` and ``forced_out``; with the others forced genes are set apart.
     package
         Distribution that must be installed, where it is not one of scmap's own requirements.
     """
@@ -117,6 +119,7 @@ class Selector:
     nested: bool = False
     published: str = ""
     on_device: bool = False
+    forces: bool = False
     package: str = ""
 
     def load(self) -> SelectFunction:
@@ -147,6 +150,7 @@ SELECTORS: dict[str, Selector] = {
             "scmap_cli.stages.marker_model:select_for_labels",
             published=_PAPER_TRAINING,
             on_device=True,
+            forces=True,
         ),
         Selector(
             "markermap-unsupervised",
@@ -155,6 +159,7 @@ SELECTORS: dict[str, Selector] = {
             needs_labels=False,
             published=_PAPER_TRAINING,
             on_device=True,
+            forces=True,
         ),
         Selector(
             "markermap-joint",
@@ -162,6 +167,7 @@ SELECTORS: dict[str, Selector] = {
             "scmap_cli.stages.marker_model:select_for_both",
             published=_PAPER_TRAINING,
             on_device=True,
+            forces=True,
         ),
         Selector(
             "concrete-vae",

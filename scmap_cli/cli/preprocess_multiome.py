@@ -9,7 +9,7 @@ import typer
 
 from scmap_cli.cli import options as o
 from scmap_cli.cli import peak_options as p
-from scmap_cli.cli.session import begin, finish
+from scmap_cli.cli.session import begin, finish, refuse
 
 SUMMARY = "RNA and ATAC paired by cell, with ATAC-only sets, to one h5ad."
 EPILOG = """\b
@@ -138,6 +138,8 @@ def verb(
     X holds the counts of peaks, obsm X_rna an embedding of the RNA (NaN for cells without), obs has_rna, rna_depth and
     atac_depth.
     """
+    if reference_key is not None:
+        refuse(ctx, ("components", "hvg"), "says nothing with --reference-key, which names an embedding")
     options = begin(ctx, needs=("output",))
     from scmap_cli.stages.preprocess_multiome import preprocess_multiome
 

@@ -9,7 +9,7 @@ import typer
 
 from scmap_cli.cli import options as o
 from scmap_cli.cli import peak_options as p
-from scmap_cli.cli.session import begin, finish
+from scmap_cli.cli.session import begin, finish, refuse
 
 SUMMARY = "Sets of peaks to one set; or peaks from fragments."
 EPILOG = """\b
@@ -109,6 +109,8 @@ def verb(
 
     The output is BED of three columns, sorted by name and place; what was done is in FILE.bed.run.json.
     """
+    if not call:
+        refuse(ctx, ("genome_size", "q_value"), "needs --call")
     options = begin(ctx, needs=("inputs", "output"))
     from scmap_cli.stages.preprocess_peaks import preprocess_peaks
 

@@ -132,7 +132,7 @@ def verb(
             "--train-cells",
             metavar="FILE",
             show_default="all cells",
-            help="Cells that --gene-filter decides by, one name a line.",
+            help="Cells that --gene-filter, --hvg and --min-cells go by, one name a line.",
             rich_help_panel="Genes",
         ),
     ] = None,

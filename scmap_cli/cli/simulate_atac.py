@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from scmap_cli.cli import options as o
-from scmap_cli.cli.session import begin, finish
+from scmap_cli.cli.session import begin, finish, refuse
 
 SUMMARY = "scATAC counts drawn from bulk profiles, with a known truth."
 EPILOG = """\b
@@ -203,6 +203,10 @@ def verb(
     and sim3 of the SAILER thesis: 10,000 cells of 5 types, one rare, mu 5000; 10,000 of 9 types, mu 3000; 20,000 of 6
     types in two batches, two rare, mu 2500 and 5000, rho 0.4 and 0.5. All three have sigma 1.5, and else rho 0.4.
     """
+    if bulk is None:
+        refuse(ctx, ("open_above",), "needs --bulk")
+    else:
+        refuse(ctx, ("open_share",), "is of generated profiles, not of --bulk")
     options = begin(ctx, needs=("output",))
     if types is not None:
         options["types"] = o.names(types)

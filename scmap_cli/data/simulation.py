@@ -22,7 +22,7 @@ from scipy import sparse
 
 from scmap_cli import keys
 from scmap_cli.errors import UsageError
-from scmap_cli.runtime.threads import available_threads
+from scmap_cli.runtime.threads import current_threads
 
 TRUTH = "scmap_truth"
 """``uns``: one JSON string with the parameters and what was planted."""
@@ -139,7 +139,7 @@ def simulate_rna_data(
         Numbers that cannot hold together.
     """
     parameters = {name: value for name, value in locals().items() if name != "seed"}
-    _check(parameters)
+    check_rna_options(parameters)
     sequence = np.random.SeedSequence(seed)
     structure, blocks = sequence.spawn(2)
     rng = np.random.default_rng(structure)
@@ -193,7 +193,8 @@ def _categories(code_n: np.ndarray, names: list[str]) -> pd.Categorical:
     return pd.Categorical([names[code] for code in code_n.tolist()], categories=names)
 
 
-def _check(p: dict[str, Any]) -> None:
+def check_rna_options(p: dict[str, Any]) -> None:
+    """Refuse arguments of :func:`simulate_rna_data` that cannot hold together, by :class:`UsageError`."""
     for name in ("n_cells", "n_genes", "n_programs", "n_types", "n_batches", "genes_per_program"):
         if p[name] < 1:
             raise UsageError(f"{_flag(name)} must be at least 1, not {p[name]}")
@@ -312,7 +313,7 @@ def _draw_counts(
     def results() -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
         # The pool runs at most a few blocks ahead, so that dense blocks do not pile up.
         jobs = list(zip(starts, seeds.spawn(len(starts)), strict=True))
-        ahead = min(available_threads(), 8)
+        ahead = min(current_threads(), 8)
         with ThreadPoolExecutor(ahead) as pool:
             for first in range(0, len(jobs), ahead):
                 yield from pool.map(draw, jobs[first : first + ahead])

@@ -41,7 +41,7 @@ from scmap_cli import keys
 from scmap_cli.data.bulk import Bulk
 from scmap_cli.data.simulation import TRUTH
 from scmap_cli.errors import UsageError
-from scmap_cli.runtime.threads import available_threads
+from scmap_cli.runtime.threads import current_threads
 
 _TOOL: dict[str, Any] = {"min_depth": 1000, "max_depth": 20_000, "bulk_noise": 0.1}
 _THESIS: dict[str, Any] = {**_TOOL, "n_peaks": 90_635, "rare_cells": 100, "rare_in": "all", "sigma": (1.5,)}
@@ -136,7 +136,7 @@ def simulate_atac_data(
     """
     parameters = {name: value for name, value in locals().items() if name not in ("bulk", "seed")}
     n_types = len(bulk.types)
-    _check(parameters, n_types)
+    check_atac_options(parameters, n_types)
     cells, blocks = np.random.SeedSequence(seed).spawn(2)
     rng = np.random.default_rng(cells)
     mu_b, sigma_b, rho_b = (np.resize(np.asarray(values, dtype=np.float64), n_batches) for values in (mu, sigma, rho))
@@ -216,7 +216,8 @@ def draw_distinct(
     return found
 
 
-def _check(p: dict[str, Any], n_types: int) -> None:
+def check_atac_options(p: dict[str, Any], n_types: int) -> None:
+    """Refuse arguments of :func:`simulate_atac_data` that cannot hold together, by :class:`UsageError`."""
     for name in ("n_cells", "n_batches", "min_depth", "rare_cells"):
         if p[name] < 1:
             raise UsageError(f"--{name.replace('_', '-')} must be at least 1, not {p[name]}")
@@ -311,7 +312,7 @@ def _draw_counts(
         return sparse.csr_matrix((counts, indices, indptr), shape=(len(some), n_peaks))
 
     def blocks() -> Iterator[sparse.csr_matrix]:
-        with ThreadPoolExecutor(min(available_threads(), 8)) as pool:
+        with ThreadPoolExecutor(min(current_threads(), 8)) as pool:
             yield from pool.map(block, zip(starts, seeds.spawn(len(starts)), strict=True))
 
     return sparse.csr_matrix(sparse.vstack(list(blocks()), format="csr"))

@@ -20,7 +20,7 @@ from scipy import sparse
 from scmap_cli.data.peaks import Peaks
 from scmap_cli.data.simulation_atac import draw_distinct
 from scmap_cli.errors import InputError
-from scmap_cli.runtime.threads import available_threads
+from scmap_cli.runtime.threads import current_threads
 
 _WINDOW = 1000
 # Lengths of fragments: log-normal, around those without a nucleosome.
@@ -170,7 +170,7 @@ def _background(
         row = np.repeat(np.arange(len(lengths)), lengths)
         return np.concatenate(drawn).astype(np.int32), (start + row // 2).astype(np.int32), (row % 2).astype(np.uint8)
 
-    with ThreadPoolExecutor(min(available_threads(), 8)) as pool:
+    with ThreadPoolExecutor(min(current_threads(), 8)) as pool:
         results = list(pool.map(block, zip(starts, seeds.spawn(len(starts)), strict=True)))
     window_m, cell_m, allele_m = (np.concatenate(parts) for parts in zip(*results, strict=True))
     order = np.argsort(window_m, kind="stable")

@@ -134,7 +134,7 @@ def _read(path: Path, file: Any, options: BamOptions) -> Iterator[Block]:
     found: dict[int, _Fragments] = {}
     cells: dict[str, int] = {}
     names: list[str] = []
-    reads = pairs = nameless = 0
+    reads = pairs = nameless = place = 0
     for read in file:
         reads += 1
         if (
@@ -146,6 +146,10 @@ def _read(path: Path, file: Any, options: BamOptions) -> Iterator[Block]:
             or read.mapping_quality < options.min_mapq
         ):
             continue
+        if is_sorted and read.reference_id != place:
+            # Mates that did not pass are behind us.
+            waiting.clear()
+            place = read.reference_id
         mate = waiting.pop(read.query_name, None)
         if mate is None:
             waiting[read.query_name] = read

@@ -53,7 +53,7 @@ CARD = "README.md"
 LOSS = "loss.png"
 CHECKPOINTS = "checkpoints"
 
-_DIGESTED = (TENSORS, FEATURES, CATEGORIES, HISTORY, METRICS, SPLIT)
+_DIGESTED = (".safetensors", ".json", ".csv", ".tsv", ".npz")
 _KEYS = ("model", "batch_key", "model_config", "structure", "features_digest", "digests")
 
 
@@ -120,7 +120,9 @@ def write_bundle(
     metrics: Mapping[str, Any],
     split: Iterable[tuple[str, str]],
 ) -> None:
-    """Write the files of a model into ``folder`` (an empty folder that the caller publishes as a whole).
+    """Write the files of a model into ``folder``, which the caller publishes as a whole.
+
+    What it holds before, such as ``programs.tsv``, gets a digest as well.
 
     Raises
     ------
@@ -141,7 +143,7 @@ def write_bundle(
         "schema_version": SCHEMA_VERSION,
         **config,
         "features_digest": features_digest(features),
-        "digests": {name: _digest(folder / name) for name in _DIGESTED},
+        "digests": {path.name: _digest(path) for path in sorted(folder.iterdir()) if path.suffix in _DIGESTED},
     }
     full["digests"][CONFIG] = _config_digest(full)
     _write_json(folder / CONFIG, full)
@@ -165,8 +167,19 @@ def _changed(file: Path) -> InputError:
     )
 
 
+def check_file(config: Mapping[str, Any], file: Path) -> None:
+    """Compare a file of a model directory with its digest, if ``config.json`` has one: older models lack some.
+
+    Raises
+    ------
+    InputError
+        The file is missing, damaged or was changed.
+    """
+    if file.name in config["digests"]:
+        _check_digest(config, file)
+
+
 def _check_digest(config: Mapping[str, Any], file: Path) -> None:
-    """Compare a file with its digest in ``config.json``."""
     try:
         found = _digest(file)
     except FileNotFoundError:

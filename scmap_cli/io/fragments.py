@@ -7,6 +7,7 @@ on the number of threads. Coordinates are 0-based and half-open.
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -216,8 +217,9 @@ def _inside(
     for i in beyond[: parsing.NAMED]:
         name, start, end, limit = names[rows[0][i]], rows[1][i], rows[2][i], limits[rows[0][i]]
         # The first line of that beginning may be an earlier bad row of the same place, which is as good to name.
-        line = (b"\n" + text).index(f"\n{name}\t{start}\t{end}\t".encode())
-        told.append((text.count(b"\n", 0, line), f"end {end} lies beyond {name}, which has {limit} bases"))
+        row = re.search(rb"^%s\t0*%d\t0*%d\t" % (re.escape(name.encode()), start, end), text, re.MULTILINE)
+        assert row is not None
+        told.append((text.count(b"\n", 0, row.start()), f"end {end} lies beyond {name}, which has {limit} bases"))
     keep = np.ones(len(rows[0]), bool)
     keep[beyond] = False
     return tuple(column[keep] if len(column) else column for column in rows), len(beyond), told

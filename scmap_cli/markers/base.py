@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 import scipy.sparse as sp
 
-from scmap_cli.data.matrices import log1p_cp10k, to_counts
+from scmap_cli.data.matrices import cell_totals, log1p_cp10k, to_counts
 from scmap_cli.data.scaling import fit_scaling
 from scmap_cli.errors import InputError
 from scmap_cli.registry import Selector
@@ -116,6 +116,7 @@ def marker_data(
         names, codes = np.unique(np.asarray(labels).astype(str), return_inverse=True)
         codes, classes = codes.astype(np.int64), tuple(str(name) for name in names)
     held = np.zeros(csr.shape[0], dtype=bool) if held is None else held
+    totals = cell_totals(csr) if totals is None else totals
     return MarkerData(csr, log1p_cp10k(csr, totals=totals), codes, classes, held, totals)
 
 
@@ -145,10 +146,11 @@ class Selection:
 class SelectFunction(Protocol):
     """Type of a selector's function."""
 
-    def __call__(self, data: MarkerData, k: int, *, seed: int, as_published: bool, **more: str) -> Selection:
+    def __call__(self, data: MarkerData, k: int, *, seed: int, as_published: bool, **more: Any) -> Selection:
         """Choose k genes of ``data``; ``as_published`` does it as the MarkerMap paper did.
 
-        ``more`` is ``device`` for those that :class:`~scmap_cli.registry.Selector` says are trained on one.
+        ``more`` is ``device``, and ``forced_in`` and ``forced_out`` (columns), for those that
+        :class:`~scmap_cli.registry.Selector` says take them.
         """
         ...
 
@@ -263,8 +265,8 @@ def run_selector(
     device
         Where a selector that is trained ``on_device`` is; the others run on the CPU.
     forced_in
-        Columns that come first whatever the method says of them; their score is infinite and they have no class. The
-        others are chosen as if these were not there.
+        Columns that are chosen whatever the method says of them; their score is infinite. A method that does not force
+        genes itself chooses the others as if these were not there; these then come first and have no class.
     forced_out
         Columns that are not chosen.
 
@@ -286,7 +288,10 @@ def run_selector(
         return Selection(forced[:k], np.full(k, np.inf))
     columns = np.flatnonzero(free)
     candidates = data if free.all() else data.take_genes(columns)
-    more = {"device": device} if spec.on_device else {}
+    more: dict[str, Any] = {"device": device} if spec.on_device else {}
+    if spec.forces and not free.all():
+        more |= {"forced_in": forced, "forced_out": forced_out}
+        return spec.load()(data, k, seed=seed, as_published=as_published, **more)
     found = spec.load()(candidates, rest, seed=seed, as_published=as_published, **more)
     if len(found.genes) != rest or len(np.unique(found.genes)) != rest:
         raise RuntimeError(f"{spec.name} gave {len(np.unique(found.genes))} genes, not {rest}")

@@ -47,7 +47,7 @@ def select_forest(data: MarkerData, k: int, *, seed: int, as_published: bool) ->
     """Choose the k genes of largest Gini importance, which is their score."""
     from sklearn.ensemble import RandomForestClassifier
 
-    cells = _parts(data.labels, seed, True)[0] if as_published else np.arange(len(data.labels))
+    cells = _parts(data.labels, seed, True)[0] if as_published else slice(None)
     forest = RandomForestClassifier(
         n_estimators=100,
         class_weight="balanced",

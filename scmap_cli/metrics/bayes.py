@@ -104,7 +104,7 @@ def bayes_factors(
         p_mz = torch.special.erfc(x_mz * -(0.5**0.5)).mul_(0.5)
         above += p_mz.sum(0, dtype=torch.float64)
         if not exact:
-            square += p_mz.square_().sum(0, dtype=torch.float64)
+            square += p_mz.double().square_().sum(0)
     p = above / pairs
     log_p, log_q = p.log(), (1.0 - p).log()
     # Relative variance of the rarer side over the pairs; the standard error of the log Bayes factor follows from it.

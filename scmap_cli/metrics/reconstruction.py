@@ -7,6 +7,8 @@ import numpy as np
 TOP_SHARE = 0.2
 """Share of genes, by variance, whose sets are compared (equation 7)."""
 
+_COLUMNS = 256  # genes in double precision at a time
+
 
 def linear_map(x_train: np.ndarray, all_train: np.ndarray, x_test: np.ndarray) -> np.ndarray:
     """All genes of unseen cells by ordinary least squares on some of them.
@@ -25,7 +27,13 @@ def linear_map(x_train: np.ndarray, all_train: np.ndarray, x_test: np.ndarray) -
     """
     inside = np.column_stack([np.ones(len(x_train)), x_train]).astype(np.float64)
     outside = np.column_stack([np.ones(len(x_test)), x_test]).astype(np.float64)
-    return outside @ np.linalg.lstsq(inside, all_train.astype(np.float64), rcond=None)[0]
+    # The same as least squares of all genes at once, without a copy of their values in double precision.
+    inverse = np.linalg.pinv(inside, rcond=np.finfo(np.float64).eps * max(inside.shape))
+    found = np.empty((len(outside), all_train.shape[1]))
+    for start in range(0, found.shape[1], _COLUMNS):
+        some = slice(start, start + _COLUMNS)
+        found[:, some] = outside @ (inverse @ all_train[:, some].astype(np.float64))
+    return found
 
 
 def _ranks(values: np.ndarray) -> np.ndarray:

@@ -16,7 +16,7 @@ import numpy as np
 
 from scmap_cli.errors import InputError, UsageError
 from scmap_cli.io.atomic import check_outputs, text_file, write_text
-from scmap_cli.markers.base import run_selector
+from scmap_cli.markers.base import Selection, run_selector
 from scmap_cli.metrics.graph import knn
 from scmap_cli.metrics.markers import CLASSIFIERS, KNN_K, TREES, class_scores, overall_scores
 from scmap_cli.plots.canvas import publish
@@ -232,15 +232,28 @@ def _collect(
     found: dict[tuple[_Case, str | None], list[dict[str, np.ndarray]]] = {}
     for number in range(splits):
         fold = Fold(panel, number, seed)
+        made: dict[tuple[str, float, int], Selection] = {}
         for case in cases:
-            for design, confusions in _score(panel, fold, case, how, chosen):
+            # Where fewer genes are the first of more, one choice serves all sizes.
+            most = max(one.k for one in cases if one.name == case.name) if _nested(case) else case.k
+            for design, confusions in _score(panel, fold, case, most, how, made, chosen):
                 found.setdefault((case, design), []).append(confusions)
         log.info("split %d of %d is done", number + 1, splits)
     return found
 
 
+def _nested(case: _Case) -> bool:
+    return case.table is None and get_selector(case.name).nested
+
+
 def _score(
-    panel: Panel, fold: Fold, case: _Case, how: dict[str, Any], chosen: dict[_Case, np.ndarray]
+    panel: Panel,
+    fold: Fold,
+    case: _Case,
+    most: int,
+    how: dict[str, Any],
+    made: dict[tuple[str, float, int], Selection],
+    chosen: dict[_Case, np.ndarray],
 ) -> Iterator[tuple[str | None, dict[str, np.ndarray]]]:
     if case.table is not None:
         genes = panel.columns(case.table.of_split(fold.number)[: case.k], str(case.table.path))
@@ -248,8 +261,10 @@ def _score(
         yield None, fold.confusions(genes)
         return
     noisy = fold.noisy_codes(case.noise) if case.noise else None
-    spec = get_selector(case.name)
-    genes = run_selector(spec, fold.data(noisy), case.k, seed=fold.seed, **how).genes
+    key = (case.name, case.noise, most)
+    if key not in made:
+        made[key] = run_selector(get_selector(case.name), fold.data(noisy), most, seed=fold.seed, **how)
+    genes = made[key].first(case.k).genes
     if noisy is None:
         chosen.setdefault(case, genes)
         yield None, fold.confusions(genes)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from scmap_cli.data.gene_filter import markermap_filter
 from scmap_cli.data.merge import Sample
@@ -29,10 +30,18 @@ def check_gene_filter(
     train_cells: Path | str | None,
     normalize: bool,
     log_base: str,
+    chosen: bool,
 ) -> None:
-    """Refuse options that contradict each other; :class:`UsageError` says which."""
+    """Refuse options that contradict each other; :class:`UsageError` says which.
+
+    ``chosen``: whether genes are chosen by cells in another way, too.
+    """
+    if train_cells is not None and not chosen and gene_filter is None:
+        raise UsageError(
+            "--train-cells says nothing without a choice of genes", "give --gene-filter, --hvg or --min-cells"
+        )
     if gene_filter is None:
-        concerned = (("--label-key", label_key), ("--housekeeping", housekeeping), ("--train-cells", train_cells))
+        concerned = (("--label-key", label_key), ("--housekeeping", housekeeping))
         for flag, value in concerned:
             if value is not None:
                 raise UsageError(f"{flag} says nothing without --gene-filter", "give --gene-filter markermap")
@@ -44,6 +53,15 @@ def check_gene_filter(
         raise UsageError(f"--log-base must be one of {', '.join(LOG_BASES)}, not {log_base!r}")
     if log_base != "e" and not normalize:
         raise UsageError("--log-base says nothing without --normalize")
+
+
+def named_cells(obs: pd.DataFrame, file: Path | str) -> list[str]:
+    """Names of cells that a file lists; :class:`InputError` where one is not in the data."""
+    wanted = read_names(file)
+    absent = sorted(set(wanted) - set(obs.index))
+    if absent:
+        raise InputError(f"{file}: {len(absent)} cells are not in the data, such as {absent[0]!r}")
+    return wanted
 
 
 def filter_by_class(
@@ -75,11 +93,7 @@ def filter_by_class(
     labels = text_column(one.obs, label_key, Path("the data"))
     used = labels != ""
     if train_cells is not None:
-        wanted = read_names(train_cells)
-        absent = sorted(set(wanted) - set(one.obs.index))
-        if absent:
-            raise InputError(f"{train_cells}: {len(absent)} cells are not in the data, such as {absent[0]!r}")
-        used &= one.obs.index.isin(wanted)
+        used &= one.obs.index.isin(read_names(train_cells))
     if not used.any():
         raise InputError(f"no cell to decide by has a label in {label_key!r}", "see --label-key and --train-cells")
     names, codes = np.unique(labels[used], return_inverse=True)

@@ -19,7 +19,7 @@ from scmap_cli.errors import InputError, UsageError
 from scmap_cli.io.bundle import Bundle
 from scmap_cli.io.columns import UNKNOWN, column_text
 from scmap_cli.io.programs import Programs
-from scmap_cli.io.rna import read_rna
+from scmap_cli.io.rna import name_genes, read_rna
 from scmap_cli.io.text import read_names
 from scmap_cli.keys import BATCH
 from scmap_cli.runtime.logs import log
@@ -72,7 +72,9 @@ def load_rna(path: Path, layer: str | None = None, gene_column: str | None = Non
     adata = read_rna(path, gene_column=gene_column)
     cells = adata.obs_names.to_numpy().astype(str)
     found = find_values(adata, layer) if as_is else find_counts(adata, layer)
-    return RnaInput(found.matrix, found.var_names, cells, found.source, adata)
+    # The genes of raw have a table of their own, whose names were not looked at yet.
+    genes = name_genes(found.var, path, column=gene_column).index if found.source == "raw" else found.var_names
+    return RnaInput(found.matrix, np.asarray(genes, dtype=str), cells, found.source, adata)
 
 
 MISSING = ("zero", "reference-mean")

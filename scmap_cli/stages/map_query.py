@@ -16,7 +16,7 @@ from scmap_cli.data.batches import CsrStore
 from scmap_cli.data.splits import validation_split
 from scmap_cli.errors import InputError, UsageError
 from scmap_cli.io.atomic import check_outputs, write_json
-from scmap_cli.io.bundle import Bundle, is_bundle, load_bundle, read_program_sizes
+from scmap_cli.io.bundle import PROGRAMS, Bundle, check_file, is_bundle, load_bundle, read_program_sizes
 from scmap_cli.io.h5ad import write_h5ad
 from scmap_cli.metrics.transfer import decoder_space, discriminant_space, leading_components, transfer_labels
 from scmap_cli.models.expimap import ExpiMap, ExpiMapConfig
@@ -373,6 +373,7 @@ def _headline(plan: dict[str, Any]) -> str:
 def _train(
     training: Training, network: ExpiMap, bundle: Bundle, aligned: Query, added: Added, run: provenance.Run
 ) -> dict[str, Any]:
+    check_file(bundle.config, bundle.path / PROGRAMS)
     before = read_program_sizes(bundle.path)
     names = [*bundle.categories["latent"], *added.names]
     held = validation_split(aligned.cells.codes, training.settings.validation_share, training.seed)

@@ -97,7 +97,7 @@ def joined_file(
 ) -> AnnData:
     """Reference and query over the model's genes; ``obs`` columns that both have, the labels, and where cells are from.
 
-    Cells of both that have the same name get ``-reference`` and ``-query`` behind it.
+    Where a name is of a cell of both, all names get ``-reference`` or ``-query`` behind them.
     """
     left, right = reference.data.adata.obs, adata.obs
     shared = [column for column in left.columns if column in right.columns]

@@ -14,7 +14,7 @@ from scmap_cli.config import TrainConfig, build
 from scmap_cli.data.batches import CsrStore
 from scmap_cli.data.scaling import fit_scaling
 from scmap_cli.errors import UsageError
-from scmap_cli.io.bundle import MARKERS, load_bundle, read_table
+from scmap_cli.io.bundle import MARKERS, check_file, load_bundle, read_table
 from scmap_cli.markers.base import MarkerData, Selection, best_for_classes
 from scmap_cli.markers.seeded import seeded_torch
 from scmap_cli.models.markermap import MarkerMap, MarkerMapConfig
@@ -119,6 +119,7 @@ def read_selection(folder: Path, panel: Panel) -> Selection:
     bundle = load_bundle(folder)
     if bundle.config["model"] != "markermap":
         raise UsageError(f"{folder} holds a model of type {bundle.config['model']}", "give one of train markermap")
+    check_file(bundle.config, folder / MARKERS)
     rows = read_table(folder / MARKERS)
     genes = panel.columns([row["gene"] for row in rows], str(folder))
     classes = tuple(row["class"] for row in rows)
@@ -126,7 +127,17 @@ def read_selection(folder: Path, panel: Panel) -> Selection:
     return Selection(genes, scores, classes if any(classes) else None)
 
 
-def _select(mode: str, data: MarkerData, k: int, seed: int, as_published: bool, device: str) -> Selection:
+def _select(
+    mode: str,
+    data: MarkerData,
+    k: int,
+    *,
+    seed: int,
+    as_published: bool,
+    device: str = "cpu",
+    forced_in: np.ndarray | None = None,
+    forced_out: np.ndarray | None = None,
+) -> Selection:
     """Train until the genes are fixed, which is all that is asked for here.
 
     Validation cells would only say when the networks, which by then see the chosen genes alone, are trained enough. So
@@ -139,7 +150,8 @@ def _select(mode: str, data: MarkerData, k: int, seed: int, as_published: bool, 
     settings = build(TrainConfig, training, where="[train]")
     where = resolve_device(device)
     with seeded_torch(seed):
-        network = make_network(data, np.zeros(len(data.held), dtype=bool), config, seed).to(where)
+        none = np.zeros(len(data.held), dtype=bool)
+        network = make_network(data, none, config, seed, forced_in=forced_in, forced_out=forced_out).to(where)
         rows = np.arange(len(data.strata)), np.zeros(0, dtype=np.int64)
         store = CsrStore(data.counts, data.strata, size_n=data.sizes).to(where)
         trainer = Trainer(network, store, *rows, settings, seed=seed)
@@ -148,16 +160,16 @@ def _select(mode: str, data: MarkerData, k: int, seed: int, as_published: bool, 
         return selection(network, data)
 
 
-def select_for_labels(data: MarkerData, k: int, *, seed: int, as_published: bool, device: str = "cpu") -> Selection:
+def select_for_labels(data: MarkerData, k: int, **how: Any) -> Selection:
     """Choose k genes that predict the class."""
-    return _select("supervised", data, k, seed, as_published, device)
+    return _select("supervised", data, k, **how)
 
 
-def select_for_genes(data: MarkerData, k: int, *, seed: int, as_published: bool, device: str = "cpu") -> Selection:
+def select_for_genes(data: MarkerData, k: int, **how: Any) -> Selection:
     """Choose k genes that all genes can be rebuilt from."""
-    return _select("unsupervised", data, k, seed, as_published, device)
+    return _select("unsupervised", data, k, **how)
 
 
-def select_for_both(data: MarkerData, k: int, *, seed: int, as_published: bool, device: str = "cpu") -> Selection:
+def select_for_both(data: MarkerData, k: int, **how: Any) -> Selection:
     """Choose k genes for both."""
-    return _select("joint", data, k, seed, as_published, device)
+    return _select("joint", data, k, **how)

@@ -241,6 +241,8 @@ class Training:
             **network.described(data.genes),
         }
         with atomic_dir(self.output, force=True) as folder:
+            if more is not None:
+                more(folder)
             files.write_bundle(
                 folder,
                 config=described,
@@ -254,8 +256,6 @@ class Training:
             )
             (folder / files.CARD).write_text(_card(network.features, summary, described, data), encoding="utf-8")
             safely("the loss curve", loss_curves, result.history, folder / files.LOSS, best=result.best_epoch)
-            if more is not None:
-                more(folder)
         # Nothing is lost if this fails: the checkpoint of a finished run is not read again.
         shutil.rmtree(self.output / files.CHECKPOINTS, ignore_errors=True)
 
@@ -328,6 +328,9 @@ def _metrics(network: ScmapModel, result: FitResult, data: TrainingData) -> dict
 
 def _card(word: str, summary: dict[str, Any], described: dict[str, Any], data: TrainingData) -> str:
     conditions = ", ".join(data.conditions[:8]) + (", ..." if len(data.conditions) > 8 else "")
+    what = f"conditions (`{described['batch_key'] or 'no batch column'}`)"
+    if described.get("label_key"):
+        what = f"labels (`{described['label_key']}`)"
     record = described["history"][-1]
     inputs = ", ".join(f"`{i['name']}` ({i['digest'][:19]})" for i in record["inputs"])
     score = f"{summary['valid_loss']:.4g}" if "valid_loss" in summary else "none"
@@ -340,7 +343,7 @@ def _card(word: str, summary: dict[str, Any], described: dict[str, Any], data: T
         f"# {described['model']} model\n\n"
         f"Trained by scmap {record['version']} on {summary['cells']} cells x {summary[word]} {word} from {inputs}, "
         f"seed {record['seed']}.\n\n"
-        f"- conditions (`{described['batch_key'] or 'no batch column'}`): {conditions}\n"
+        f"- {what}: {conditions}\n"
         f"{programs}"
         f"- epochs: {summary['epochs']}, weights of epoch {summary['best_epoch']}; validation score {score}\n\n"
         f"Use it with `scmap embed MODEL_DIR data.h5ad -o out.h5ad`; {word} are matched by name with `features.tsv`.\n"

@@ -11,7 +11,7 @@ from anndata import AnnData
 
 from scmap_cli.data.alignment import same_rows, sketch, unit_rows
 from scmap_cli.errors import InputError, UsageError
-from scmap_cli.io.bundle import Bundle
+from scmap_cli.io.bundle import Bundle, check_file
 from scmap_cli.io.h5ad import is_sparse
 from scmap_cli.io.npz import read_npz, write_npz
 from scmap_cli.keys import HAS_RNA, REFERENCE_ID
@@ -187,6 +187,7 @@ def _known_again(bundle: Bundle, cells: np.ndarray, unit_nr: np.ndarray) -> tupl
     """How many cells of the training have the row that they had then, and how many another one."""
     if not (bundle.path / KEPT).is_file():
         return 0, 0
+    check_file(bundle.config, bundle.path / KEPT)
     _, kept = read_npz(bundle.path / KEPT, "reference")
     place = pd.Index(kept["cells"]).get_indexer(pd.Index(cells))
     shared = place >= 0

@@ -353,8 +353,8 @@ def _filter_features(
     kept = np.ones(adata.n_vars, bool)
     for option, value, passed in (
         ("min-cells", min_cells, found >= min_cells),
-        ("min-cell-share", min_share, found >= min_share * adata.n_obs),
-        ("max-cell-share", max_share, found <= max_share * adata.n_obs),
+        ("min-cell-share", min_share, found / adata.n_obs >= min_share),
+        ("max-cell-share", max_share, found / adata.n_obs <= max_share),
     ):
         before = int(kept.sum())
         kept &= passed

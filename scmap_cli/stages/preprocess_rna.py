@@ -30,7 +30,7 @@ from scmap_cli.plots.canvas import publish
 from scmap_cli.plots.qc import cell_quality as draw_quality
 from scmap_cli.runtime import provenance
 from scmap_cli.runtime.logs import log
-from scmap_cli.stages.gene_filter import LOG_BASES, check_gene_filter, filter_by_class
+from scmap_cli.stages.gene_filter import LOG_BASES, check_gene_filter, filter_by_class, named_cells
 from scmap_cli.stages.inputs import sample_names
 
 Join = Literal["inner", "outer"]
@@ -86,10 +86,20 @@ def _subset(one: Sample, cells: np.ndarray | None = None, genes: np.ndarray | No
         one.matrix, one.var = one.matrix[:, genes], one.var[genes]
 
 
+def _mitochondrial(var: pd.DataFrame, prefix: Sequence[str]) -> np.ndarray:
+    """(g,) bool, which genes' names begin so."""
+    return np.asarray(var.index.str.startswith(tuple(prefix))) if prefix else np.zeros(len(var), dtype=bool)
+
+
+def _learning(one: Sample, names: set[str] | None) -> np.ndarray:
+    """(n,) bool, which cells genes are chosen by: those named, or all."""
+    return np.ones(len(one.obs), dtype=bool) if names is None else np.asarray(one.obs.index.isin(names))
+
+
 def _filter(
-    one: Sample, min_genes: int, min_counts: float, max_mito: float | None, min_cells: int
+    one: Sample, min_genes: int, min_counts: float, max_mito: float | None, min_cells: int, learn: set[str] | None
 ) -> list[dict[str, Any]]:
-    """Filter cells, then genes by the cells that are left; every step is told with its numbers."""
+    """Filter cells, then genes by the cells to ``learn`` by that are left; every step is told with its numbers."""
     steps: list[dict[str, Any]] = []
 
     def step(option: str, value: float, kept: np.ndarray, axis: str) -> None:
@@ -110,7 +120,9 @@ def _filter(
     if max_mito is not None:
         step("max-mito", max_mito, (one.obs["pct_counts_mt"] <= max_mito).to_numpy(), "cells")
     if min_cells > 0:
-        found = np.bincount(one.matrix.indices, minlength=one.matrix.shape[1])
+        chosen = _learning(one, learn)
+        matrix = one.matrix if chosen.all() else one.matrix[chosen]
+        found = np.bincount(matrix.indices, minlength=matrix.shape[1])
         step("min-cells", min_cells, found >= min_cells, "genes")
     return steps
 
@@ -143,13 +155,23 @@ def _hvg_batch(one: Sample, batch_key: str, hvg_batch_key: str | None) -> tuple[
 
 
 def _select(
-    one: Sample, hvg: int, flavor: Flavor, key: str | None, batch: pd.Categorical | None, totals: np.ndarray
+    one: Sample,
+    hvg: int,
+    flavor: Flavor,
+    key: str | None,
+    batch: pd.Categorical | None,
+    totals: np.ndarray,
+    learn: np.ndarray,
 ) -> dict[str, Any]:
     """Keep the highly variable genes; their statistics go to the genes' table."""
     before = one.matrix.shape[1]
     if hvg > before:
         log.warning("--hvg %d: only %d genes are left, all are kept", hvg, before)
-    values = one.matrix if flavor == "seurat_v3" else log1p_cp10k(one.matrix, totals=totals)
+    matrix = one.matrix
+    if not learn.all():
+        matrix, totals = matrix[learn], totals[learn]
+        batch = None if batch is None else batch[learn].remove_unused_categories()
+    values = matrix if flavor == "seurat_v3" else log1p_cp10k(matrix, totals=totals)
     table = highly_variable_genes(values, hvg, flavor=flavor, batch=batch)
     one.var = _with_columns(one.var, table)
     _subset(one, genes=np.ones(before, bool) if hvg >= before else table["highly_variable"].to_numpy())
@@ -210,14 +232,15 @@ def preprocess_rna(
     min_genes, min_counts, max_mito
         Cells kept: at least so many genes and counts, at most so many percent of mitochondrial counts (inclusive).
     min_cells
-        Genes kept: found in at least so many of the cells kept.
+        Genes kept: found in at least so many of the cells kept (of ``train_cells``, where they are named).
     normalize
         Write log1p CP10k to ``layers["log1p"]``; a cell's total is over all genes read, as in ``total_counts``.
     hvg, hvg_flavor, hvg_batch_key
         Keep this many highly variable genes, found within each batch of the column (by default ``batch_key`` if it is
         there).
     gene_filter, label_key, housekeeping, train_cells
-        ``markermap``: drop genes by :func:`scmap_cli.stages.gene_filter.filter_by_class`.
+        ``markermap``: drop genes by :func:`scmap_cli.stages.gene_filter.filter_by_class`. ``train_cells`` names the
+        cells that it, ``min_cells`` and ``hvg`` go by, one a line; by default all.
     log_base
         Of ``normalize``, a key of :data:`scmap_cli.stages.gene_filter.LOG_BASES`; other bases than e are also written
         to ``uns["log1p"]["base"]``, as scanpy expects.
@@ -253,7 +276,8 @@ def preprocess_rna(
     if not paths:
         raise UsageError("no input given")
     _check_options(join, hvg, hvg_flavor, hvg_batch_key, batch_key, limits)
-    check_gene_filter(gene_filter, label_key, housekeeping, train_cells, normalize, log_base)
+    chosen = hvg is not None or min_cells > 0
+    check_gene_filter(gene_filter, label_key, housekeeping, train_cells, normalize, log_base, chosen)
     names = sample_names(paths, sample, r"(\.(h5ad|h5|hdf5|tsv|csv|txt|tab|mtx|gz))+$")
     check_outputs(output, figures=[plot], force=force)
     forms = [rna_form(path) for path in paths]
@@ -296,21 +320,24 @@ def preprocess_rna(
             one, report, history = _load(path, name, layer, gene_column, make_unique, transpose)
             samples.append(one)
             summary["inputs"].append(report)
+        for one in samples:
+            # Before they are merged, which may leave genes out: depth is of all genes that were read.
+            one.obs = _with_columns(one.obs, cell_metrics(one.matrix, _mitochondrial(one.var, mito_prefix)))
         one = _unite(samples, join, batch_key, sample is not None, summary)
         samples.clear()
         if hvg_batch_key is not None and hvg_batch_key not in one.obs:
             columns = ", ".join(map(str, one.obs.columns)) or "none"
             raise InputError(f"there is no cell column {hvg_batch_key!r} (columns: {columns})", "see --hvg-batch-key")
 
-        mito = one.var.index.str.startswith(tuple(mito_prefix)) if mito_prefix else np.zeros(len(one.var), bool)
-        if max_mito is not None and not mito.any():
+        mito = _mitochondrial(one.var, mito_prefix)
+        if max_mito is not None and not (mito.any() or (one.obs["total_counts_mt"] > 0).any()):
             raise InputError(
                 f"--max-mito: no gene name begins with {' or '.join(mito_prefix)}",
                 "name genes by symbol with --gene-column, or give --mito-prefix",
             )
-        one.obs = _with_columns(one.obs, cell_metrics(one.matrix, np.asarray(mito)))
-        one.var = _with_columns(one.var, gene_metrics(one.matrix, np.asarray(mito)))
-        summary["filters"] = _filter(one, min_genes, min_counts, max_mito, min_cells)
+        one.var = _with_columns(one.var, gene_metrics(one.matrix, mito))
+        learn = None if train_cells is None else set(named_cells(one.obs, train_cells))
+        summary["filters"] = _filter(one, min_genes, min_counts, max_mito, min_cells, learn)
         totals = one.obs["total_counts"].to_numpy(dtype=np.float64)
         if gene_filter is not None:
             kept, summary["gene_filter"] = filter_by_class(one, str(label_key), housekeeping_names, train_cells)
@@ -319,7 +346,7 @@ def preprocess_rna(
             summary["programs"] = _restrict(one, loaded_programs, Path(str(programs)).name)
         if hvg is not None:
             key, batch = _hvg_batch(one, batch_key, hvg_batch_key)
-            summary["hvg"] = _select(one, hvg, hvg_flavor, key, batch, totals)
+            summary["hvg"] = _select(one, hvg, hvg_flavor, key, batch, totals, _learning(one, learn))
 
         empty = int(np.count_nonzero(np.diff(one.matrix.indptr) == 0))
         if empty:

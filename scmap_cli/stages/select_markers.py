@@ -172,7 +172,10 @@ def select_markers(
         _refuse({**given, "--splits": splits, "--train-cells": train_cells}, "with --model, which has its markers")
         _refuse({"-k": k, "--as-published": as_published or None}, "with --model, which has its markers")
         method, mode = "markermap", None
-        k = int(read_config(model)["model_config"].get("k", 0))
+        trained = read_config(model)
+        if trained["model"] != "markermap":
+            raise UsageError(f"{model} holds a model of type {trained['model']}", "give one of train markermap")
+        k = int(trained["model_config"]["k"])
     method = "markermap" if method is None else method
     get_selector(method)  # an unknown name is told before what it could not take
     if method not in MODES or splits is not None:

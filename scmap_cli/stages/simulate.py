@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from scmap_cli import keys
-from scmap_cli.data.simulation import PRESETS, TRUTH, simulate_rna_data
+from scmap_cli.data.simulation import PRESETS, TRUTH, check_rna_options, simulate_rna_data
 from scmap_cli.errors import UsageError
 from scmap_cli.io.atomic import check_outputs, write_text
 from scmap_cli.io.h5ad import write_h5ad
@@ -81,6 +81,7 @@ def simulate_rna(
         raise UsageError(f"unknown preset {preset!r}", f"known presets: {', '.join(PRESETS)}")
     given = {name: value for name, value in locals().items() if name in PRESETS[preset] and value is not None}
     parameters = PRESETS[preset] | given
+    check_rna_options(parameters)
     check_outputs(output, programs_output, gmt_output, force=force)
     summary: dict[str, Any] = {"preset": preset, "seed": seed, "parameters": parameters}
     if dry_run:

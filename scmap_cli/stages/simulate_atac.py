@@ -11,7 +11,7 @@ from anndata import AnnData
 
 from scmap_cli.data.bulk import Bulk, bulk_from_table, generate_bulk
 from scmap_cli.data.peaks import Peaks
-from scmap_cli.data.simulation_atac import PRESETS, simulate_atac_data
+from scmap_cli.data.simulation_atac import PRESETS, check_atac_options, simulate_atac_data
 from scmap_cli.data.simulation_fragments import check_fragment_peaks, fragment_lines, fragments_by_chromosome
 from scmap_cli.errors import InputError, UsageError, WriteError
 from scmap_cli.io.atomic import atomic_file, check_outputs
@@ -99,6 +99,9 @@ def simulate_atac(
     given = {name: value for name, value in locals().items() if name in PRESETS[preset] and value is not None}
     parameters = PRESETS[preset] | given
     _check_options(bulk, types, n_types, open_above, parameters)
+    idle = [name for name in ("rare_cells", "rare_in") if name in given and not parameters["rare_types"]]
+    if idle:
+        raise UsageError(f"--{idle[0].replace('_', '-')} says nothing without rare types", "give --rare-types")
     check_outputs(output, fragments, force=force)
     record = {name: list(value) if isinstance(value, tuple | list) else value for name, value in parameters.items()}
     record |= {"bulk": None if bulk is None else Path(bulk).name, "types": list(types) if types else None}
@@ -115,10 +118,11 @@ def simulate_atac(
         profiles = _profiles(bulk, types, n_peaks, parameters, open_above, open_share, seed)
         if fragments is not None:
             check_fragment_peaks(profiles.peaks)
+        values = {name: value for name, value in parameters.items() if name not in _OF_PROFILES}
+        check_atac_options(values, len(profiles.types))
         if dry_run:
             log.info("would simulate %d cells x %d peaks", parameters["n_cells"], len(profiles.names))
             return summary
-        values = {name: value for name, value in parameters.items() if name not in _OF_PROFILES}
         adata = simulate_atac_data(profiles, **values, seed=seed)
         run.stamp(adata.uns)
         if fragments is not None:

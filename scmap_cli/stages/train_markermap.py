@@ -11,7 +11,7 @@ import numpy as np
 from scmap_cli.config import TrainConfig, build
 from scmap_cli.data.matrices import column_means
 from scmap_cli.data.splits import validation_split
-from scmap_cli.errors import UsageError
+from scmap_cli.errors import InputError, UsageError
 from scmap_cli.io.bundle import MARKERS, write_table
 from scmap_cli.io.text import read_numbers
 from scmap_cli.markers.base import MarkerData, check_data
@@ -78,7 +78,7 @@ def train_markermap(
     Returns
     -------
     dict
-        The contents of ``metrics.json`` with ``genes``, the markers; for a dry run the plan.
+        The contents of ``metrics.json`` with ``genes_chosen``, the markers; for a dry run the plan.
 
     Raises
     ------
@@ -172,7 +172,12 @@ def _prior(panel: Panel, path: Path) -> np.ndarray:
     scores = _numbers(panel, path, "--prior", np.nan)
     scores = np.where(np.isnan(scores), np.nanmin(scores), scores)
     spread = float(scores.std())
-    scaled: np.ndarray = (scores - scores.mean()) / (spread if spread > 0 else 1.0)
+    if not spread > 0:
+        raise InputError(
+            f"{path}: all genes have the score {scores[0]:g}, those not listed too: the lowest",
+            "give higher scores to the genes that are to start ahead",
+        )
+    scaled: np.ndarray = (scores - scores.mean()) / spread
     return scaled.astype(np.float32)
 
 

@@ -43,6 +43,16 @@ REBUILT = ("evaluate", "reconstruction", "q.h5ad", "-o", "out.json", "--reconstr
         ((*SELECT, "--model", "model", "--as-published"), "--as-published says nothing with --model"),
         ((*SCORE, "--method", "hvg", "-k", "50", "--k-grid", "5,10"), "-k says nothing with --k-grid"),
         ((*SCORE, "--markers", "m.tsv", "--as-published"), "--as-published is about choosing genes"),
+        (("preprocess", "peaks", "a.bed", "-o", "p.bed", "--q-value", "0.1"), "--q-value needs --call"),
+        (
+            ("preprocess", "multiome", "-o", "m.h5ad", "--reference-key", "X_scvi", "--components", "9"),
+            "--components says nothing with --reference-key",
+        ),
+        (("simulate", "atac", "-o", "s.h5ad", "--open-above", "2"), "--open-above needs --bulk"),
+        (
+            ("simulate", "atac", "-o", "s.h5ad", "--bulk", "b.tsv", "--open-share", "0.2"),
+            "--open-share is of generated",
+        ),
         ((*REBUILT, "-k", "50"), "-k is not for --reconstruction"),
         ((*REBUILT, "--splits", "5"), "--splits is not for --reconstruction"),
         ((*REBUILT, "--as-published", "--markers", "m.tsv"), "--as-published is not for --reconstruction"),

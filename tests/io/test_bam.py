@@ -9,6 +9,7 @@ import pysam
 import pytest
 
 from scmap_cli.errors import InputError
+from scmap_cli.io import bam
 from scmap_cli.io.bam import BamOptions, bam_blocks, is_bam
 
 HEADER = {"HD": {"VN": "1.6"}, "SQ": [{"SN": "chr1", "LN": 10_000}, {"SN": "chr2", "LN": 10_000}]}
@@ -69,6 +70,18 @@ TRUTH = [("chr1", 100, 300, "AC-1", 2), ("chr1", 150, 260, "GT-1", 1), ("chr2", 
 @pytest.mark.parametrize("order", ["coordinate", "queryname"])
 def test_pairs_that_pass_are_fragments_and_copies_count_once(tmp_path: Path, order: str) -> None:
     assert found(write(tmp_path / "a.bam", PAIRS, order)) == TRUTH
+
+
+def test_reads_whose_mates_do_not_pass_are_let_go_of_by_chromosome(tmp_path: Path) -> None:
+    pairs = [pair(f"good{c}", c, 100, 300) for c in (0, 1)]
+    pairs += [pair(f"lone{c}-{i}", c, 400 + i, 600 + i, mapq=(60, 0)) for c in (0, 1) for i in range(50)]
+    held = []
+    with pysam.AlignmentFile(str(write(tmp_path / "a.bam", pairs)), "rb") as file:
+        blocks = bam._read(tmp_path / "a.bam", file, RAW)
+        for _ in blocks:
+            held.append(len(blocks.gi_frame.f_locals["waiting"]))
+    assert held[0] <= 1
+    assert held[1] == 50
 
 
 def test_filters_can_be_opened(tmp_path: Path) -> None:

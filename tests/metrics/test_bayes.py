@@ -63,6 +63,17 @@ def test_a_sample_is_within_its_standard_error() -> None:
     assert again.log_bf.tobytes() == found[0].log_bf.tobytes()
 
 
+def test_the_error_of_a_factor_is_the_same_for_swapped_groups_far_apart() -> None:
+    """Squares of chances near 1e-29 are below what single precision holds."""
+    rng = np.random.default_rng(0)
+    far = rng.normal(16.0, 0.1, (400, 3)), np.full((400, 3), 1.0)
+    near = rng.normal(0.0, 0.1, (500, 3)), np.full((500, 3), 1.0)
+    one, two = (bayes_factors(*a, *b, exact_pairs=0, sampled_pairs=4000) for a, b in ((far, near), (near, far)))
+    assert (one.log_bf > 55).all()
+    assert (two.log_bf < -55).all()
+    np.testing.assert_allclose(two.se, one.se, rtol=0.5)
+
+
 def test_an_empty_group_is_refused() -> None:
     a, b = posteriors(3, 2), posteriors(0, 2)
     with pytest.raises(InputError, match="not 3 and 0"):

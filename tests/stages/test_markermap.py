@@ -148,6 +148,10 @@ def test_select_markers_trains_the_same_model(counts, tmp_path):
     more = {"label_key": "cell_type", "model_config": settings, "model_out": tmp_path / "two"}
     select_markers(counts, tmp_path / "new.tsv", k=10, **more)
     select_markers(counts, tmp_path / "taken.tsv", model=tmp_path / "one", label_key="cell_type")
+    table = tmp_path / "one" / "markers.tsv"
+    table.write_text("".join(table.read_text().splitlines(keepends=True)[:3]))
+    with pytest.raises(InputError, match=r"markers.tsv is damaged or was changed"):
+        select_markers(counts, tmp_path / "cut.tsv", model=tmp_path / "one", label_key="cell_type")
     for table in ("new.tsv", "taken.tsv"):
         assert [row["gene"] for row in rows(tmp_path / table)] == first
     assert (tmp_path / "two" / "model.safetensors").read_bytes() == (

@@ -193,6 +193,7 @@ UNFIT = {
     "# only a header\n": "holds no fragments",
     "chr1\t5\t5\tA\n": "line 1: start 5 is not below end 5",
     "chr1\t5\t70000\tA\n": "lies beyond chr1, which has 60000 bases",
+    "chr1\t1\t9\tA\nchr1\t005\t070000\tA\n": "line 2: end 70000 lies beyond chr1, which has 60000 bases",
     "chr1\t5\t9\tA\r\n": "carriage return",
     "1\t5\t9\tA\n": "no chromosome in common with the features",
     "chr1\t5\t9\tA\n": "none of 1 barcodes has 5 fragments",

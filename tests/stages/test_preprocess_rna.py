@@ -186,6 +186,22 @@ def test_inputs_are_merged_by_gene_name(tmp_path: Path, out: Path, join: str) ->
     assert summary["batches"] == {"one": 120, "two": 80}
 
 
+@pytest.mark.parametrize("join", ["inner", "outer"])
+def test_depth_is_of_all_genes_read_whatever_is_merged(tmp_path: Path, out: Path, join: str) -> None:
+    one, two, paths = pair(tmp_path)
+    preprocess_rna(paths, out, join=join, normalize=True)
+    found = read_h5ad(out)
+    depth = np.concatenate([adata.X.toarray().sum(1) for adata in (one, two)])
+    np.testing.assert_allclose(found.obs["total_counts"], depth)
+    np.testing.assert_allclose(
+        np.expm1(found.layers[LOG1P_LAYER].toarray()), found.X.toarray() / depth[:, None] * 1e4, rtol=1e-4
+    )
+    genes = np.concatenate([(adata.X.toarray() > 0).sum(1) for adata in (one, two)])
+    np.testing.assert_array_equal(found.obs["n_genes_by_counts"], genes)
+    low = int(np.median(depth))
+    assert preprocess_rna(paths, out, join=join, min_counts=low, force=True)["cells"] == (depth >= low).sum()
+
+
 def test_gene_order_of_an_input_does_not_change_the_merge(tmp_path: Path, out: Path) -> None:
     _, two, paths = pair(tmp_path)
     preprocess_rna(paths, out)
@@ -452,6 +468,22 @@ def test_gene_filter_by_training_cells_does_not_see_the_others(tmp_path: Path, o
     assert read_h5ad(out).var_names.tolist() != before
 
 
+@pytest.mark.parametrize("options", [{"hvg": 15}, {"hvg": 15, "hvg_flavor": "seurat_v3"}, {"min_cells": 20}], ids=str)
+def test_genes_are_chosen_by_training_cells_alone(tmp_path: Path, out: Path, options: dict) -> None:
+    (tmp_path / "cells.txt").write_text("\n".join(f"cell{i}" for i in range(60)) + "\n")
+    first = data()
+    second = data(seed=5)
+    second.X = sp.vstack([first.X[:60], second.X[60:]], format="csr")
+    kept = []
+    for adata in (first, second):
+        path = save(adata, tmp_path / "a.h5ad")
+        preprocess_rna([path], out, force=True, train_cells=tmp_path / "cells.txt", **options)
+        kept.append(read_h5ad(out).var_names.tolist())
+    preprocess_rna([save(first[:60].copy(), tmp_path / "half.h5ad")], out, force=True, **options)
+    assert kept[0] == kept[1] == read_h5ad(out).var_names.tolist()
+    assert 0 < len(kept[0]) < 200
+
+
 @pytest.mark.parametrize(("base", "divisor"), [("2", np.log(2)), ("10", np.log(10))])
 def test_log_base(source: Path, out: Path, base: str, divisor: float) -> None:
     preprocess_rna([source], out, normalize=True)
@@ -468,6 +500,7 @@ def test_log_base(source: Path, out: Path, base: str, divisor: float) -> None:
         ({"gene_filter": "markermap"}, UsageError, "needs classes"),
         ({"gene_filter": "smash", "label_key": "kind"}, UsageError, "--gene-filter must be markermap"),
         ({"label_key": "kind"}, UsageError, "--label-key says nothing without --gene-filter"),
+        ({"train_cells": "cells.txt"}, UsageError, "--train-cells says nothing without a choice of genes"),
         ({"log_base": "2"}, UsageError, "--log-base says nothing without --normalize"),
         ({"log_base": "3", "normalize": True}, UsageError, "--log-base must be one of e, 2, 10"),
         ({"gene_filter": "markermap", "label_key": "no"}, InputError, "no obs column 'no'"),

@@ -87,6 +87,22 @@ def test_genes_of_raw_that_var_lacks_are_told_before_any_work(tmp_path):
     assert select_markers(tmp_path / "raw.h5ad", tmp_path / "m.tsv", **options)["genes"]
 
 
+def test_the_gene_column_holds_for_the_genes_of_raw(tmp_path):
+    """As a file of log values that keeps its counts in raw; the counts are of genes in an order of their own."""
+    whole = table()
+    whole.var["symbol"] = [f"S{i}" for i in range(60)]
+    whole.var_names = [f"ENSG{i}" for i in range(60)]
+    part = whole[:, ::-1].copy()
+    part.X = part.X * 0.5
+    part.raw = whole
+    part.write_h5ad(tmp_path / "raw.h5ad")
+    options = {"k": 12, "method": "t-test", "gene_column": "symbol", **KEY}
+    found = select_markers(tmp_path / "raw.h5ad", tmp_path / "m.tsv", h5ad_output=tmp_path / "m.h5ad", **options)
+    assert set(found["genes"][0]) == {f"S{i}" for i in range(12)}
+    marked = anndata.read_h5ad(tmp_path / "m.h5ad").var
+    assert set(marked.index[marked[MARKER]]) == set(found["genes"][0])
+
+
 def test_equal_runs_give_equal_bytes(tmp_path, data):
     for name in ("a", "b"):
         select_markers(data, tmp_path / f"{name}.tsv", k=8, method="random", splits=2, **KEY)
@@ -139,6 +155,25 @@ def test_forced_genes(tmp_path, data):
     (tmp_path / "out.txt").write_text("Nanog\n")
     with pytest.raises(InputError, match=r"--force-out: 1 genes are not in .* such as 'Nanog'"):
         select_markers(data, "-", k=5, method="t-test", **forced, **KEY)
+
+
+def test_markermap_forces_genes_in_a_split_as_in_training(tmp_path, data, monkeypatch):
+    """They are in the mask while the others are chosen, so a copy of one of them is not chosen beside it."""
+    monkeypatch.setattr(marker_model, "DEFAULTS", marker_model.DEFAULTS | {"epochs": 30})
+    (tmp_path / "in.txt").write_text("G50\nG40\n")
+    (tmp_path / "out.txt").write_text("G0\n")
+    forced = {"force_in": tmp_path / "in.txt", "force_out": tmp_path / "out.txt"}
+    found = select_markers(data, "-", k=8, method="markermap", splits=1, **forced, **KEY)
+    genes = found["genes"][0]
+    assert {"G50", "G40"} < set(genes)
+    assert "G0" not in genes
+    fold = Fold(load_panel(data, **KEY), 0, 0)
+    columns = {name: np.array([int(gene[1:]) for gene in path.read_text().split()]) for name, path in forced.items()}
+    told = {"forced_in": columns["force_in"], "forced_out": columns["force_out"]}
+    direct = marker_model.select_for_labels(fold.data(None), 8, seed=fold.seed, as_published=False, **told)
+    assert [f"G{i}" for i in direct.genes] == genes
+    scores = [float(row["score"]) for row in rows(found["table"])]
+    assert [gene for gene, score in zip(genes, scores, strict=True) if np.isinf(score)] == genes[:2]
 
 
 def test_cells_without_a_label_and_excluded_ones(tmp_path):
@@ -386,6 +421,25 @@ def test_more_genes_tell_more(tmp_path, data):
     result = evaluate_markers(data, "-", method=["random"], k_grid=(1, 40), splits=2, plot=tmp_path / "k.png", **KEY)
     few, many = (entry["random-forest"]["accuracy"]["mean"] for entry in result["results"])
     assert many > few
+
+
+def test_sizes_of_a_ranking_are_of_one_choice(data, monkeypatch):
+    from scmap_cli.stages import evaluate_markers as stage
+
+    calls = []
+    original = stage.run_selector
+
+    def counted(spec, split, k, **how):
+        calls.append((spec.name, k))
+        return original(spec, split, k, **how)
+
+    monkeypatch.setattr(stage, "run_selector", counted)
+    options = {"method": ["t-test", "random"], "splits": 1, **KEY}
+    both = evaluate_markers(data, "-", k_grid=(4, 9), **options)["results"]
+    assert get_selector("t-test").nested
+    assert [call for call in calls if call[0] == "t-test"] == [("t-test", 9)]
+    few = evaluate_markers(data, "-", k=4, **options)["results"]
+    assert [one for one in both if one["k"] == 4] == few
 
 
 def test_tables_of_all_cells_are_warned_of_and_of_other_seeds_refused(tmp_path, data, caplog):

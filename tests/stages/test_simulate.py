@@ -57,6 +57,8 @@ def test_bad_options_write_nothing(tmp_path):
         simulate_rna(tmp_path / "a.h5ad", preset="tiny", overlap=2.0)
     with pytest.raises(UsageError):
         simulate_rna(tmp_path / "a.h5ad", preset="tiny", gmt_output=tmp_path / "a.h5ad")
+    with pytest.raises(UsageError, match="2 cells cannot hold"):
+        simulate_rna(tmp_path / "a.h5ad", preset="tiny", n_cells=2, n_types=5, dry_run=True)
     (tmp_path / "p.gmt").write_text("mine")
     with pytest.raises(OutputExistsError):
         simulate_rna(tmp_path / "a.h5ad", preset="tiny", gmt_output=tmp_path / "p.gmt")

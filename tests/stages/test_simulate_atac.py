@@ -81,7 +81,7 @@ def test_fragments_are_sorted_and_background_keeps_away_from_peaks(tmp_path, tab
 
 def test_same_options_give_the_same_bytes_with_any_number_of_threads(tmp_path, monkeypatch):
     for name, threads in (("a", 1), ("b", 2)):
-        monkeypatch.setenv("SLURM_CPUS_PER_TASK", str(threads))
+        monkeypatch.setenv("OMP_NUM_THREADS", str(threads))
         simulate_atac(tmp_path / f"{name}.h5ad", preset="tiny", fragments=tmp_path / f"{name}.tsv.gz", seed=1)
     for suffix in ("h5ad", "tsv.gz"):
         assert (tmp_path / f"a.{suffix}").read_bytes() == (tmp_path / f"b.{suffix}").read_bytes()
@@ -145,9 +145,12 @@ def test_bad_options_write_nothing(tmp_path, table):
         {"open_above": -1.0},
         {"fragments": out},
         {"rho": (2.0,)},
+        {"rare_types": 0, "rare_cells": 5},
+        {"rare_types": 0, "rare_in": "one"},
     ):
-        with pytest.raises(UsageError):
-            simulate_atac(out, **{"preset": "tiny"} | options)
+        for dry_run in (False, True):
+            with pytest.raises(UsageError):
+                simulate_atac(out, **{"preset": "tiny", "dry_run": dry_run} | options)
     with pytest.raises(OutputExistsError):
         simulate_atac(out, preset="tiny", fragments=tmp_path / "mine.tsv.gz")
     for options, match in (
