@@ -263,3 +263,10 @@ def test_the_maestro_case_is_exact_once_binarised(tmp_path: Path, name: str) -> 
     assert found.obs_names.tolist() == expected.obs_names.tolist()
     assert found.X.nnz == 29_773
     assert ((found.X > 0) != (expected.X > 0)).nnz == 0
+
+
+def test_options_of_reads_are_told_to_say_nothing_of_fragments(tmp_path: Path, source: Path, bed: Path, caplog) -> None:
+    run(source, tmp_path / "o.h5ad", peaks=bed)
+    assert "no input is a BAM file" not in caplog.text
+    run(source, tmp_path / "o.h5ad", peaks=bed, min_mapq=10)
+    assert "no input is a BAM file" in caplog.text
