@@ -195,7 +195,7 @@ def preprocess_atac(
     check_outputs(output, figures=[plot], force=force)
     forms = ["bam" if is_bam(path) else "fragments" for path in paths]
     if "bam" not in forms and bam != BamOptions():
-        log.warning("no input is a BAM file: options for reads, such as --min-mapq or --keep-duplicates, change nothing")
+        log.warning("no input is a BAM file: options for reads, such as --min-mapq, change nothing")
     parameters = {
         "peaks": None if peaks is None else Path(peaks).name,
         "bins": bins,
