@@ -166,9 +166,9 @@ def simulate_rna_data(
     }
     obs = pd.DataFrame(
         {
-            "cell_type": _categories(type_n, type_names),
-            "batch": _categories(batch_n, batch_names),
-            "condition": _categories(stim_n.astype(int), ["ctrl", "stim"]),
+            "cell_type": pd.Categorical.from_codes(type_n, pd.Index(type_names)),
+            "batch": pd.Categorical.from_codes(batch_n, pd.Index(batch_names)),
+            "condition": pd.Categorical.from_codes(stim_n.astype(int), pd.Index(["ctrl", "stim"])),
             "depth": depth_n.astype(np.float32),
         },
         index=pd.Index([f"cell{n + 1}" for n in range(n_cells)], dtype=object),
@@ -187,10 +187,6 @@ def simulate_rna_data(
         },
         uns={keys.PROGRAM_NAMES: program_names, TRUTH: json.dumps(truth, sort_keys=True)},
     )
-
-
-def _categories(code_n: np.ndarray, names: list[str]) -> pd.Categorical:
-    return pd.Categorical([names[code] for code in code_n.tolist()], categories=names)
 
 
 def check_rna_options(p: dict[str, Any]) -> None:

@@ -151,8 +151,8 @@ def simulate_atac_data(
 
     obs = pd.DataFrame(
         {
-            "cell_type": _categories(type_n, bulk.types),
-            "batch": _categories(batch_n, [f"batch{b + 1}" for b in range(n_batches)]),
+            "cell_type": pd.Categorical.from_codes(type_n, pd.Index(bulk.types)),
+            "batch": pd.Categorical.from_codes(batch_n, pd.Index([f"batch{b + 1}" for b in range(n_batches)])),
             "depth": depth_n.astype(np.int32),
             "rho": rho_b[batch_n].astype(np.float32),
         },
@@ -249,10 +249,6 @@ def check_atac_options(p: dict[str, Any], n_types: int) -> None:
 def _rounded(values: np.ndarray) -> np.ndarray:
     """To the nearest whole number, halves up, as C rounds positive numbers."""
     return np.floor(values + 0.5).astype(np.int64)
-
-
-def _categories(code_n: np.ndarray, names: Sequence[str]) -> pd.Categorical:
-    return pd.Categorical([names[code] for code in code_n.tolist()], categories=list(names))
 
 
 def _deal_cells(

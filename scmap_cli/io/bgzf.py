@@ -67,7 +67,7 @@ def _is_block(head: bytes) -> bool:
     return len(head) == _BLOCK_HEADER and head.startswith(_GZIP_MAGIC) and bool(head[3] & 4) and head[12:14] == b"BC"
 
 
-def pieces(path: Path | str, packed: Packing | None = None) -> Iterator[Callable[[], bytes]]:
+def pieces(path: Path | str) -> Iterator[Callable[[], bytes]]:
     """Yield the text of a file in order, as functions that return one piece of about 4 MB each.
 
     The functions of a BGZF file inflate when they are called, so threads may share that work; those of other files
@@ -79,7 +79,7 @@ def pieces(path: Path | str, packed: Packing | None = None) -> Iterator[Callable
         The file is truncated or corrupt; also when a function is called.
     """
     path = Path(path)
-    packed = packed or packing(path)
+    packed = packing(path)
     try:
         with path.open("rb") as handle:
             if packed == "bgzf":

@@ -118,7 +118,6 @@ def read_rna(
     *,
     gene_column: str | None = None,
     transpose: bool = False,
-    make_unique: bool = False,
     check: bool = True,
 ) -> anndata.AnnData:
     """Read cells x genes from an h5ad, a 10x ``.h5``, a 10x matrix folder or ``.mtx``, or a text table.
@@ -131,8 +130,6 @@ def read_rna(
         Column of ``var`` to name the genes by.
     transpose
         For a text table: rows are genes and columns are cells.
-    make_unique
-        Tell repeated names of genes and of cells apart by ``-1``, ``-2``, ... instead of refusing them.
     check
         False leaves the names of genes and cells as they are; the caller then sees to them.
 
@@ -151,6 +148,6 @@ def read_rna(
     else:
         adata = read_text_matrix(path, transpose=transpose)
     if check:
-        adata.obs_names = unique_names(adata.obs_names, "cell", path, make_unique)
-        adata.var = name_genes(adata.var, path, column=gene_column, unique=make_unique)
+        adata.obs_names = unique_names(adata.obs_names, "cell", path, unique=False)
+        adata.var = name_genes(adata.var, path, column=gene_column)
     return adata

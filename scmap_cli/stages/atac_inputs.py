@@ -14,6 +14,7 @@ import scipy.sparse as sp
 from scmap_cli.data.counting import TALLIES, Counted, Counter, Rule, Tables, count_block
 from scmap_cli.data.peak_sets import bins as make_bins
 from scmap_cli.data.peak_sets import filtered
+from scmap_cli.data.peaks import Peaks
 from scmap_cli.data.profiles import Profile, Profiler
 from scmap_cli.data.qc_atac import tss_regions
 from scmap_cli.data.regions import index_regions
@@ -103,13 +104,12 @@ def make_features(
     for name, number in taken.items():
         log.info("%d features dropped by %s", number, name)
     if peaks is not None:
-        ordered = table.sort_values(["chrom", "start"])
-        ahead = ordered["chrom"].eq(ordered["chrom"].shift()) & (ordered["start"] < ordered["end"].shift())
-        if ahead.any():
+        overlapping = Peaks(*(table[name].to_numpy() for name in ("chrom", "start", "end"))).overlapping()
+        if overlapping:
             log.warning(
-                "%s: %d peaks overlap the one before, and a fragment counts in each (preprocess peaks unites them)",
+                "%s: %d peaks overlap one before, and a fragment counts in each (preprocess peaks unites them)",
                 peaks,
-                int(ahead.sum()),
+                overlapping,
             )
     return table, sizes
 

@@ -227,8 +227,6 @@ def map_query(
         )
         summary = _plan(aligned, network, added)
         log.info("%s", _headline(summary))
-        if not len(aligned.cells.codes):
-            raise InputError(f"{query} has no cells")
         if dry_run:
             return summary
         training = Training(

@@ -114,7 +114,7 @@ def _split(path: Path) -> tuple[anndata.AnnData, anndata.AnnData]:
     return whole[:, types == GENE_EXPRESSION].copy(), whole[:, types == PEAKS].copy()
 
 
-def atac_set(adata: anndata.AnnData, path: Path, name: str, layer: str | None = None) -> AtacSet:
+def atac_set(adata: anndata.AnnData, path: Path, name: str) -> AtacSet:
     """Counts and positions of the peaks of a set.
 
     Raises
@@ -122,7 +122,7 @@ def atac_set(adata: anndata.AnnData, path: Path, name: str, layer: str | None = 
     InputError
         There are no counts, a cell's name or a peak's position is repeated, or peaks have no position.
     """
-    found = find_counts(adata, layer)
+    found = find_counts(adata)
     obs = adata.obs.copy(deep=False)
     obs.index = unique_names(obs.index, "cell", path, unique=False)
     one = AtacSet(name, found.matrix, obs, found.var, peak_positions(found.var))

@@ -67,7 +67,7 @@ def test_many_small_blocks_are_deterministic_too(monkeypatch):
     monkeypatch.setattr(simulation, "_BLOCK", 1000)
     first, second = (simulate_rna_data(**TINY, seed=1) for _ in range(2))
     assert (first.X != second.X).nnz == 0
-    monkeypatch.setattr(simulation, "available_threads", lambda: 1)
+    monkeypatch.setattr(simulation, "current_threads", lambda: 1)
     assert (simulate_rna_data(**TINY, seed=1).X != first.X).nnz == 0
 
 
@@ -131,7 +131,7 @@ def test_memory_stays_far_below_dense():
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     held = adata.X.data.nbytes + adata.X.indices.nbytes + adata.X.indptr.nbytes
-    workers = min(simulation.available_threads(), 8)
+    workers = min(simulation.current_threads(), 8)
     assert peak < 3 * held + 64 * simulation._BLOCK * workers
 
 

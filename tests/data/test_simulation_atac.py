@@ -123,7 +123,7 @@ def test_rare_types_and_batches(bulk, where):
 
 def test_seeds_and_threads(bulk, monkeypatch):
     one, same = (simulate_atac_data(bulk, **SMALL | {"n_cells": 700}, seed=4) for _ in range(2))
-    monkeypatch.setattr("scmap_cli.data.simulation_atac.available_threads", lambda: 1)
+    monkeypatch.setattr("scmap_cli.data.simulation_atac.current_threads", lambda: 1)
     alone = simulate_atac_data(bulk, **SMALL | {"n_cells": 700}, seed=4)
     other = simulate_atac_data(bulk, **SMALL | {"n_cells": 700}, seed=5)
     for twin in (same, alone):
