@@ -117,6 +117,8 @@ def load_sections(ctx: typer.Context, path: Path) -> dict[str, dict[str, Any]]:
     loaded = load_toml(path)
     known = _all_section_names(ctx)
     for name, section in loaded.items():
+        if name not in known and not isinstance(section, dict):
+            raise UsageError(f"{name!r} in {path} stands in no section", "write its section above it, such as [train]")
         if name not in known:
             raise UsageError(f"unknown section [{name}] in {path}", nearest(name, known))
         if not isinstance(section, dict):

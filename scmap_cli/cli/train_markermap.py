@@ -147,7 +147,16 @@ def verb(
         ),
     ] = 1.0,
     epochs: t.Epochs = 60,
-    batch_size: t.BatchSize = 256,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(
+            "--batch-size",
+            metavar="N",
+            show_default="256, less below 2,048 cells",
+            help="Cells per step and process; lower it if memory runs out.",
+            rich_help_panel=o.TRAINING,
+        ),
+    ] = None,
     lr: t.Lr = 5e-3,
     adam_eps: t.AdamEps = 1e-8,
     weight_decay: t.WeightDecay = 0.0,

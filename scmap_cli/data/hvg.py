@@ -14,6 +14,8 @@ from scmap_cli.errors import InputError
 
 Flavor = Literal["seurat_v3", "seurat", "cell_ranger"]
 FLAVORS: tuple[Flavor, ...] = ("seurat_v3", "seurat", "cell_ranger")
+# The fit of seurat_v3 ends the process where hardly any gene varies.
+_FEWEST = 3
 _REMEDY = "try another --hvg-flavor, fewer batches, or filter genes by --min-cells"
 
 
@@ -41,7 +43,7 @@ def highly_variable_genes(
     Raises
     ------
     InputError
-        A batch has fewer than two cells, or the data are too few for the flavour's fit.
+        A batch has fewer than two cells, hardly any gene varies in it, or the data are too few for the flavour's fit.
     """
     import scanpy
 
@@ -58,6 +60,8 @@ def highly_variable_genes(
                 "merge or remove small batches, or name another column with --hvg-batch-key",
             )
         adata.obs["batch"] = batch
+    for name in [None] if batch is None else batch.categories:
+        _check_varying(matrix if batch is None else matrix[np.asarray(batch == name)], name)
     try:
         with warnings.catch_warnings(), np.errstate(all="ignore"):
             warnings.simplefilter("ignore")
@@ -75,3 +79,12 @@ def highly_variable_genes(
     table: pd.DataFrame = found.drop(columns=["gene_name", "mean_bin"], errors="ignore").reset_index(drop=True)
     front = ["highly_variable"]
     return table[front + [name for name in table.columns if name not in front]]
+
+
+def _check_varying(matrix: sp.csr_matrix, batch: str | None) -> None:
+    from sklearn.utils.sparsefuncs import mean_variance_axis
+
+    varying = int(np.count_nonzero(mean_variance_axis(matrix, axis=0)[1] > 0))
+    if varying < _FEWEST:
+        where = "" if batch is None else f" in the batch {batch!r}"
+        raise InputError(f"only {varying} genes vary{where}: too few to find variable ones", _REMEDY)

@@ -155,7 +155,7 @@ def classify(table_gd: np.ndarray, listed_g: np.ndarray, seed: int) -> dict[str,
         "held_out_auc": held["auc"],
         "held_out_accuracy": held["accuracy"],
         "auc": mean,
-        "interval": [mean - reach, mean + reach],
+        "interval": [max(mean - reach, 0.0), min(mean + reach, 1.0)],
         "genes": [int(listed_g.sum()), int((~listed_g).sum())],
     }
 

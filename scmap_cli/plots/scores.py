@@ -290,9 +290,9 @@ def reconstruction_panels(
     for axes, name in zip(scatters, shown, strict=True):
         before, after = variances[name]
         axes.scatter(before, after, s=5, linewidths=0, color=colours[name], rasterized=len(before) > 2000)
-        # Variances that are 0 have no place on a logarithmic axis; below the smallest one it is linear.
+        # Variances of 0 or of rounding errors have no place on a logarithmic axis; below the smallest it is linear.
         ends = np.concatenate([before, after])
-        smallest = ends[ends > 0].min(initial=1.0)
+        smallest = max(ends[ends > 0].min(initial=1.0), 1e-6 * ends.max(initial=0.0))
         axes.set_xscale("symlog", linthresh=smallest)
         axes.set_yscale("symlog", linthresh=smallest)
         axes.axline((smallest, smallest), (10 * smallest, 10 * smallest), color="0.5", linewidth=0.8, linestyle=":")

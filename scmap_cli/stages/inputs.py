@@ -24,6 +24,9 @@ from scmap_cli.io.text import read_names
 from scmap_cli.keys import BATCH
 from scmap_cli.runtime.logs import log
 
+# More groups than this, and than a tenth of the cells, are asked about.
+_MANY = 20
+
 SINGLE = "all"
 """The one condition of data without a batch column."""
 
@@ -222,6 +225,9 @@ def condition_labels(obs: pd.DataFrame, key: str | None, path: Path) -> np.ndarr
     missing = int(obs[key].isna().sum())
     if missing:
         log.warning("%d cells have no %s; they become the condition %r", missing, key, UNKNOWN)
+    found = len(np.unique(labels))
+    if found > max(_MANY, len(labels) // 10):
+        log.warning("the column %r has %d values in %d cells: is it one of groups of cells?", key, found, len(labels))
     return labels
 
 

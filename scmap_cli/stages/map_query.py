@@ -156,6 +156,8 @@ def map_query(
         With their exit codes 2, 2, 3, 5, 4, 75 and 6.
     """
     model_dir, query, output, model_out = map(Path, (model_dir, query, output, model_out))
+    if model_out.resolve() == model_dir.resolve():
+        raise UsageError(f"--model-out is {model_dir}, the reference itself", "choose another folder")
     if batch_key is not None and one_batch is not None:
         raise UsageError("--batch-key and --one-batch contradict each other", "give one of them")
     _check(output, join, reference, label_key, space, unknown_below, min_overlap, missing, resume)

@@ -17,6 +17,7 @@ from scmap_cli.io.h5ad import new_adata
 from scmap_cli.metrics.graph import knn
 from scmap_cli.metrics.transfer import UNKNOWN_LABEL, Transfer
 from scmap_cli.plots.draw import embedding
+from scmap_cli.runtime.logs import log
 from scmap_cli.stages.inputs import text_column
 from scmap_cli.stages.query_inputs import Cells
 from scmap_cli.stages.views import umap_layout
@@ -101,6 +102,9 @@ def joined_file(
     """
     left, right = reference.data.adata.obs, adata.obs
     shared = [column for column in left.columns if column in right.columns]
+    others = [*left.columns.difference(shared), *right.columns.difference(shared)]
+    if others:
+        log.info("--join: cell columns of one of the two files alone are left out: %s", ", ".join(map(str, others)))
     obs = pd.concat([left[shared].astype(object), right[shared].astype(object)])
     for column in shared:
         values = obs[column]

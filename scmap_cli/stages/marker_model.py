@@ -23,9 +23,12 @@ from scmap_cli.stages.panel import Panel
 from scmap_cli.training.device import resolve_device
 from scmap_cli.training.loop import Trainer
 
+# Cells a step: at most, so few that an epoch has so many steps, and at least.
+_MOST, _STEPS, _FEWEST = 256, 8, 32
+
 DEFAULTS = {
     "epochs": 60,
-    "batch_size": 256,
+    "batch_size": _MOST,
     "lr": 5e-3,
     "adam_eps": 1e-8,
     "patience": 8,
@@ -50,6 +53,11 @@ PUBLISHED: dict[str, Any] = {
 
 PUBLISHED_TRAINING: dict[str, Any] = {"epochs": 100, "batch_size": 64, "lr_patience": 0}
 """How the paper trained; what of it depends on the mode is in :func:`published_training`."""
+
+
+def usual_batch(cells: int) -> int:
+    """Cells a step where no number is asked for: those of :data:`DEFAULTS`, but fewer where an epoch had few steps."""
+    return min(_MOST, max(_FEWEST, cells // _STEPS))
 
 
 def published_training(mode: str) -> dict[str, Any]:
@@ -145,7 +153,8 @@ def _select(
     --validation-share 0``. One thread, as in :mod:`scmap_cli.markers.seeded`.
     """
     options: Mapping[str, Any] = {"k": k, "mode": mode} | (PUBLISHED if as_published else {})
-    training = DEFAULTS | (published_training(mode) if as_published else {}) | {"checkpoint_minutes": 1e9}
+    training = DEFAULTS | {"batch_size": usual_batch(len(data.strata)), "checkpoint_minutes": 1e9}
+    training |= published_training(mode) if as_published else {}
     config = build(MarkerMapConfig, options, where="[model]")
     settings = build(TrainConfig, training, where="[train]")
     where = resolve_device(device)

@@ -254,6 +254,11 @@ def preprocess_atac(
         )
         summary: dict[str, Any] = {"output": str(output), "inputs": [one.report for one in parts]}
         adata = _assemble(parts, names, features, bins is None, tss is not None, batch_key, sample is not None)
+        if not adata.X.nnz:
+            raise InputError(
+                f"none of the fragments of {adata.n_obs} cells counts in one of the {adata.n_vars} features",
+                "give features of the same genome, with chromosomes named alike",
+            )
         kept, summary["filters"] = filters.apply(adata.obs)
         adata = adata if kept.all() else adata[kept].copy()
         adata = _filter_features(adata, min_cells, min_cell_share, max_cell_share, summary["filters"])

@@ -173,7 +173,11 @@ def _wanted(var: pd.DataFrame, only: Sequence[str] | None, genes: Path | str) ->
     place = var.index.get_indexer(pd.Index(list(dict.fromkeys(only))))
     if (place < 0).any():
         missing = [name for name in only if name not in var.index]
-        raise InputError(f"{len(missing)} genes of --only have no peak in {genes}, such as {missing[0]!r}")
+        raise InputError(
+            f"{len(missing)} genes of --only have no score ({', '.join(missing[:20])}): "
+            f"they are not in {genes}, or no peak is near them",
+            "leave them out of --only",
+        )
     return np.asarray(place)
 
 

@@ -167,6 +167,9 @@ def _select(
     before = one.matrix.shape[1]
     if hvg > before:
         log.warning("--hvg %d: only %d genes are left, all are kept", hvg, before)
+    if hvg >= before:
+        one.var = _with_columns(one.var, pd.DataFrame({"highly_variable": np.ones(before, dtype=bool)}))
+        return {"flavor": flavor, "batch_key": key, "asked": hvg, "before": before, "after": before}
     matrix = one.matrix
     if not learn.all():
         matrix, totals = matrix[learn], totals[learn]
@@ -174,7 +177,7 @@ def _select(
     values = matrix if flavor == "seurat_v3" else log1p_cp10k(matrix, totals=totals)
     table = highly_variable_genes(values, hvg, flavor=flavor, batch=batch)
     one.var = _with_columns(one.var, table)
-    _subset(one, genes=np.ones(before, bool) if hvg >= before else table["highly_variable"].to_numpy())
+    _subset(one, genes=table["highly_variable"].to_numpy())
     after = one.matrix.shape[1]
     log.info("--hvg %d (%s, %s): %d of %d genes kept", hvg, flavor, f"by {key}" if key else "no batches", after, before)
     return {"flavor": flavor, "batch_key": key, "asked": hvg, "before": before, "after": after}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from scmap_cli.models.markermap import MarkerMap, MarkerMapConfig
 from scmap_cli.registry import get_selector
 from scmap_cli.runtime.logs import log
 from scmap_cli.stages.inputs import SINGLE, plain_records
-from scmap_cli.stages.marker_model import DEFAULTS, make_network, selection
+from scmap_cli.stages.marker_model import DEFAULTS, make_network, selection, usual_batch
 from scmap_cli.stages.marker_tables import COLUMNS
 from scmap_cli.stages.model_dir import Training, TrainingData
 from scmap_cli.stages.panel import Panel, check_forced, load_panel, training_cells
@@ -116,6 +117,9 @@ def train_markermap(
         spec = get_selector("markermap-unsupervised" if config.mode == "unsupervised" else "markermap")
         check_data(spec, data, config.k, data.n_genes - len(forced["forced_out"]))
         held = validation_split(data.strata, settings.validation_share, seed)
+        if "batch_size" not in (train_options or {}):
+            settings = replace(settings, batch_size=usual_batch(int((~held).sum())))
+            training = replace(training, settings=settings)
         plan = _plan(data, held, training)
         log.info(
             "%d cells (%d for validation) x %d genes, %d labels, %d %s markers, up to %d epochs on %s",

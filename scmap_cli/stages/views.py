@@ -26,6 +26,9 @@ from scmap_cli.stages.inputs import RnaInput
 _MIN_DIST = 0.3
 _PERPLEXITY = 30.0
 
+# Values of a whole-number column that are still taken for names.
+_MOST_NAMES = 60
+
 
 @dataclass
 class Embedding:
@@ -196,7 +199,9 @@ def plot_columns(result: Embedding, data: RnaInput, labels: np.ndarray, color: s
     columns: dict[str, np.ndarray] = {}
     for name in color.split(",") if color else []:
         if name in obs:
-            numeric = pd.api.types.is_float_dtype(obs[name])
+            # Whole numbers of few kinds are names, such as clusters; of many they are amounts, such as genes found.
+            whole = pd.api.types.is_integer_dtype(obs[name])
+            numeric = pd.api.types.is_float_dtype(obs[name]) or (whole and obs[name].nunique() > _MOST_NAMES)
             columns[name] = obs[name].to_numpy(float) if numeric else column_text(obs[name], "nan")
         elif name in result.names:
             columns[name] = result.mean_nz[:, result.names.index(name)].astype(float)

@@ -50,6 +50,12 @@ def test_a_misspelt_section_of_the_settings_of_a_model(scmap):
     assert "did you mean 'model'?" in said
 
 
+def test_a_key_above_all_sections(scmap):
+    (scmap.folder / "bare.toml").write_text("epochs = 3\n")
+    said = scmap("train", "expimap", "a.h5ad", "-o", "m", "--config", "bare.toml", status=2).err
+    assert "'epochs' in bare.toml stands in no section" in said
+
+
 @pytest.mark.parametrize("verb", RUNS)
 def test_what_is_printed_reads_back(scmap, verb):
     first = scmap(*verb.split(), "--print-config", "-t", "3", "--seed", "5").out

@@ -14,6 +14,16 @@ import pytest
 SIMULATE = ("simulate", "rna", "-o", "out.h5ad", "--preset", "tiny")
 
 
+@pytest.mark.parametrize("option", ["INPUT", "--barcodes"])
+def test_a_pipe_is_refused_before_it_is_half_read(scmap, option):
+    """Files are looked at more than once, and a pipe would give its beginning to the first look alone."""
+    os.mkfifo(scmap.folder / "pipe")
+    (scmap.folder / "f.tsv").write_text("chr1\t5\t9\tA\n")
+    words = ["pipe"] if option == "INPUT" else ["f.tsv", option, "pipe"]
+    said = scmap("preprocess", "atac", *words, "--bins", 5000, "--chrom-sizes", "f.tsv", "-o", "o.h5ad", status=2)
+    assert "pipe is a pipe" in short(said)
+
+
 @pytest.fixture
 def stage(monkeypatch):
     """Make ``simulate rna`` raise something."""

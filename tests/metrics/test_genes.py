@@ -116,5 +116,7 @@ def test_lists_have_an_interval():
     assert low <= found["auc"] <= high
     assert found["auc"] > 0.8
     assert found["held_out_auc"] > 0.7
+    few = classify(rng.normal(size=(60, 3)) + 2.5 * (np.arange(60) < 6)[:, None], np.arange(60) < 6, 0)
+    assert 0 <= few["interval"][0] <= few["auc"] <= few["interval"][1] <= 1
     assert found["genes"] == [int(listed.sum()), int((~listed).sum())]
     assert classify(rng.normal(size=(160, 3)), listed, 0)["auc"] == pytest.approx(0.5, abs=0.15)

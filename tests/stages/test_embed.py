@@ -6,6 +6,7 @@ from pathlib import Path
 
 import anndata
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import sparse
 
@@ -14,6 +15,8 @@ from scmap_cli.io.h5ad import write_h5ad
 from scmap_cli.io.npz import read_npz
 from scmap_cli.runtime.provenance import read_history
 from scmap_cli.stages.embed import embed
+from scmap_cli.stages.inputs import condition_labels, load_rna
+from scmap_cli.stages.views import Embedding, plot_columns
 
 
 @pytest.fixture
@@ -131,6 +134,24 @@ def test_refusals_write_nothing(trained, tmp_path: Path, options: dict[str, obje
     with pytest.raises(error, match=match):
         embed(trained.model, trained.data, output, **options)  # type: ignore[arg-type]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_whole_numbers_of_many_kinds_are_amounts(trained) -> None:
+    data = load_rna(trained.data)
+    n = len(data.cells)
+    data.adata.obs["found"], data.adata.obs["plate"] = np.arange(n) + 500, np.arange(n) % 12
+    result = Embedding("expimap", [], np.zeros((n, 0), np.float32), None, np.zeros(0, bool))
+    shown = plot_columns(result, data, np.full(n, "all"), "found,plate")
+    assert shown["found"].dtype == np.float64
+    assert sorted(set(shown["plate"]), key=int) == [str(i) for i in range(12)]
+
+
+def test_a_column_of_amounts_is_asked_about(caplog: pytest.LogCaptureFixture) -> None:
+    obs = pd.DataFrame({"depth": np.arange(300), "donor": np.arange(300) % 30})
+    condition_labels(obs, "donor", Path("a.h5ad"))
+    assert "is it one of groups" not in caplog.text
+    condition_labels(obs, "depth", Path("a.h5ad"))
+    assert "'depth' has 300 values in 300 cells: is it one of groups of cells?" in caplog.text
 
 
 def test_a_file_that_is_no_model(trained, tmp_path: Path) -> None:

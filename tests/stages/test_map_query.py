@@ -285,6 +285,11 @@ def test_groups_of_the_mapped_file_are_tested(trained: Any, query: Path, tmp_pat
     assert result["contrasts"][0]["n_against"] == 300
 
 
+def test_the_reference_is_not_replaced_by_the_mapped_model(trained: Any, query: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="the reference itself"):
+        run(trained, query, tmp_path, model_out=Path(trained.model) / ".." / Path(trained.model).name, force=True)
+
+
 def test_a_second_query_gets_parameters_of_its_own(trained: Any, query: Path, tmp_path: Path) -> None:
     data = anndata.read_h5ad(query)
     del data.obs["batch"]

@@ -159,6 +159,19 @@ def test_select_markers_trains_the_same_model(counts, tmp_path):
     ).read_bytes()
 
 
+def test_few_cells_take_small_steps(counts, tmp_path):
+    """An epoch has at least eight steps, of 32 cells or more; what is asked for is taken as it is."""
+    assert [marker_model.usual_batch(n) for n in (100, 400, 1600, 2048, 10**6)] == [32, 50, 200, 256, 256]
+    for name, batch in (("usual", None), ("asked", 256)):
+        more = {"epochs": 2} | ({} if batch is None else {"batch_size": batch})
+        train_markermap(
+            counts, tmp_path / name, label_key="cell_type", model_options=SMALL | {"mode": "supervised"},
+            train_options=more, device="cpu",
+        )  # fmt: skip
+        config = json.loads((tmp_path / name / "config.json").read_text())
+        assert config["train_config"]["batch_size"] == (marker_model.usual_batch(360) if batch is None else batch)
+
+
 def test_settings_of_a_file_are_obeyed_as_by_train(counts, tmp_path):
     settings = tmp_path / "run.toml"
     settings.write_text(

@@ -265,6 +265,13 @@ def test_the_maestro_case_is_exact_once_binarised(tmp_path: Path, name: str) -> 
     assert ((found.X > 0) != (expected.X > 0)).nnz == 0
 
 
+def test_no_counts_at_all_is_an_input_error(tmp_path: Path, source: Path) -> None:
+    (tmp_path / "far.bed").write_text("chr1\t1\t2\nchrY\t100\t200\n")
+    with pytest.raises(InputError, match="counts in one of the 2 features"):
+        preprocess_atac([source], tmp_path / "o.h5ad", peaks=tmp_path / "far.bed")
+    assert not (tmp_path / "o.h5ad").exists()
+
+
 def test_options_of_reads_are_told_to_say_nothing_of_fragments(tmp_path: Path, source: Path, bed: Path, caplog) -> None:
     run(source, tmp_path / "o.h5ad", peaks=bed)
     assert "no input is a BAM file" not in caplog.text

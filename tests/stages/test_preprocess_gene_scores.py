@@ -93,6 +93,12 @@ def test_some_genes_smoothed(atac, genes, tmp_path):
     assert (some.layers["magic"].std(0) < np.sqrt(some.X.toarray()).std(0)).all()
 
 
+def test_all_genes_without_a_score_are_named(atac, genes, tmp_path):
+    with pytest.raises(InputError, match=r"2 genes of --only have no score \(AANAT, NOPE\)"):
+        preprocess_gene_scores(atac, tmp_path / "a.h5ad", genes=genes, only=["chr1_left", "AANAT", "NOPE"])
+    assert not (tmp_path / "a.h5ad").exists()
+
+
 def test_smoothing_on_an_embedding_of_types_gives_their_means(atac, genes, tmp_path):
     adata = anndata.read_h5ad(atac)
     adata.obsm["X_mine"] = 100.0 * np.eye(3)[adata.obs["cell_type"].cat.codes]

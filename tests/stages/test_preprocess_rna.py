@@ -150,6 +150,20 @@ def test_variable_genes_are_scanpys(tmp_path: Path, out: Path, flavor: str, by_b
 
 def test_asking_for_more_genes_than_there_are_keeps_all(source: Path, out: Path) -> None:
     assert preprocess_rna([source], out, hvg=10_000)["genes"] == 200
+    assert read_h5ad(out).var["highly_variable"].all()
+
+
+def test_genes_that_none_could_be_chosen_from_are_all_kept(tmp_path: Path, out: Path) -> None:
+    """Where nothing has to be chosen, a fit that would fail is not made: this one would end the process."""
+    adata = data(n=40, g=30)
+    adata.X = sp.csr_matrix(np.ones((40, 30), dtype=np.float32))
+    path = save(adata, tmp_path / "flat.h5ad")
+    for batch in (None, "half"):
+        adata.obs["half"] = np.repeat(["a", "b"], 20)
+        save(adata, path)
+        with pytest.raises(InputError, match="only 0 genes vary" + (" in the batch 'a'" if batch else "")):
+            preprocess_rna([path], out, hvg=10, hvg_batch_key=batch)
+    assert preprocess_rna([path], out, hvg=30)["genes"] == 30
 
 
 def pair(tmp_path: Path) -> tuple[anndata.AnnData, anndata.AnnData, list[Path]]:
