@@ -121,7 +121,8 @@ def test_pairs_without_labels_get_negatives(tmp_path, table):
     (tmp_path / "p.tsv").write_text("gene_a\tgene_b\n" + "".join(f"G{a}\tG{b}\n" for a, b in sorted(rows)))
     assert read_pairs(tmp_path / "p.tsv")[1] is None
     found = by(evaluate_genes([table], gene_pairs=tmp_path / "p.tsv", pair_splits=["random"]))
-    assert abs(found["number of partners"]["auc"] - 0.5) < 0.15
+    # Below one half, as the genes of a related test pair have a partner less among the training pairs.
+    assert 0.2 < found["number of partners"]["auc"] < 0.6
 
 
 def test_drawn_pairs_of_training_and_test_are_neither_shared_nor_related(tmp_path, table, monkeypatch):

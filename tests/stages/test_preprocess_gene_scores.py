@@ -120,7 +120,7 @@ def test_bad_input_and_options_write_nothing(atac, genes, tmp_path, monkeypatch)
         with pytest.raises(UsageError):
             preprocess_gene_scores(atac, out, genes=genes, **options)
     for options, match in (
-        ({"only": ["far"]}, "1 genes of --only have no peak"),
+        ({"only": ["far"]}, "1 genes of --only have no score"),
         ({"smooth": True, "smooth_on": "X_no"}, "no embedding 'X_no'"),
         ({"genes": tmp_path / "none.bed"}, "does not exist"),
         ({"layer": "none"}, "no layer"),
