@@ -11,7 +11,8 @@ without ``--no-decoder``; ``evaluate imputation --withhold`` on the held-out fil
 training cells (zero-shot); both models trained on what is left of the held-out cells (``--start-from``, a corpus of the
 file that ``--observed-output`` writes) and scored beside baselines that learn from the same (fine-tuned), among which
 is scVI if a Python that has it is given (``peer_scvi.py``); ``evaluate genes`` for every file of pairs (with a second
-file to test on) and two lists, beside an SVD of the training cells' co-expression, random vectors and any ``--tables``.
+file to test on) and two lists, of the models' tables and of the mean vectors of genes in the training cells
+(``in-cells``), beside an SVD of the training cells' co-expression, random vectors and any ``--tables``.
 
 Seeds are of training, of the entries withheld and of the splits; figures are means over them. Unrelated pairs are drawn
 where a file has none. What the output file holds of a run is not repeated: the same call goes on after a stop, or adds
@@ -141,8 +142,12 @@ class Run:
         return {"scVI": found["scVI.npz"], "told": told}
 
     def genes(self, **task: str) -> list[dict[str, Any]]:
-        """One task on the gene embeddings of both models and what they are compared with."""
-        tables = [*(self.folder / kind for kind in KINDS), *map(Path, self.args.tables)]
+        """One task on the gene embeddings of both models, as they are and in cells, and what they are compared with."""
+        in_cells = [self.folder / f"{kind}-in-cells.npz" for kind in KINDS]
+        for kind, path in zip(KINDS, in_cells, strict=True):
+            if not path.exists():
+                self.call("embed", self.folder / kind, self.training, "--genes", o=path, device=self.args.device)
+        tables = [*(self.folder / kind for kind in KINDS), *in_cells, *map(Path, self.args.tables)]
         told = self.call(
             "evaluate", "genes", *tables, **task, coexpression=self.training, gene_table=self.args.gene_table
         )
