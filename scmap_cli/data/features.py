@@ -100,7 +100,7 @@ def align(query_names: Sequence[str] | np.ndarray, reference_names: Sequence[str
     free = np.setdiff1d(np.arange(len(query)), index[index >= 0], assume_unique=True)
     by_version = ambiguous = 0
     if len(missing) and len(free) and (_has_version(reference[missing]) or _has_version(query[free])):
-        wanted, offered = _stems(reference[missing]), _stems(query[free])
+        wanted, offered = without_version(reference[missing]), without_version(query[free])
         known = wanted.isin(offered)
         single = known & ~wanted.duplicated(keep=False) & ~wanted.isin(offered[offered.duplicated(keep=False)])
         ambiguous = int((known & ~single).sum())
@@ -198,6 +198,7 @@ def _has_version(names: np.ndarray) -> bool:
     return any(_VERSIONED.match(name) for name in names)
 
 
-def _stems(names: np.ndarray) -> pd.Index:
+def without_version(names: np.ndarray | pd.Index) -> pd.Index:
+    """Names without the version at the end of Ensembl ids."""
     stems: pd.Index = pd.Index([_VERSIONED.sub(r"\1", name) for name in names], dtype=object)
     return stems

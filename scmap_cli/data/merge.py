@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
+from scmap_cli.data.features import without_version
 from scmap_cli.data.matrices import row_chunks, rows_per_block
 from scmap_cli.errors import InputError
 from scmap_cli.io.columns import UNKNOWN, column_text, text_series
@@ -170,7 +171,11 @@ def merge_samples(
     shared = len(joined_genes(names, "inner"))
     if shared == 0:
         heads = "; ".join(f"{s.name}: {', '.join(map(str, s.var.index[:3]))}" for s in samples[:3])
-        raise InputError(f"the inputs have no gene name in common ({heads})", "name genes alike, see --gene-column")
+        alike = joined_genes([without_version(one) for one in names], "inner")
+        versions = "they agree without the versions of Ensembl ids; " if len(alike) else ""
+        raise InputError(
+            f"the inputs have no gene name in common ({heads})", f"{versions}name genes alike, see --gene-column"
+        )
     by_input = {sample.name: len(sample.var) for sample in samples}
     report: dict[str, Any] = {"join": join, "genes": len(genes), "genes_common": shared, "genes_by_input": by_input}
     log.info(

@@ -17,6 +17,7 @@ import numpy as np
 from scipy.sparse import csc_matrix
 
 from scmap_cli import keys
+from scmap_cli.data.features import without_version
 from scmap_cli.errors import InputError, UsageError
 from scmap_cli.io.atomic import check_outputs
 from scmap_cli.io.gmt import GeneSet, read_gene_sets, unique_sets
@@ -315,6 +316,8 @@ def _name_hint(sets: list[GeneSet], symbols: np.ndarray, parameters: dict[str, A
         return "the sets hold no genes; check the file's layout with --form"
     data_ensembl = sum(bool(_ENSEMBL.match(name)) for name in symbols) > len(symbols) / 2
     sets_ensembl = sum(bool(_ENSEMBL.match(name)) for name in set_genes) > len(set_genes) / 2
+    if set(without_version(np.asarray(set_genes))) & set(without_version(symbols)):
+        return "names agree without the versions of Ensembl ids (the .17 of ENSG00000141510.17): leave these out"
     if data_ensembl and not sets_ensembl:
         return "the data's names look like Ensembl ids: name the column of var with symbols by --gene-column"
     if sets_ensembl and not data_ensembl:

@@ -129,6 +129,10 @@ def test_a_column_of_symbols_matches_while_names_stay(tmp_path):
         preprocess_programs([gmt], tmp_path / "p.npz", genes=data)
     assert "Ensembl" in caught.value.hint
     assert "--gene-column" in caught.value.hint
+    versions = write_gmt(tmp_path / "v.gmt", {"S": [f"{name}.17" for name in ids]})
+    with pytest.raises(InputError) as caught:
+        preprocess_programs([versions], tmp_path / "p.npz", genes=data)
+    assert "without the versions" in caught.value.hint
     preprocess_programs([gmt], tmp_path / "p.npz", genes=data, gene_column="symbol")
     programs = load_programs(tmp_path / "p.npz")
     assert programs.genes.tolist() == ids

@@ -370,6 +370,12 @@ def test_merging_without_a_gene_in_common_tells_names(tmp_path: Path, out: Path)
     paths = [save(data(), tmp_path / "a.h5ad"), save(other, tmp_path / "b.h5ad")]
     with pytest.raises(InputError, match="ENS0"):
         preprocess_rna(paths, out)
+    for path, version in zip(paths, (3, 11), strict=True):
+        save(data(names=[f"ENSG{i:011}.{version}" for i in range(200)]), path)
+    with pytest.raises(InputError) as caught:
+        preprocess_rna(paths, out)
+    assert "they agree without the versions" in str(caught.value.hint)
+    save(data(), paths[0])
     other = data()
     other.obs["batch"] = "x"
     with pytest.raises(InputError, match="'batch'"):
