@@ -57,9 +57,9 @@ def begin(ctx: typer.Context, *, needs: Sequence[str] = (), text_output: bool = 
             raise UsageError(f"missing {_display(parameter)}", f"see '{ctx.command_path} -h'")
     if str(options.get("output")) == "-" and not text_output:
         raise UsageError("-o - is for text; this output needs a file that can be sought in", "name a file with -o")
-    for value in options.values():
+    for name, value in options.items():
         for path in value if isinstance(value, list | tuple) else (value,):
-            if isinstance(path, Path) and path.is_fifo():
+            if name not in _MACHINE and isinstance(path, Path) and path.is_fifo():
                 raise UsageError(
                     f"{path} is a pipe, and files are read in more than one pass", "write it to a file and name that"
                 )

@@ -92,7 +92,7 @@ def embed_genes(
             genes = bundle.features
         else:
             _, counts, _ = aligned_counts(bundle, input, layer=layer, gene_column=gene_column, min_overlap=min_overlap)
-            found_g = np.diff(counts.tocsc().indptr) > 0
+            found_g = np.bincount(counts.indices, minlength=counts.shape[1]) > 0
             if not found_g.any():
                 raise InputError(f"no cell of {input} expresses a gene of the model")
             genes = bundle.features[found_g]

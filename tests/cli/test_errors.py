@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import pytest
@@ -22,6 +23,14 @@ def test_a_pipe_is_refused_before_it_is_half_read(scmap, option):
     words = ["pipe"] if option == "INPUT" else ["f.tsv", option, "pipe"]
     said = scmap("preprocess", "atac", *words, "--bins", 5000, "--chrom-sizes", "f.tsv", "-o", "o.h5ad", status=2)
     assert "pipe is a pipe" in short(said)
+
+
+def test_options_may_come_through_a_pipe(scmap):
+    os.mkfifo(scmap.folder / "pipe")
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit((scmap.folder / "pipe").write_text, "[simulate-rna]\nn-cells = 77\n")
+        said = scmap("simulate", "rna", "-o", "o.h5ad", "--preset", "tiny", "--config", "pipe", "--dry-run")
+    assert "would simulate 77 cells" in said.err
 
 
 @pytest.fixture
