@@ -7,6 +7,7 @@ with the same identity (configs, features, cells, seed); otherwise the first key
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from scmap_cli.errors import InputError, UsageError
+from scmap_cli.errors import InputError, UsageError, WriteError
 from scmap_cli.io.atomic import atomic_file
 
 FILE = "last.safetensors"
@@ -66,12 +67,24 @@ class Checkpoint:
         return self.path.is_file()
 
     def save(self, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
-        """Write tensors and JSON state, replacing the last checkpoint."""
+        """Write tensors and JSON state, replacing the last checkpoint.
+
+        Raises
+        ------
+        WriteError
+            It could not be written; the last one is still there, or else no folder.
+        """
         self.folder.mkdir(parents=True, exist_ok=True)
         header = {"scmap": json.dumps({"identity": self.identity, "state": state})}
         plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-        with atomic_file(self.path, force=True) as tmp:
-            save_file(plain, tmp, metadata=header)
+        try:
+            with atomic_file(self.path, force=True) as tmp:
+                _write(plain, tmp, header)
+        except WriteError:
+            with suppress(OSError):
+                self.folder.rmdir()
+                self.folder.parent.rmdir()
+            raise
 
     def load(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Tensors (on the CPU) and state.
@@ -112,6 +125,13 @@ class Checkpoint:
         self.path.unlink(missing_ok=True)
         if self.folder.is_dir() and not any(self.folder.iterdir()):
             self.folder.rmdir()
+
+
+def _write(tensors: dict[str, Tensor], path: Path, header: dict[str, str]) -> None:
+    try:
+        save_file(tensors, path, metadata=header)
+    except SafetensorError as error:
+        raise WriteError(f"could not write the checkpoint: {error}", "make room, or write elsewhere") from error
 
 
 def pack_optimizer(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

@@ -21,7 +21,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from scmap_cli.config import PretrainConfig, TrainConfig
 from scmap_cli.data.batches import Store
-from scmap_cli.errors import DivergedError, StoppedError, UsageError
+from scmap_cli.errors import DivergedError, StoppedError, UsageError, WriteError
 from scmap_cli.models.base import LossOutput, ScmapModel
 from scmap_cli.nn.noise import Noise, mixed_seed
 from scmap_cli.runtime.logs import log, progress
@@ -146,7 +146,7 @@ class Trainer:
         self.safe = self._copy()
         try:
             self._epochs()
-            self._save()
+            self._save_finished()
         finally:
             # Its reducer must be gone before the process group is; see distributed.process_group.
             self.loss_of = self.model
@@ -339,6 +339,13 @@ class Trainer:
         tensors |= {f"best.{k}": v for k, v in self.best.items()}
         tensors |= pack_optimizer(self.model, self.optimizer)
         self.checkpoint.save(tensors, self.state.__dict__ | {"best_score": _jsonable(self.state.best_score)})
+
+    def _save_finished(self) -> None:
+        """Save what is about to be published; where that fails the directory may still be written."""
+        try:
+            self._save()
+        except WriteError as error:
+            log.warning("the finished training could not be saved: %s", error)
 
     def _restore(self, checkpoint: Checkpoint) -> None:
         tensors, saved = checkpoint.load()

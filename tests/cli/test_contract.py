@@ -173,7 +173,7 @@ def test_defaults_of_training_are_those_of_the_configs(verb):
         "train expimap": (ExpiMapConfig, TrainConfig, {}),
         "train sailer": (SailerConfig, TrainConfig, train_sailer.DEFAULTS),
         "train sailerx": (SailerXConfig, TrainConfig, train_sailerx.DEFAULTS),
-        "train markermap": (MarkerMapConfig, TrainConfig, marker_model.DEFAULTS),
+        "train markermap": (MarkerMapConfig, TrainConfig, marker_model.DEFAULTS | {"batch_size": None}),
         "train expresser": (ExpresserConfig, PretrainConfig, train_expresser.DEFAULTS),
     }[verb]
     for panel, config, other in ((options.MODEL, model, {}), (options.TRAINING, training, changed)):

@@ -178,8 +178,8 @@ def test_settings_of_a_file_are_obeyed_as_by_train(counts, tmp_path):
         "[model]\nk = 7\nmode = 'joint'\nwidth = 16\nanneal-epochs = 2.0\n[train]\nepochs = 3\n[embed]\nseed = 5\n"
     )
     more = {"label_key": "cell_type", "model_config": settings, "device": "cpu"}
-    options = {"k": 7, "mode": "joint", "width": 16, "anneal_epochs": 2.0}
-    trained = train(counts, tmp_path / "model", model_options=options, train_options={"epochs": 3, "batch_size": 256})
+    options, usual = {"k": 7, "mode": "joint", "width": 16, "anneal_epochs": 2.0}, marker_model.usual_batch(360)
+    trained = train(counts, tmp_path / "model", model_options=options, train_options={"epochs": 3, "batch_size": usual})
     assert select_markers(counts, "-", **more)["genes"][0] == trained["genes_chosen"]
     assert len(trained["genes_chosen"]) == 7
     assert len(select_markers(counts, "-", k=5, mode="supervised", **more)["genes"][0]) == 5
@@ -292,9 +292,9 @@ def test_the_selector_gives_the_same_bytes_with_any_threads(counts, monkeypatch)
 def test_the_selector_gives_the_genes_of_the_whole_training(counts, tmp_path, monkeypatch):
     whole = train_markermap(
         counts, tmp_path / "model", label_key="cell_type", model_options={"k": 10}, device="cpu",
-        train_options={**QUICK, "validation_share": 0.0},
+        train_options={"epochs": 12, "validation_share": 0.0},
     )  # fmt: skip
-    monkeypatch.setattr(marker_model, "DEFAULTS", marker_model.DEFAULTS | QUICK)
+    monkeypatch.setattr(marker_model, "DEFAULTS", marker_model.DEFAULTS | {"epochs": 12})
     panel = load_panel(counts, label_key="cell_type")
     found = run_selector(get_selector("markermap"), panel.data(np.ones(400, dtype=bool)), 10, seed=0)
     assert panel.genes[found.genes].tolist() == whole["genes_chosen"]
