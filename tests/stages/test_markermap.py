@@ -292,9 +292,10 @@ def test_the_selector_gives_the_same_bytes_with_any_threads(counts, monkeypatch)
 def test_the_selector_gives_the_genes_of_the_whole_training(counts, tmp_path, monkeypatch):
     whole = train_markermap(
         counts, tmp_path / "model", label_key="cell_type", model_options={"k": 10}, device="cpu",
-        train_options={"epochs": 12, "validation_share": 0.0},
+        train_options={**QUICK, "validation_share": 0.0},
     )  # fmt: skip
-    monkeypatch.setattr(marker_model, "DEFAULTS", marker_model.DEFAULTS | {"epochs": 12})
+    monkeypatch.setattr(marker_model, "DEFAULTS", marker_model.DEFAULTS | {"epochs": QUICK["epochs"]})
+    monkeypatch.setattr(marker_model, "usual_batch", lambda cells: QUICK["batch_size"])
     panel = load_panel(counts, label_key="cell_type")
     found = run_selector(get_selector("markermap"), panel.data(np.ones(400, dtype=bool)), 10, seed=0)
     assert panel.genes[found.genes].tolist() == whole["genes_chosen"]
