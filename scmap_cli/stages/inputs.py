@@ -263,9 +263,12 @@ def model_conditions(
     known = bundle.categories["condition"]
     written = BATCH if BATCH in data.adata.obs and known != [SINGLE] else bundle.config["batch_key"]
     key = batch_key or written
-    if key is None and len(known) > 1 and not reference:
+    # A mapped model, or one without batches that became one: the file may be the query as it was before its mapping.
+    mapped = key is None or (len(bundle.config.get("history", ())) > 1 and key not in data.adata.obs)
+    if batch_key is None and mapped and len(known) > 1 and not reference:
+        columns = BATCH if key is None else f"{key} or {BATCH}"
         raise InputError(
-            f"which of the model's batches {path} is of cannot be told: it has no column {BATCH}",
+            f"which of the model's batches {path} is of cannot be told: it has no column {columns}",
             f"give --batch-key COLUMN with {', '.join(map(repr, known[:4]))}, or the file that `scmap map-query` wrote",
         )
     labels = condition_labels(data.adata.obs, key, path)

@@ -14,18 +14,17 @@ import torch
 from scmap_cli.config import TrainConfig, as_dict, build
 from scmap_cli.data.batches import CsrStore
 from scmap_cli.data.splits import validation_split
-from scmap_cli.errors import InputError, UsageError
+from scmap_cli.errors import UsageError
 from scmap_cli.io.atomic import check_outputs, write_json
 from scmap_cli.io.bundle import PROGRAMS, Bundle, check_file, is_bundle, load_bundle, read_program_sizes
 from scmap_cli.io.h5ad import write_h5ad
-from scmap_cli.metrics.transfer import decoder_space, discriminant_space, leading_components, transfer_labels
 from scmap_cli.models.expimap import ExpiMap, ExpiMapConfig
-from scmap_cli.models.refine import refined_positions
 from scmap_cli.models.surgery import extend, trained_parameters
 from scmap_cli.nn.noise import mixed_seed
 from scmap_cli.plots.canvas import publish
 from scmap_cli.runtime import provenance
 from scmap_cli.runtime.logs import log
+from scmap_cli.stages.carried_labels import LabelSearch
 from scmap_cli.stages.inputs import MISSING, plain_records
 from scmap_cli.stages.mapped import agreement, draw_map, joined_file, label_line, put_labels, query_file
 from scmap_cli.stages.model_dir import Training, TrainingData, check_resume, check_target, quiet_followers
@@ -36,9 +35,6 @@ from scmap_cli.training.distributed import ranks_from_environment
 from scmap_cli.training.infer import embed_cells, restore_model
 
 OVERLAP = "overlap.json"
-
-SPACES = ("discriminant", "decoder", "latent")
-"""Where neighbours for labels are looked for."""
 
 QUERY_MODEL: dict[str, Any] = {
     "dropout": 0.0,
@@ -160,15 +156,8 @@ def map_query(
         raise UsageError(f"--model-out is {model_dir}, the reference itself", "choose another folder")
     if batch_key is not None and one_batch is not None:
         raise UsageError("--batch-key and --one-batch contradict each other", "give one of them")
-    _check(output, join, reference, label_key, space, unknown_below, min_overlap, missing, resume)
-    for flag, number, least in (
-        ("new-programs", new_programs, 0),
-        ("components", components, 0),
-        ("refine", refine, 0),
-        ("neighbors", neighbors, 1),
-    ):
-        if number < least:
-            raise UsageError(f"--{flag} {number} must be at least {least}")
+    search = LabelSearch(space, components, refine, neighbors, unknown_below)
+    _check(output, join, reference, label_key, new_programs, min_overlap, missing, resume)
     check_outputs(output, join, figures=[plot], force=force)
     usual = LEARNING_TRAIN if new_programs or programs is not None else QUERY_TRAIN
     settings = build(TrainConfig, usual, train_options or {}, where="[train]")
@@ -261,38 +250,8 @@ def map_query(
         adata = query_file(mapped, network.name, names)
         found = None
         if known_cells is not None and known_cells.labels is not None and label_key is not None:
-            w_gk = network.decoder_weights().cpu().numpy()
-            if not w_gk.any():
-                raise InputError(f"no program of {model_dir} is active, so cells cannot be told apart")
-            shift_free = config.likelihood == "nb" and config.mean == "softmax"
-            query_nz, reference_nz = (
-                refined_positions(network, store, cells.mean_nz, refine)
-                for cells, store in zip(sides, stores, strict=True)
-            )
-            if space != "latent":
-                reference_nz, query_nz = (decoder_space(z, w_gk, shift_free) for z in (reference_nz, query_nz))
-            if components:
-                reference_nz, query_nz = leading_components(reference_nz, query_nz, components)
-            used = space
-            if space == "discriminant":
-                both_nz = discriminant_space(reference_nz, known_cells.labels, query_nz)
-                if both_nz is None:
-                    used = "decoder"
-                    log.warning(
-                        "the reference has no two labels of several cells, none of three, or no spread within them: "
-                        "what sets labels apart cannot be told, and neighbours are found as by --space decoder"
-                    )
-                else:
-                    reference_nz, query_nz = both_nz
+            found, used = search.carry(network, model_dir, known_cells.labels, sides, stores, seed)
             run.note(label_space=used)
-            found = transfer_labels(
-                reference_nz,
-                known_cells.labels,
-                query_nz,
-                k=neighbors,
-                threshold=unknown_below,
-                seed=seed,
-            )
             # Before the labels are put there, which may be under the same name.
             summary["labels"] = agreement(found, adata.obs, label_key) | {"space": used}
             put_labels(adata, found)
@@ -314,8 +273,7 @@ def _check(
     join: Path | None,
     reference: Path | None,
     label_key: str | None,
-    space: str,
-    unknown_below: float,
+    new_programs: int,
     min_overlap: float,
     missing: str,
     resume: str,
@@ -326,11 +284,10 @@ def _check(
     if reference is None and (join is not None or label_key is not None):
         flag = "--join" if join is not None else "--label-key"
         raise UsageError(f"{flag} needs the cells of the reference", "give --reference ref.h5ad")
-    if space not in SPACES:
-        raise UsageError(f"--space is {space!r}", f"choose one of {', '.join(SPACES)}")
-    for flag, value in (("--unknown-below", unknown_below), ("--min-overlap", min_overlap)):
-        if not 0 <= value <= 1:
-            raise UsageError(f"{flag} {value} is not in [0, 1]")
+    if new_programs < 0:
+        raise UsageError(f"--new-programs {new_programs} must be at least 0")
+    if not 0 <= min_overlap <= 1:
+        raise UsageError(f"--min-overlap {min_overlap} is not in [0, 1]")
     if missing not in MISSING:
         raise UsageError(f"--missing is {missing!r}", f"choose one of {', '.join(MISSING)}")
     check_resume(resume)

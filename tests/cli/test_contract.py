@@ -226,11 +226,11 @@ def test_choices_are_those_of_the_code():
     from scmap_cli.models.expresser import BINNINGS
     from scmap_cli.models.expresser import PRESETS as EXPRESSER_PRESETS
     from scmap_cli.nn.distributions import LINKS
+    from scmap_cli.stages.carried_labels import SPACES
     from scmap_cli.stages.embeddings import BASELINES
     from scmap_cli.stages.evaluate_reconstruction import REBUILT, SCALES
     from scmap_cli.stages.gene_filter import GENE_FILTERS, LOG_BASES
     from scmap_cli.stages.inputs import MISSING
-    from scmap_cli.stages.map_query import SPACES
     from scmap_cli.stages.preprocess_motifs import FREQUENCIES
     from scmap_cli.stages.preprocess_programs import CASES
 

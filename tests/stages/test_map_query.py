@@ -134,6 +134,9 @@ def test_without_any_batch_column(trained: Any, query: Path, tmp_path: Path) -> 
     write_h5ad(data, tmp_path / "q.h5ad")
     summary = run(trained, tmp_path / "q.h5ad", tmp_path, one_batch=None, plot=tmp_path / "m.png")
     assert list(summary["conditions"]) == ["query"]
+    with pytest.raises(InputError, match="no column batch or scmap_batch") as told:
+        embed(tmp_path / "mapped", tmp_path / "q.h5ad", tmp_path / "e.npz")
+    assert "the file that `scmap map-query` wrote" in str(told.value.hint)
     assert (tmp_path / "m.png").read_bytes().startswith(b"\x89PNG")
 
 
