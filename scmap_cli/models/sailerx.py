@@ -57,12 +57,12 @@ The alignment is one of cosines, and layer norm keeps the decoder from caring fo
 says little but how sure the encoder is, which depends on whether it saw the RNA. Where some cells have none, the
 embedding has means of length one (``unit_length``).
 
-Defaults. 50 latent dimensions, 64 and 32 units a chromosome and lambda 1 are the thesis's and its code's; beta, omega,
-thinning and weight decay are SAILER's. Others differ from the code: 100 epochs at most of batches of 400 with early
-stopping (there 410 of 200 without), a learning rate of 2e-3 lowered on plateaus (there 1e-4, times .995 an epoch).
-``peak_share`` .25 is for speed. ``reference_width`` 128 and ``reference_dropout`` .3 have no counterpart there; no
-search of them or of the rate is on record. What the block of the reference brings, and how the weights of the alignment
-and of the agreement were chosen, is told in CHANGELOG.
+Defaults. 50 latent dimensions, 64 and 32 units a chromosome and lambda 1 are the thesis's and its code's; beta, omega
+and weight decay are SAILER's; half of the open peaks are hidden at most. Others differ from the code: 100 epochs at
+most of batches of 400 with early stopping (there 410 of 200 without), a learning rate of 2e-3 lowered on plateaus
+(there 1e-4, times .995 an epoch). ``peak_share`` .25 is for speed. ``reference_width`` 128 and ``reference_dropout`` .3
+have no counterpart there; no search of them or of the rate is on record. What the block of the reference brings, and
+how the weights of the alignment and of the agreement were chosen, is told in CHANGELOG.
 """
 
 from __future__ import annotations
