@@ -5,7 +5,7 @@
         --peakvi-python scvi-env/bin/python --magic-python magic-env/bin/python --work-dir sims -o sims.json
 
 Every run is the command line with its shipped defaults: ``simulate atac --preset``, ``train sailer``, ``embed``,
-``impute``, ``evaluate``. LSI has as many dimensions as SAILER (10), with and without its first component. Mutual
+``impute``, ``evaluate``. LSI has the thesis's 10 dimensions, with and without its first component. Mutual
 information is in nats, the mean over the dimensions; ARI and NMI are at the number of clusters nearest to that of the
 types. F1 of a rare type is that of the Leiden cluster (``embed --cluster leiden`` at its default resolution) that fits
 the type best, and the lowest of the rare types is told; one resolution favours embeddings that fall into many clusters,
@@ -87,7 +87,8 @@ class Run:
         args, preset = self.args, PRESETS[self.sim]
         found: dict[str, Any] = {"bulk": args.bulk, "n_peaks": args.n_peaks}
         found = {name: value for name, value in found.items() if value is not None}
-        found |= {name: round(args.cell_share * preset[name]) for name in ("n_cells", "rare_cells")}
+        cells = ("n_cells", "rare_cells") if preset["rare_types"] else ("n_cells",)
+        found |= {name: round(args.cell_share * preset[name]) for name in cells}
         found |= {name: round(args.depth_share * preset[name]) for name in ("min_depth", "max_depth")}
         return found | {"mu": ",".join(f"{args.depth_share * mu:g}" for mu in preset["mu"])}
 

@@ -84,7 +84,7 @@ def test_the_three_simulations_go_on_where_they_were_stopped(shell):
     shell.run(*words, "--sims", "sim3", "--seeds", "0")
     first = json.loads((shell.folder / "found.json").read_text())["runs"]
     assert list(first) == ["sim3, seed 0"]
-    text = shell.run(*words, "--sims", "sim3", "sim1", "--seeds", "0")
+    text = shell.run(*words, "--sims", "sim3", "sim2", "sim1", "--seeds", "0")
     assert "sim3, seed 0: " not in text
     assert "Table 2.4, depth MI" in text
     assert "Table 2.4, batch MI" in text
