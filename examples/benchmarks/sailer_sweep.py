@@ -7,7 +7,7 @@ Without ``--input`` the cells are the preset ``sim3`` of ``scmap simulate atac``
 setting is changed at a time, the others stay at their defaults; every row is ``scmap train sailer``, ``embed`` and
 ``evaluate``. Mutual information (nats, mean over the dimensions) is with depth and with the batch; ARI and NMI are
 those at the number of clusters nearest to the number of labels, which picks nothing by the labels. Baselines are
-``embed --baseline lsi`` with as many dimensions as SAILER has by default, with and without the first component.
+``embed --baseline lsi`` with the thesis's 10 dimensions, with and without the first component.
 """
 
 from __future__ import annotations

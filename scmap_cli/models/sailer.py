@@ -44,8 +44,8 @@ Defaults: 1000 and 100 hidden units and lambda 1 are the thesis's. Of its 10 lat
 single one tells as much of depth then, and batches mix better. It takes the ratio of closed to open entries as the
 weight of open peaks. The further the weight is from 1, the less the likelihood is that of the data and the narrower the
 posteriors: less of the depth shows in them, and less of the cell types. The weight 8, the 20 dimensions and the hidden
-share were chosen by depth, batch and the loss of held-out cells alone on one data set (CHANGELOG); the released 10
-epochs of warm-up and 4 cycles of 100 are 5 and 2 of 10 here.
+share were chosen by depth, batch and the loss of held-out cells on one data set, the last two with scores of its types
+in view (CHANGELOG); the released 10 epochs of warm-up and 4 cycles of 100 are 5 and 2 of 10 here.
 """
 
 from __future__ import annotations
