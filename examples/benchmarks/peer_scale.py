@@ -5,9 +5,9 @@
 Written anew from the paper (doi:10.1038/s41467-019-12630-7), as small as the comparison needs. As there, ten latent
 dimensions, a decoder that is one layer from them to the peaks, binary cross-entropy, the bound of a mixture whose
 components are weighted by their posterior at the sample, a start from a mixture fitted to the first embedding, Adam at
-0.002 falling to 0.0002, and cells decoded from posterior means. Smaller than there: 256 and 128 hidden units in place
-of 1024 and 128, and ``--steps`` steps of 128 cells in place of 30,000 of 32. ``--clusters`` is told, as SCALE is told
-it. Neither depth nor batch enters the model.
+0.002 falling to 0.0002, and cells decoded from posterior means. Smaller than there: 256 and 128 hidden units and 3,000
+steps of 128 cells; ``--as-published`` has SCALE's 1024 and 128 units and 30,000 steps of 32 cells. ``--clusters`` is
+told, as SCALE is told it. Neither depth nor batch enters the model.
 
 Writes the cells with ``obsm["X_scale"]`` and an npz as ``scmap impute`` writes it, to which ``scmap evaluate
 imputation`` applies SCALE's rule. The last line printed is one JSON object.
@@ -30,15 +30,18 @@ from sklearn.mixture import GaussianMixture
 from torch import nn
 from torch.nn import functional as F
 
-LATENT, HIDDEN, BATCH, RATE, LAST_RATE, DECAY, WARM_UP = 10, (256, 128), 128, 2e-3, 2e-4, 5e-4, 200
+LATENT, RATE, LAST_RATE, DECAY, WARM_UP = 10, 2e-3, 2e-4, 5e-4, 200
+
+# Hidden units, cells a step, steps.
+SMALL, PUBLISHED = ((256, 128), 128, 3_000), ((1024, 128), 32, 30_000)
 
 
 class MixtureVae(nn.Module):
     """Peaks to ten dimensions and back, with the parameters of the mixture."""
 
-    def __init__(self, peaks: int, clusters: int) -> None:
+    def __init__(self, peaks: int, clusters: int, hidden: tuple[int, int]) -> None:
         super().__init__()
-        first, second = HIDDEN
+        first, second = hidden
         self.encoder = nn.Sequential(nn.Linear(peaks, first), nn.ReLU(), nn.Linear(first, second), nn.ReLU())
         self.posterior, self.decoder = nn.Linear(second, 2 * LATENT), nn.Linear(LATENT, peaks)
         self.share_c = nn.Parameter(torch.zeros(clusters))
@@ -67,11 +70,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("cells", type=Path, help="h5ad with raw counts in X")
     parser.add_argument("--clusters", type=int, required=True)
-    parser.add_argument("--steps", type=int, default=3000)
+    parser.add_argument("--as-published", action="store_true", help="SCALE's own size and steps")
+    parser.add_argument("--steps", type=int, help="in place of the 3,000 or 30,000")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("-o", "--output", type=Path, required=True, help="h5ad with the embedding")
     parser.add_argument("--imputed", type=Path, required=True, help="npz of the values")
     args = parser.parse_args()
+    hidden, per_step, steps = PUBLISHED if args.as_published else SMALL
+    steps = steps if args.steps is None else args.steps
     adata = anndata.read_h5ad(args.cells)
     counts = sparse.csr_matrix(adata.X)
     clock = time.perf_counter()
@@ -82,7 +88,7 @@ def main() -> None:
         return torch.from_numpy((counts[index].toarray() > 0).astype(np.float32))
 
     blocks = [slice(start, start + 1024) for start in range(0, counts.shape[0], 1024)]
-    model = MixtureVae(counts.shape[1], args.clusters)
+    model = MixtureVae(counts.shape[1], args.clusters, hidden)
 
     def embedded() -> np.ndarray:
         with torch.no_grad():
@@ -94,11 +100,11 @@ def main() -> None:
     model.mean_cz.data.copy_(torch.from_numpy(start.means_))
     model.log_var_cz.data.copy_(torch.from_numpy(np.log(start.covariances_)))
     optimizer = torch.optim.Adam(model.parameters(), lr=RATE, weight_decay=DECAY, fused=True)
-    per_epoch = math.ceil(counts.shape[0] / BATCH)
-    for step in range(args.steps):
+    per_epoch = math.ceil(counts.shape[0] / per_step)
+    for step in range(steps):
         if step % per_epoch == 0:
             order = rng.permutation(counts.shape[0])
-        batch = order[step % per_epoch * BATCH :][:BATCH]
+        batch = order[step % per_epoch * per_step :][:per_step]
         optimizer.param_groups[0]["lr"] = max(RATE * 0.9 ** (step // 10), LAST_RATE)
         optimizer.zero_grad(set_to_none=True)
         loss = model.loss(rows(batch), min(1.0, step / WARM_UP))
@@ -110,7 +116,7 @@ def main() -> None:
         values = torch.sigmoid(model.decoder(torch.from_numpy(emb_nz))).numpy()
     names = {"cells": adata.obs_names.to_numpy().astype(str), "features": adata.var_names.to_numpy().astype(str)}
     np.savez(args.imputed, imputed=values, **names)
-    told = {"seconds": time.perf_counter() - clock, "steps": args.steps, "loss": loss.item()}
+    told = {"seconds": time.perf_counter() - clock, "steps": steps, "loss": loss.item()}
     sys.stdout.write("\n" + json.dumps(told) + "\n")
 
 

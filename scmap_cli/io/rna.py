@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from pathlib import Path
 from typing import Literal
@@ -22,6 +23,10 @@ _FORMS = "an .h5ad, a 10x .h5, a 10x matrix folder, or a TSV or CSV table"
 _HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 _HDF5_SUFFIXES = (".h5ad", ".h5", ".hdf5", ".loom")
 _TEXT_SUFFIXES = (".tsv", ".csv", ".txt", ".tab")
+
+# Names that hardly any table of counts lacks, and Ensembl's.
+_COMMON_GENES = {"ACTB", "B2M", "EEF1A1", "GAPDH", "MALAT1", "RPLP0", "TMSB4X"}
+_ENSEMBL_GENE = re.compile(r"ENS[A-Z]*G\d{11}")
 
 
 def rna_form(path: Path | str) -> Form:
@@ -136,7 +141,8 @@ def read_rna(
     Raises
     ------
     InputError
-        The input is of no known form, unfit or hostile; names are repeated; there is no such gene column.
+        The input is of no known form, unfit or hostile; names are repeated; there is no such gene column; the cells of
+        a text table have names of genes.
     """
     form = rna_form(path)
     if form == "h5ad":
@@ -147,7 +153,21 @@ def read_rna(
         adata = read_10x_mtx(path)
     else:
         adata = read_text_matrix(path, transpose=transpose)
+        _check_sides(adata, path, transpose)
     if check:
         adata.obs_names = unique_names(adata.obs_names, "cell", path, unique=False)
         adata.var = name_genes(adata.var, path, column=gene_column)
     return adata
+
+
+def _check_sides(adata: anndata.AnnData, path: Path | str, transpose: bool) -> None:
+    """Refuse cells that are named as genes are, where the genes are not."""
+
+    def genes(names: pd.Index) -> list[str]:
+        return [name for name in names.astype(str) if name.upper() in _COMMON_GENES or _ENSEMBL_GENE.match(name)]
+
+    found = genes(adata.obs_names)
+    if found and not genes(adata.var_names):
+        side = "columns" if transpose else "rows"
+        remedy = "leave --transpose out" if transpose else "scmap preprocess rna --transpose takes genes in rows"
+        raise InputError(f"{path}: {side} are taken as cells and named as genes are, such as {found[0]}", remedy)

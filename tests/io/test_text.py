@@ -41,6 +41,19 @@ def test_every_layout_reads_equal(
     assert adata.X.dtype == np.float32
 
 
+@pytest.mark.parametrize("gene", ["GAPDH", "Gapdh", "ENSG00000111640", "ENSMUSG00000057666.15"])
+@pytest.mark.parametrize("transpose", [False, True])
+def test_genes_on_the_side_of_the_cells_are_refused(tmp_path: Path, gene: str, transpose: bool) -> None:
+    path = tmp_path / "a.tsv"
+    path.write_text(table(transpose=transpose).replace("g3", gene))
+    assert read_rna(path, transpose=transpose).var_names[3] == gene
+    with pytest.raises(InputError, match=gene) as caught:
+        read_rna(path, transpose=not transpose)
+    assert "--transpose" in caught.value.hint
+    path.write_text(table(transpose=transpose).replace("g3", gene).replace("c3", "ACTB"))
+    assert read_rna(path, transpose=not transpose).obs_names[3] == gene  # either side may be the genes
+
+
 @pytest.mark.parametrize("content", [table(end="\r\n"), "\ufeff" + table(), table().replace("\nc3", "\n\n\nc3")])
 def test_windows_ends_marks_and_blank_lines_are_harmless(tmp_path: Path, content: str) -> None:
     (tmp_path / "a.tsv").write_bytes(content.encode())
