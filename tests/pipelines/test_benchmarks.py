@@ -177,6 +177,25 @@ def test_paired_cells_hybrids_and_the_tables_of_the_thesis(shell):
     assert "4 in 1, raw" in text
 
 
+@pytest.mark.slow
+def test_a_batch_that_was_never_seen(shell):
+    shell.run(
+        "scmap", "simulate", "atac", "-o", "atac.h5ad", "--preset", "sim3", "--n-peaks", "300", "--n-cells", "400"
+    )
+    words = ["python", BENCHMARKS / "new_batch.py", "atac.h5ad", "--label-key", "cell_type", "--batch-key", "batch"]
+    words += ["--new-batch", "batch2", "--seeds", "0", "--train-options", SHORT, "--scmap", "scmap", "--threads", "1"]
+    text = shell.run(*words, "--work-dir", "work", "-o", "found.json")
+    runs = json.loads((shell.folder / "found.json").read_text())["runs"]
+    names = ("with them", "never seen", "by themselves")
+    assert list(runs) == [f"{name}, seed 0" for name in names]
+    assert len({one["cells"] for one in runs.values()}) == 1
+    for name in names[:2]:
+        assert 0 <= runs[f"{name}, seed 0"]["labels"] <= 1
+        assert name in text
+    assert runs["by themselves, seed 0"]["mixing"] is None
+    assert "seed 0: " not in shell.run(*words, "--work-dir", "work", "-o", "found.json")
+
+
 def test_a_planted_genome_holds_the_motifs_of_each_type(tmp_path):
     _, atac = multiome()
     atac.write_h5ad(tmp_path / "atac.h5ad")
