@@ -10,13 +10,14 @@ the held-out file have, and that into a corpus. Every seed then goes by the comm
 without ``--no-decoder``; ``evaluate imputation --withhold`` on the held-out file, beside baselines that learn from the
 training cells (zero-shot); both models trained on what is left of the held-out cells (``--start-from``, a corpus of the
 file that ``--observed-output`` writes) and scored beside baselines that learn from the same (fine-tuned), among which
-is scVI if a Python that has it is given (``peer_scvi.py``); ``evaluate genes`` for every file of pairs (with a second
-file to test on) and two lists, of the models' tables and of the mean vectors of genes in the training cells
-(``in-cells``), beside an SVD of the training cells' co-expression, random vectors and any ``--tables``.
+are scVI if a Python that has it is given (``peer_scvi.py``) and scImpute's method (``peer_scimpute.py``); ``evaluate
+genes`` for every file of pairs (with a second file to test on) and two lists, of the models' tables and of the mean
+vectors of genes in the training cells (``in-cells``), beside an SVD of the training cells' co-expression, random
+vectors and any ``--tables``.
 
 Seeds are of training, of the entries withheld and of the splits; figures are means over them. Unrelated pairs are drawn
 where a file has none. What the output file holds of a run is not repeated: the same call goes on after a stop, or adds
-tasks and scVI.
+tasks and peers.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from __future__ import annotations
 import argparse
 import json
 import shlex
+import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -35,6 +37,8 @@ import pandas as pd
 from measure import HERE, flags, measured, say, shown
 
 KINDS = {"decoder": [], "no-decoder": ["--no-decoder"]}
+#: entries of a run with methods that have learned from what is left of the held-out study
+PEERS = ("fine-tuned", "scVI", "scImpute")
 ERRORS = ("mae", "pearson", "within_gene_pearson")
 #: what makes figures comparable; tasks may be added later
 COMPARED = (
@@ -86,7 +90,12 @@ class Run:
         found |= {f"tune {kind}": partial(self.tune, kind) for kind in KINDS}
         found["fine-tuned"] = self.fine_tuned
         if self.args.scvi_python:
-            found["scVI"] = self.scvi
+            found["scVI"] = partial(
+                self.peer, "scVI", self.args.scvi_python, "peer_scvi.py", "impute", *flags(threads=self.args.threads)
+            )
+        if self.args.scimpute_clusters:
+            words = flags(clusters=self.args.scimpute_clusters)
+            found["scImpute"] = partial(self.peer, "scImpute", sys.executable, "peer_scimpute.py", *words)
         for files in self.args.pairs:
             names = dict(zip(("gene_pairs", "test_pairs"), files, strict=False))
             found[f"pairs {' '.join(Path(file).name for file in files)}"] = partial(self.genes, **names)
@@ -127,19 +136,14 @@ class Run:
         """Models and baselines that have learned from what is left of it."""
         return self.imputation(*(self.folder / f"tuned-{kind}" for kind in KINDS), baselines=self.args.baselines)
 
-    def scvi(self) -> dict[str, Any]:
-        """scVI, trained on what is left of it."""
-        values = self.folder / "scVI.npz"
-        words = [
-            HERE / "peer_scvi.py",
-            "impute",
-            self.observed,
-            *flags(o=values, seed=self.seed, threads=self.args.threads),
-        ]
-        told = dict(measured([self.args.scvi_python, *words], self.args.threads).json())
+    def peer(self, name: str, python: str, script: str, *words: str) -> dict[str, Any]:
+        """A peer that has learned from what is left of it."""
+        values = self.folder / f"{name}.npz"
+        command = [python, HERE / script, *words, self.observed, *flags(o=values, seed=self.seed)]
+        told = dict(measured(command, self.args.threads).json())
         found = self.imputation(values)
         values.unlink()
-        return {"scVI": found["scVI.npz"], "told": told}
+        return {name: found[values.name], "told": told}
 
     def genes(self, **task: str) -> list[dict[str, Any]]:
         """One task on the gene embeddings of both models, as they are and in cells, and what they are compared with."""
@@ -159,7 +163,7 @@ def tables(runs: dict[str, Any]) -> str:
     errors: dict[tuple[str, str], list[dict[str, float]]] = {}
     aucs: dict[tuple[str, ...], list[float]] = {}
     for run in runs.values():
-        for setting, source in (("zero-shot", "zero-shot"), ("fine-tuned", "fine-tuned"), ("fine-tuned", "scVI")):
+        for setting, source in (("zero-shot", "zero-shot"), *(("fine-tuned", name) for name in PEERS)):
             for method, found in run.get(source, {}).items():
                 if method != "told":
                     errors.setdefault((setting, method.removeprefix("tuned-")), []).append(found)
@@ -195,6 +199,7 @@ def main() -> None:
     parser.add_argument("--tune-options", default="--lr 1e-3", help="the same for fine-tuning")
     parser.add_argument("--baselines", default="gene-mean,additive,magic", help="beside fine-tuned models")
     parser.add_argument("--scvi-python", help="Python with scvi-tools")
+    parser.add_argument("--scimpute-clusters", type=int, help="groups of cells; without it scImpute is left out")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--work-dir", type=Path, required=True, help="corpora and models of every run")
     parser.add_argument("--scmap", help="command that starts scmap (default: the one beside this Python)")

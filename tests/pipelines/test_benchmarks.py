@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import anndata
 import numpy as np
 import pytest
 from multiome_files import multiome
+from scipy.optimize import nnls
 
 from scmap_cli.data.peaks import peak_positions
 from scmap_cli.io.fasta import read_regions
@@ -123,10 +125,13 @@ def test_expresser_goes_on_and_takes_more_tasks(shell):
     words += ("--baselines", "gene-mean,additive", "--train", "a.h5ad", "b.h5ad", "--held-out", "test.h5ad")
     shell.run(*words, "--pairs", "pairs.tsv", "-o", "found.json")
     first = json.loads((shell.folder / "found.json").read_text())["runs"]["seed 0"]
-    text = shell.run(*words, "--pairs", "pairs.tsv", "--lists", "lists.tsv", "even", "odd", "-o", "found.json")
+    more = ("--scimpute-clusters", "3")
+    text = shell.run(*words, "--pairs", "pairs.tsv", "--lists", "lists.tsv", "even", "odd", *more, "-o", "found.json")
     found = json.loads((shell.folder / "found.json").read_text())["runs"]["seed 0"]
     assert found | first == found
-    assert set(found) - set(first) == {"lists even odd"}
+    assert set(found) - set(first) == {"lists even odd", "scImpute"}
+    assert set(found["scImpute"]) == {"scImpute", "told"}
+    assert 0 < found["scImpute"]["told"]["dropouts"] < 1
     assert set(found["zero-shot"]) == {"gene-mean", "additive", "decoder", "no-decoder"}
     assert set(found["fine-tuned"]) == {"gene-mean", "additive", "tuned-decoder", "tuned-no-decoder"}
     assert len(found["tune decoder"]["epoch_seconds"]) == 1
@@ -135,6 +140,29 @@ def test_expresser_goes_on_and_takes_more_tasks(shell):
     assert {"co-expression SVD", "random vectors", "number of partners"} < embeddings
     assert "fine-tuned, decoder" in text
     assert "even odd, co-expression SVD" in text
+
+
+@pytest.mark.filterwarnings("ignore:Graph is not fully connected")
+def test_scimpute_finds_dropouts_and_their_values(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    scimpute = importlib.import_module("peer_scimpute")
+    rng = np.random.default_rng(0)
+    design, wanted = rng.gamma(1, 1, (400, 60)), np.maximum(rng.normal(size=60), 0)
+    target = design @ wanted + rng.normal(size=400)
+    found = scimpute.weights(design.T @ design, design.T @ target)
+    np.testing.assert_allclose(found, nnls(design, target)[0], atol=1e-6)
+    # Two kinds of cells, whose genes differ in level; three of ten values are lost.
+    level = rng.uniform(1.5, 3.5, (2, 80))
+    truth = (level.repeat(60, axis=0) + rng.normal(0, 0.1, (120, 80))).astype(np.float32)
+    lost = rng.random(truth.shape) < 0.3
+    seen = np.where(lost, np.float32(scimpute.LOW), truth)
+    np.testing.assert_array_equal(scimpute.dropouts(seen[:60]) > 0.5, lost[:60])
+    kind = scimpute.groups(truth, 2, 0)
+    assert {len(set(part[part >= 0].tolist())) for part in (kind[:60], kind[60:])} == {1}
+    filled = scimpute.impute_group(seen[:60], lost[:60])
+    np.testing.assert_array_equal(filled[~lost[:60]], seen[:60][~lost[:60]])
+    gap = (filled - truth[:60])[lost[:60]]
+    assert np.abs(gap).mean() < 0.5 * np.abs((seen - truth)[:60][lost[:60]]).mean()
 
 
 @pytest.mark.slow
