@@ -13,10 +13,11 @@ lone     the same, and no cell with RNA is of the first of ``--lone-types``: it 
 sides    all cells paired; the cells of ``--hide-batch`` lack the first type, the others the second (Fig. 3.12)
 
 Rows are of all cells of their file, and of a hybrid also of its cells without RNA by themselves. ``no alignment`` is
-``--alignment-weight 0``. ``own reference`` is the embedding of ``--reference-key`` in ``obsm`` of the RNA; without it,
-scVI's is made (``peer_peaks.py scvi``). SAILER is trained on the ATAC of all cells, also those that ``lone`` lacks, and
-tells there how far the ATAC by itself keeps the type apart. MultiVI is trained on the hybrid's counts (``peer_peaks.py
-multivi``). Without their Python the peers are left out.
+``--alignment-weight 0``; ``length one`` are the rows of the reference scaled to length one, whose distances go by the
+cosines that the alignment is of: what it can bring without the ATAC. ``own reference`` is the embedding of
+``--reference-key`` in ``obsm`` of the RNA; without it, scVI's is made (``peer_peaks.py scvi``). SAILER is trained on
+the ATAC of all cells, also those that ``lone`` lacks, and tells there how far the ATAC by itself keeps the type apart.
+MultiVI is trained on the hybrid's counts (``peer_peaks.py multivi``). Without their Python the peers are left out.
 
 Best ARI and NMI are over the grid of ``evaluate clustering``, the next two at the number of clusters nearest to that of
 the labels; kNN is the 5-fold accuracy of 15 neighbours. Mixing is the entropy of batches, or of cells with and without
@@ -48,7 +49,13 @@ FIGURES = {
     "silhouette": "silhouette", "mixing": "mixing", "depth MI": "depth_mi", "batch MI": "batch_mi",
     "mixing by RNA": "rna_mixing", "iLISI": "rna_ilisi", "F1": "f1", "neighbours": "neighbours",
 }  # fmt: skip
-KEYS = {"reference": "X_rna", "sailerx": "X_sailerx", "sailer": "X_sailer", "multivi": "X_multivi"}
+KEYS = {
+    "reference": "X_rna",
+    "directions": "X_rna",
+    "sailerx": "X_sailerx",
+    "sailer": "X_sailer",
+    "multivi": "X_multivi",
+}
 
 
 def write_inputs(args: argparse.Namespace) -> None:
@@ -128,7 +135,7 @@ class Run:
         if kind == "multivi":
             made = self.folder / "peer.h5ad"
             self.peer("multivi", source, made, rna=self.args.work_dir / f"{data}_rna.h5ad")
-        elif kind != "reference":
+        elif kind not in ("reference", "directions"):
             # SAILER is the same with and without the RNA of some cells.
             model = self.folder / ("sailer-model" if kind == "sailer" else f"{name}-model")
             made = self.folder / "whole.h5ad"
@@ -141,8 +148,10 @@ class Run:
             [self.args.label_key, self.args.batch_key, "has_rna", "atac_depth"]
         ]
         found = anndata.read_h5ad(made, backed="r")
-        slim = anndata.AnnData(obs=table, obsm={key: np.asarray(found[table.index].obsm[key], dtype=np.float32)})
-        slim.write_h5ad(path)
+        emb_nz = np.asarray(found[table.index].obsm[key], dtype=np.float32)
+        if kind == "directions":
+            emb_nz = emb_nz / np.maximum(np.linalg.norm(emb_nz, axis=1, keepdims=True), 1e-12)
+        anndata.AnnData(obs=table, obsm={key: emb_nz}).write_h5ad(path)
         if made != source:
             made.unlink()
         return path
@@ -209,11 +218,13 @@ class Run:
             found[f"{data}{', without RNA' if alone else ''}: {name}"] = made
 
         add("RNA reference", "reference", "paired")
+        add("RNA reference, length one", "directions", "paired")
         add("SAILERX", "sailerx", "paired")
         add("SAILERX, no alignment", "sailerx", "paired", alignment_weight=0)
         add("SAILER", "sailer", "paired")
         if args.reference_key or args.scvi_python:
             add("own reference", "reference", "own")
+            add("own reference, length one", "directions", "own")
             add("SAILERX", "sailerx", "own")
         for alone in (True, False) if args.hide_batch else ():
             add("SAILERX", "sailerx", "hybrid", alone)

@@ -25,6 +25,7 @@ PAIRED = (
 )
 ROWS = (
     "paired: RNA reference",
+    "paired: RNA reference, length one",
     "paired: SAILERX",
     "hybrid, without RNA: SAILERX",
     "hybrid: SAILERX",
@@ -179,6 +180,8 @@ def test_paired_cells_hybrids_and_the_tables_of_the_thesis(shell):
     hybrid, alone = (runs[f"hybrid{part}: SAILERX, seed 0"] for part in ("", ", without RNA"))
     assert hybrid["cells"] == 240 > alone["cells"] > 60
     assert "rna_mixing" in hybrid
+    whole, directions = (runs[f"{name}, seed 0"] for name in ROWS[:2])
+    assert whole["silhouette"] != directions["silhouette"]
     assert "rna_mixing" not in alone
     lone = runs["lone: SAILERX, seed 0"]
     assert lone["cells"] < 240
