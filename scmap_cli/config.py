@@ -145,8 +145,8 @@ def check_keys(given: Mapping[str, Any], known: list[str], where: str) -> None:
 def build(kind: type[T], *layers: Mapping[str, Any], where: str) -> T:
     """A frozen config from layers of settings, later ones winning; ``None`` means not given.
 
-    Values are converted to the type of the field's default: lists to tuples, integers to floats. A value of another
-    type is a :class:`UsageError` that names the key.
+    Values are converted to the type of the field's default: lists to tuples, integers to floats, numbers to text where
+    a word may stand instead. A value of another type is a :class:`UsageError` that names the key.
     """
     fields = {f.name: f for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
     merged: dict[str, Any] = {}
@@ -163,6 +163,8 @@ def _converted(value: Any, default: Any, name: str) -> Any:
         return tuple(value)
     if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
+    if isinstance(default, str) and isinstance(value, int | float) and not isinstance(value, bool):
+        return str(value)
     if default is not None and type(value) is not type(default):
         raise UsageError(f"{name} is {value!r}, which is not of type {type(default).__name__}")
     return value

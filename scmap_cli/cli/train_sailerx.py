@@ -88,11 +88,14 @@ def verb(
         ),
     ] = "auto",
     reference_width: Annotated[
-        int,
+        str,
         typer.Option(
-            "--reference-width", metavar="N", help="Units of the encoder's block for the RNA.", rich_help_panel=o.MODEL
+            "--reference-width",
+            metavar="auto|N",
+            help="Units of the encoder's block for the RNA; auto is 512, or 128 if some cells have none.",
+            rich_help_panel=o.MODEL,
         ),
-    ] = 128,
+    ] = "auto",
     unit_length: Annotated[
         Literal["auto", "yes", "no"],
         typer.Option(

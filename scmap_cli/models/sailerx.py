@@ -60,9 +60,11 @@ embedding has means of length one (``unit_length``).
 Defaults. 50 latent dimensions, 64 and 32 units a chromosome and lambda 1 are the thesis's and its code's; beta, omega
 and weight decay are SAILER's; half of the open peaks are hidden at most. Others differ from the code: 100 epochs at
 most of batches of 400 with early stopping (there 410 of 200 without), a learning rate of 2e-3 lowered on plateaus
-(there 1e-4, times .995 an epoch). ``peak_share`` .25 is for speed. ``reference_width`` 128 and ``reference_dropout`` .3
-have no counterpart there; no search of them or of the rate is on record. What the block of the reference brings, and
-how the weights of the alignment and of the agreement were chosen, is told in CHANGELOG.
+(there 1e-4, times .995 an epoch). ``peak_share`` .25 is for speed. ``reference_width`` and ``reference_dropout`` .3 have
+no counterpart there. Of widths the one with the lowest loss of held-out cells was taken; where some cells have no RNA a
+wide block says more of the RNA than peaks can follow. No search of the rest or of the rate is on record. What the block
+of the reference brings, and how its width and the weights of the alignment and of the agreement were chosen, is told in
+CHANGELOG.
 """
 
 from __future__ import annotations
@@ -87,6 +89,7 @@ from scmap_cli.nn.distributions import gaussian_kl_between
 
 UNIT_LENGTH = ("auto", "yes", "no")
 _AGREEMENT = 10.0
+_WIDTH, _HYBRID_WIDTH = 512, 128
 
 
 @dataclass(frozen=True)
@@ -108,7 +111,8 @@ class SailerXConfig(InvariantConfig):
         Weight of the divergence between a cell's posteriors with and without its reference, a number, or ``auto``: 10
         where some cells of the training have no RNA, else 0. Nothing at a ``reference_dropout`` of 1.
     reference_width
-        Units of the encoder's block for the reference.
+        Units of the encoder's block for the reference, a number, or ``auto``: 512, or 128 where some cells of the
+        training have no RNA.
     unit_length
         Whether the embedding has posterior means scaled to length one: ``yes``, ``no``, or ``auto``, which is yes
         where some cells of the training have no RNA.
@@ -121,7 +125,7 @@ class SailerXConfig(InvariantConfig):
     depth_weights: str = "robust"
     reference_dropout: float = 0.3
     reference_agreement: str = "auto"
-    reference_width: int = 128
+    reference_width: str = "auto"
     unit_length: str = "auto"
 
     def __post_init__(self) -> None:
@@ -139,8 +143,7 @@ class SailerXConfig(InvariantConfig):
             )
         if self.unit_length not in UNIT_LENGTH:
             raise UsageError(f"unit_length is {self.unit_length!r}", f"choose one of {', '.join(UNIT_LENGTH)}")
-        if self.reference_width < 1:
-            raise UsageError(f"reference_width {self.reference_width} must be at least 1")
+        self.width(True)
         if self.alignment_weight != "auto":
             self.gamma()
 
@@ -153,6 +156,14 @@ class SailerXConfig(InvariantConfig):
         if self.reference_agreement == "auto":
             return _AGREEMENT if self._two_kinds(some_without) else 0.0
         return number("reference_agreement", self.reference_agreement, "auto or a number, at least 0")
+
+    def width(self, some_without: bool) -> int:
+        """Units of the block for the reference, given whether some cells have no RNA."""
+        if self.reference_width == "auto":
+            return _HYBRID_WIDTH if some_without else _WIDTH
+        if not self.reference_width.isdecimal() or int(self.reference_width) < 1:
+            raise UsageError(f"reference_width is {self.reference_width!r}", "choose auto or a whole number from 1 up")
+        return int(self.reference_width)
 
     def unit(self, some_without: bool) -> bool:
         """Whether embedded cells have length one, given whether some cells have no RNA."""
@@ -188,6 +199,9 @@ class SailerX(InvariantVae):
         Weights of open peaks and of the invariance term.
     gamma, agreement
         Weights of the alignment and of the agreement.
+    reference_width
+        Units of the encoder's block for the reference; by default those of ``config``, which older directories have as
+        a number.
     unit
         Whether embedded cells have length one.
     """
@@ -211,8 +225,10 @@ class SailerX(InvariantVae):
         lam: float,
         gamma: float,
         agreement: float = 0.0,
+        reference_width: int | None = None,
         unit: bool = False,
     ) -> None:
+        width = config.width(agreement > 0) if reference_width is None else reference_width
         super().__init__(
             config,
             chromosome_peaks=list(chromosome_peaks),
@@ -224,6 +240,7 @@ class SailerX(InvariantVae):
             lam=lam,
             gamma=gamma,
             agreement=agreement,
+            reference_width=width,
             unit=unit,
         )
         self.edges_c = edges_of(chromosome_peaks)
@@ -241,9 +258,8 @@ class SailerX(InvariantVae):
         )
         self.sees_reference = n_reference > 0 and config.reference_dropout < 1
         if self.sees_reference:
-            width = config.reference_width
             self.reference = nn.Sequential(nn.Linear(n_reference + 1, width), CellNorm(1, width))
-        joined = chromosomes * last + config.reference_width * self.sees_reference
+        joined = chromosomes * last + width * self.sees_reference
         self.head = nn.Linear(joined, 2 * config.latent)
         # One condition is no information, so it gets no column.
         self.n_told = n_conditions if n_conditions > 1 else 0

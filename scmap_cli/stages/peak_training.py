@@ -70,12 +70,6 @@ class PeakOptions:
     dry_run: bool
 
 
-def text_weight(options: Mapping[str, Any] | None, *names: str) -> dict[str, Any]:
-    """Model options in which weights that may be words or numbers are text."""
-    given = dict(options or {})
-    return given | {n: str(given[n]) for n in names if isinstance(given.get(n), int | float)}
-
-
 def _look_at_names(data: RnaInput, path: Path) -> None:
     """Warn of features that are not named like peaks: a file of genes would train as well, and mean something else."""
     try:

@@ -11,7 +11,7 @@ from scmap_cli.config import TrainConfig, build
 from scmap_cli.data.splits import validation_split
 from scmap_cli.models.sailer import Sailer, SailerConfig
 from scmap_cli.stages.inputs import RnaInput
-from scmap_cli.stages.peak_training import PeakJob, PeakOptions, prepare_peaks, text_weight, train_on_peaks
+from scmap_cli.stages.peak_training import PeakJob, PeakOptions, prepare_peaks, train_on_peaks
 from scmap_cli.stages.weight_search import find_weights
 
 DEFAULTS = {
@@ -77,7 +77,7 @@ def train_sailer(
         With their exit codes 2, 2, 3, 5, 4, 75 and 6.
     """
     settings = build(TrainConfig, DEFAULTS, train_options or {}, where="[train]")
-    config = build(SailerConfig, text_weight(model_options, "positive_weight", "invariance"), where="[model]")
+    config = build(SailerConfig, model_options or {}, where="[model]")
     input = Path(input)
 
     def prepare(data: RnaInput) -> PeakJob:

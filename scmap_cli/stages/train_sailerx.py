@@ -26,7 +26,6 @@ from scmap_cli.stages.peak_training import (
     PeakOptions,
     number_column,
     prepare_peaks,
-    text_weight,
     train_on_peaks,
 )
 from scmap_cli.stages.weight_search import find_weights
@@ -92,8 +91,7 @@ def train_sailerx(
         With their exit codes 2, 2, 3, 5, 4, 75 and 6.
     """
     settings = build(TrainConfig, DEFAULTS, train_options or {}, where="[train]")
-    given = text_weight(model_options, "positive_weight", "invariance", "alignment_weight", "reference_agreement")
-    config = build(SailerXConfig, given, where="[model]")
+    config = build(SailerXConfig, model_options or {}, where="[model]")
     input = Path(input)
 
     def prepare(data: RnaInput) -> PeakJob:
@@ -125,6 +123,7 @@ def train_sailerx(
             "n_conditions": len(job.conditions),
             "n_covariates": job.n_covariates,
             "n_reference": reference.shape[1],
+            "reference_width": config.width(not has_n.all()),
             "agreement": config.agreement(not has_n.all()),
             "unit": config.unit(not has_n.all()),
             "gamma": (SailerXConfig() if config.alignment_weight == "auto" else config).gamma(),

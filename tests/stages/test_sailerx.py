@@ -278,6 +278,23 @@ def test_any_share_of_cells_may_lack_rna(lacking: float, tmp_path: Path) -> None
     assert np.isfinite(embedded(Made(data, tmp_path / "model"), tmp_path)).all()
 
 
+def test_the_block_of_the_reference_is_wide_where_all_cells_have_rna(made: Made, tmp_path: Path) -> None:
+    for lacking, width in ((0.0, 512), (0.4, 128)):
+        data = write(tmp_path / "m.h5ad", lacking=lacking)
+        options = {key: value for key, value in SMALL.items() if key != "reference_width"}
+        train_sailerx(data, tmp_path / "model", model_options=options, train_options=SHORT | {"epochs": 1}, force=True)
+        bundle = load_bundle(tmp_path / "model")
+        assert bundle.config["structure"]["reference_width"] == width
+        assert bundle.tensors["reference.0.weight"].shape[0] == width
+    # Directories from before have a number, and it in the settings alone.
+    bundle = load_bundle(made.model)
+    config = bundle.config | {"structure": dict(bundle.config["structure"])}
+    assert config["structure"].pop("reference_width") == 16
+    config["model_config"] = bundle.config["model_config"] | {"reference_width": 16}
+    old = restore_model(SailerX, config, bundle.tensors, torch.device("cpu"))
+    assert old.structure == bundle.config["structure"]
+
+
 def test_the_encoder_of_the_thesis_takes_no_reference(tmp_path: Path) -> None:
     data = write(tmp_path / "m.h5ad")
     options = SMALL | {"reference_dropout": 1.0}
@@ -405,6 +422,8 @@ def test_bad_inputs(made: Made, tmp_path: Path) -> None:
     refused("alignment_weight is 'most'", UsageError, model_options={"alignment_weight": "most"})
     refused("depth_weights is 'deep'", UsageError, model_options={"depth_weights": "deep"})
     refused("reference_dropout 2", UsageError, model_options={"reference_dropout": 2.0})
+    refused("reference_width is '0'", UsageError, model_options={"reference_width": 0})
+    refused("reference_width is 'wide'", UsageError, model_options={"reference_width": "wide"})
     refused("reference_agreement is '-1'", UsageError, model_options={"reference_agreement": -1})
     refused("says nothing", UsageError, model_options={"reference_agreement": 3, "reference_dropout": 1.0})
     refused("unit_length is 'one'", UsageError, model_options={"unit_length": "one"})
