@@ -60,11 +60,11 @@ embedding has means of length one (``unit_length``).
 Defaults. 50 latent dimensions, 64 and 32 units a chromosome and lambda 1 are the thesis's and its code's; beta, omega
 and weight decay are SAILER's; half of the open peaks are hidden at most. Others differ from the code: 100 epochs at
 most of batches of 400 with early stopping (there 410 of 200 without), a learning rate of 2e-3 lowered on plateaus
-(there 1e-4, times .995 an epoch). ``peak_share`` .25 is for speed. ``reference_width`` and ``reference_dropout`` .3 have
-no counterpart there. Of widths the one with the lowest loss of held-out cells was taken; where some cells have no RNA a
-wide block says more of the RNA than peaks can follow. No search of the rest or of the rate is on record. What the block
-of the reference brings, and how its width and the weights of the alignment and of the agreement were chosen, is told in
-CHANGELOG.
+(there 1e-4, times .995 an epoch). ``peak_share`` .25 is for speed. ``reference_width`` and ``reference_dropout`` .3
+have no counterpart there. Of widths the one with the lowest loss of held-out cells was taken; where some cells have no
+RNA a wide block says more of the RNA than peaks can follow. No search of the rest or of the rate is on record. What
+the block of the reference brings, and how its width and the weights of the alignment and of the agreement were chosen,
+is told in CHANGELOG.
 """
 
 from __future__ import annotations
