@@ -92,7 +92,7 @@ def verb(
         typer.Option(
             "--reference-width",
             metavar="auto|N",
-            help="Units of the encoder's block for the RNA; auto is 512, or 128 if some cells have none.",
+            help="Units of the encoder's block for the RNA; auto is 128 with an agreement, else 512.",
             rich_help_panel=o.MODEL,
         ),
     ] = "auto",

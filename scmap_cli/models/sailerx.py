@@ -61,10 +61,10 @@ Defaults. 50 latent dimensions, 64 and 32 units a chromosome and lambda 1 are th
 and weight decay are SAILER's; half of the open peaks are hidden at most. Others differ from the code: 100 epochs at
 most of batches of 400 with early stopping (there 410 of 200 without), a learning rate of 2e-3 lowered on plateaus
 (there 1e-4, times .995 an epoch). ``peak_share`` .25 is for speed. ``reference_width`` and ``reference_dropout`` .3
-have no counterpart there. Of widths the one with the lowest loss of held-out cells was taken; where some cells have no
-RNA a wide block says more of the RNA than peaks can follow. No search of the rest or of the rate is on record. What
-the block of the reference brings, and how its width and the weights of the alignment and of the agreement were chosen,
-is told in CHANGELOG.
+have no counterpart there. Of widths the one with the lowest loss of held-out cells was taken; where cells are also to
+agree without RNA a wide block says more of it than peaks can follow. No search of the rest or of the rate is on
+record. What the block of the reference brings, and how its width and the weights of the alignment and of the agreement
+were chosen, is told in CHANGELOG.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ from scmap_cli.nn.distributions import gaussian_kl_between
 
 UNIT_LENGTH = ("auto", "yes", "no")
 _AGREEMENT = 10.0
-_WIDTH, _HYBRID_WIDTH = 512, 128
+_WIDTH, _AGREEING_WIDTH = 512, 128
 
 
 @dataclass(frozen=True)
@@ -111,8 +111,8 @@ class SailerXConfig(InvariantConfig):
         Weight of the divergence between a cell's posteriors with and without its reference, a number, or ``auto``: 10
         where some cells of the training have no RNA, else 0. Nothing at a ``reference_dropout`` of 1.
     reference_width
-        Units of the encoder's block for the reference, a number, or ``auto``: 512, or 128 where some cells of the
-        training have no RNA.
+        Units of the encoder's block for the reference, a number, or ``auto``: 128 where the agreement has a weight,
+        else 512.
     unit_length
         Whether the embedding has posterior means scaled to length one: ``yes``, ``no``, or ``auto``, which is yes
         where some cells of the training have no RNA.
@@ -143,7 +143,7 @@ class SailerXConfig(InvariantConfig):
             )
         if self.unit_length not in UNIT_LENGTH:
             raise UsageError(f"unit_length is {self.unit_length!r}", f"choose one of {', '.join(UNIT_LENGTH)}")
-        self.width(True)
+        self.width(0.0)
         if self.alignment_weight != "auto":
             self.gamma()
 
@@ -157,10 +157,10 @@ class SailerXConfig(InvariantConfig):
             return _AGREEMENT if self._two_kinds(some_without) else 0.0
         return number("reference_agreement", self.reference_agreement, "auto or a number, at least 0")
 
-    def width(self, some_without: bool) -> int:
-        """Units of the block for the reference, given whether some cells have no RNA."""
+    def width(self, agreement: float) -> int:
+        """Units of the block for the reference, given the weight of the agreement."""
         if self.reference_width == "auto":
-            return _HYBRID_WIDTH if some_without else _WIDTH
+            return _AGREEING_WIDTH if agreement else _WIDTH
         if not self.reference_width.isdecimal() or int(self.reference_width) < 1:
             raise UsageError(f"reference_width is {self.reference_width!r}", "choose auto or a whole number from 1 up")
         return int(self.reference_width)
@@ -199,9 +199,6 @@ class SailerX(InvariantVae):
         Weights of open peaks and of the invariance term.
     gamma, agreement
         Weights of the alignment and of the agreement.
-    reference_width
-        Units of the encoder's block for the reference; by default those of ``config``, which older directories have as
-        a number.
     unit
         Whether embedded cells have length one.
     """
@@ -225,10 +222,8 @@ class SailerX(InvariantVae):
         lam: float,
         gamma: float,
         agreement: float = 0.0,
-        reference_width: int | None = None,
         unit: bool = False,
     ) -> None:
-        width = config.width(agreement > 0) if reference_width is None else reference_width
         super().__init__(
             config,
             chromosome_peaks=list(chromosome_peaks),
@@ -240,7 +235,6 @@ class SailerX(InvariantVae):
             lam=lam,
             gamma=gamma,
             agreement=agreement,
-            reference_width=width,
             unit=unit,
         )
         self.edges_c = edges_of(chromosome_peaks)
@@ -257,9 +251,10 @@ class SailerX(InvariantVae):
             *(part for a, b in pairs for part in (ChromosomeLinear(chromosomes, a, b), CellNorm(chromosomes, b)))
         )
         self.sees_reference = n_reference > 0 and config.reference_dropout < 1
+        width = config.width(agreement) * self.sees_reference
         if self.sees_reference:
             self.reference = nn.Sequential(nn.Linear(n_reference + 1, width), CellNorm(1, width))
-        joined = chromosomes * last + width * self.sees_reference
+        joined = chromosomes * last + width
         self.head = nn.Linear(joined, 2 * config.latent)
         # One condition is no information, so it gets no column.
         self.n_told = n_conditions if n_conditions > 1 else 0

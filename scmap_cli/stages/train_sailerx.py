@@ -123,7 +123,6 @@ def train_sailerx(
             "n_conditions": len(job.conditions),
             "n_covariates": job.n_covariates,
             "n_reference": reference.shape[1],
-            "reference_width": config.width(not has_n.all()),
             "agreement": config.agreement(not has_n.all()),
             "unit": config.unit(not has_n.all()),
             "gamma": (SailerXConfig() if config.alignment_weight == "auto" else config).gamma(),

@@ -278,21 +278,19 @@ def test_any_share_of_cells_may_lack_rna(lacking: float, tmp_path: Path) -> None
     assert np.isfinite(embedded(Made(data, tmp_path / "model"), tmp_path)).all()
 
 
-def test_the_block_of_the_reference_is_wide_where_all_cells_have_rna(made: Made, tmp_path: Path) -> None:
-    for lacking, width in ((0.0, 512), (0.4, 128)):
+def test_the_block_of_the_reference_is_wide_without_agreement(made: Made, tmp_path: Path) -> None:
+    bare = {key: value for key, value in SMALL.items() if key != "reference_width"}
+    for lacking, more, width in ((0.0, {}, 512), (0.4, {}, 128), (0.0, {"reference_agreement": 10}, 128)):
         data = write(tmp_path / "m.h5ad", lacking=lacking)
-        options = {key: value for key, value in SMALL.items() if key != "reference_width"}
-        train_sailerx(data, tmp_path / "model", model_options=options, train_options=SHORT | {"epochs": 1}, force=True)
-        bundle = load_bundle(tmp_path / "model")
-        assert bundle.config["structure"]["reference_width"] == width
-        assert bundle.tensors["reference.0.weight"].shape[0] == width
-    # Directories from before have a number, and it in the settings alone.
+        short = SHORT | {"epochs": 1}
+        train_sailerx(data, tmp_path / "model", model_options=bare | more, train_options=short, force=True)
+        assert load_bundle(tmp_path / "model").tensors["reference.0.weight"].shape[0] == width
+    # Directories from before have a number.
     bundle = load_bundle(made.model)
-    config = bundle.config | {"structure": dict(bundle.config["structure"])}
-    assert config["structure"].pop("reference_width") == 16
-    config["model_config"] = bundle.config["model_config"] | {"reference_width": 16}
-    old = restore_model(SailerX, config, bundle.tensors, torch.device("cpu"))
-    assert old.structure == bundle.config["structure"]
+    old = bundle.config | {"model_config": bundle.config["model_config"] | {"reference_width": 16}}
+    assert restore_model(SailerX, old, bundle.tensors, torch.device("cpu")).config == replace(
+        SailerXConfig(**bundle.config["model_config"]), hidden=(8, 6)
+    )
 
 
 def test_the_encoder_of_the_thesis_takes_no_reference(tmp_path: Path) -> None:
