@@ -59,9 +59,10 @@ def run_scanvi(args, adata):
     of = anndata.AnnData(adata.X.copy(), obs=adata.obs.copy(), var=adata.var[[]])
     scvi.model.SCVI.setup_anndata(of, batch_key=args.batch_key)
     model = scvi.model.SCVI(of)
-    model.train(accelerator="cpu", enable_progress_bar=False)
+    length = {"max_epochs": args.epochs or None, "accelerator": "cpu", "enable_progress_bar": False}
+    model.train(**length)
     model = scvi.model.SCANVI.from_scvi_model(model, unlabeled_category="unknown", labels_key=args.label_key)
-    model.train(accelerator="cpu", enable_progress_bar=False)
+    model.train(**length)
     return model.get_latent_representation()
 
 
@@ -80,6 +81,7 @@ def main():
     parser.add_argument("--batch-key", required=True)
     parser.add_argument("--label-key", help="for scanvi")
     parser.add_argument("--pca-key", default="X_rna", help="for harmony: key of obsm with components")
+    parser.add_argument("--epochs", type=int, default=0, help="of scanvi's models, at most; 0 is their own number")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("-o", "--output", required=True, help="h5ad")
     args = parser.parse_args()

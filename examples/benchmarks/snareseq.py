@@ -40,6 +40,7 @@ import anndata
 import measure
 import numpy as np
 from measure import HERE, flags, measured, say
+from sklearn.preprocessing import normalize
 
 from scmap_cli.metrics.clustering import RESOLUTIONS
 from scmap_cli.metrics.graph import knn, leiden, to_igraph
@@ -150,7 +151,7 @@ class Run:
         found = anndata.read_h5ad(made, backed="r")
         emb_nz = np.asarray(found[table.index].obsm[key], dtype=np.float32)
         if kind == "directions":
-            emb_nz = emb_nz / np.maximum(np.linalg.norm(emb_nz, axis=1, keepdims=True), 1e-12)
+            emb_nz = normalize(emb_nz)
         anndata.AnnData(obs=table, obsm={key: emb_nz}).write_h5ad(path)
         if made != source:
             made.unlink()

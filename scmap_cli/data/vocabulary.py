@@ -11,9 +11,7 @@ import numpy as np
 
 from scmap_cli.data.features import align
 from scmap_cli.errors import InputError
-from scmap_cli.io.gene_table import GeneTable
-
-_ENSEMBL = re.compile(r"^ENS[A-Z]*G?\d{6,}")
+from scmap_cli.io.gene_table import ENSEMBL, GeneTable
 
 
 @dataclass(frozen=True)
@@ -146,7 +144,7 @@ def _codes(names: np.ndarray, genes: np.ndarray) -> np.ndarray:
 def kind_of(names: np.ndarray) -> str:
     """What gene names look like: ``Ensembl identifiers (ENSG)``, ``symbols`` and the like."""
     sample = names[:2000].tolist()
-    ensembl = [name for name in sample if _ENSEMBL.match(name)]
+    ensembl = [name for name in sample if ENSEMBL.match(name)]
     if len(ensembl) > len(sample) / 2:
         return f"Ensembl identifiers ({re.sub(r'[0-9].*', '', ensembl[0])})"
     upper = sum(name == name.upper() for name in sample)

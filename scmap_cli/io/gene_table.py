@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
 from scmap_cli.errors import InputError
 from scmap_cli.io.text import open_text
+
+ENSEMBL = re.compile(r"ENS[A-Z]*\d{6,}")
+"""How identifiers of Ensembl begin, with or without a version."""
 
 _IDS = ("gene_id", "ensembl_gene_id", "ensembl_id", "ensembl", "gene_ids", "id")
 _SYMBOLS = ("gene_name", "symbol", "gene_symbol", "hgnc_symbol", "name", "gene")

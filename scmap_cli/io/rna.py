@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import warnings
 from pathlib import Path
 from typing import Literal
@@ -12,6 +11,7 @@ import pandas as pd
 from anndata.utils import make_index_unique
 
 from scmap_cli.errors import InputError
+from scmap_cli.io.gene_table import ENSEMBL
 from scmap_cli.io.h5ad import check_names, read_h5ad
 from scmap_cli.io.hdf5 import open_h5, parsing
 from scmap_cli.io.tenx import is_10x, read_10x_h5, read_10x_mtx
@@ -24,9 +24,8 @@ _HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 _HDF5_SUFFIXES = (".h5ad", ".h5", ".hdf5", ".loom")
 _TEXT_SUFFIXES = (".tsv", ".csv", ".txt", ".tab")
 
-# Names that hardly any table of counts lacks, and Ensembl's.
+# Names that hardly any table of counts lacks.
 _COMMON_GENES = {"ACTB", "B2M", "EEF1A1", "GAPDH", "MALAT1", "RPLP0", "TMSB4X"}
-_ENSEMBL_GENE = re.compile(r"ENS[A-Z]*G\d{11}")
 
 
 def rna_form(path: Path | str) -> Form:
@@ -163,11 +162,11 @@ def read_rna(
 def _check_sides(adata: anndata.AnnData, path: Path | str, transpose: bool) -> None:
     """Refuse cells that are named as genes are, where the genes are not."""
 
-    def genes(names: pd.Index) -> list[str]:
-        return [name for name in names.astype(str) if name.upper() in _COMMON_GENES or _ENSEMBL_GENE.match(name)]
+    def gene(names: pd.Index) -> str | None:
+        return next((name for name in names.astype(str) if name.upper() in _COMMON_GENES or ENSEMBL.match(name)), None)
 
-    found = genes(adata.obs_names)
-    if found and not genes(adata.var_names):
+    found = gene(adata.obs_names)
+    if found is not None and gene(adata.var_names) is None:
         side = "columns" if transpose else "rows"
         remedy = "leave --transpose out" if transpose else "scmap preprocess rna --transpose takes genes in rows"
-        raise InputError(f"{path}: {side} are taken as cells and named as genes are, such as {found[0]}", remedy)
+        raise InputError(f"{path}: {side} are taken as cells and named as genes are, such as {found}", remedy)

@@ -251,7 +251,7 @@ class SailerX(InvariantVae):
             *(part for a, b in pairs for part in (ChromosomeLinear(chromosomes, a, b), CellNorm(chromosomes, b)))
         )
         self.sees_reference = n_reference > 0 and config.reference_dropout < 1
-        width = config.width(agreement) * self.sees_reference
+        width = config.width(agreement) if self.sees_reference else 0
         if self.sees_reference:
             self.reference = nn.Sequential(nn.Linear(n_reference + 1, width), CellNorm(1, width))
         joined = chromosomes * last + width

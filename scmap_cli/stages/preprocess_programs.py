@@ -7,7 +7,6 @@ code spells as "more than 12"), drop genes in no program and choose variable gen
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -20,6 +19,7 @@ from scmap_cli import keys
 from scmap_cli.data.features import without_version
 from scmap_cli.errors import InputError, UsageError
 from scmap_cli.io.atomic import check_outputs
+from scmap_cli.io.gene_table import ENSEMBL
 from scmap_cli.io.gmt import GeneSet, read_gene_sets, unique_sets
 from scmap_cli.io.h5ad import check_names, read_h5ad, write_h5ad
 from scmap_cli.io.programs import Programs, save_programs
@@ -32,7 +32,6 @@ CASES = ("auto", "exact", "upper")
 """How gene names are compared: ``auto`` ignores case only where exact spelling finds next to nothing."""
 
 _NEXT_TO_NOTHING = 0.05
-_ENSEMBL = re.compile(r"^ENS[A-Z]*\d{6,}")
 
 
 def build_programs(
@@ -314,8 +313,8 @@ def _name_hint(sets: list[GeneSet], symbols: np.ndarray, parameters: dict[str, A
     set_genes = [gene for one in sets for gene in one.genes]
     if not set_genes:
         return "the sets hold no genes; check the file's layout with --form"
-    data_ensembl = sum(bool(_ENSEMBL.match(name)) for name in symbols) > len(symbols) / 2
-    sets_ensembl = sum(bool(_ENSEMBL.match(name)) for name in set_genes) > len(set_genes) / 2
+    data_ensembl = sum(bool(ENSEMBL.match(name)) for name in symbols) > len(symbols) / 2
+    sets_ensembl = sum(bool(ENSEMBL.match(name)) for name in set_genes) > len(set_genes) / 2
     if set(without_version(np.asarray(set_genes))) & set(without_version(symbols)):
         return "names agree without the versions of Ensembl ids (the .17 of ENSG00000141510.17): leave these out"
     if data_ensembl and not sets_ensembl:
