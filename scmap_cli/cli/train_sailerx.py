@@ -88,19 +88,29 @@ def verb(
         ),
     ] = "auto",
     reference_width: Annotated[
-        str,
+        int,
         typer.Option(
             "--reference-width",
-            metavar="auto|N",
-            help="Units of the encoder's block for the RNA; auto is 128 with an agreement, else 512.",
+            metavar="N",
+            help="Units of the encoder's block for the RNA.",
             rich_help_panel=o.MODEL,
         ),
-    ] = "auto",
+    ] = 128,
     unit_length: Annotated[
         Literal["auto", "yes", "no"],
         typer.Option(
             "--unit-length",
             help="Whether embedded cells have length one; auto is yes if some cells have no RNA.",
+            rich_help_panel=o.MODEL,
+        ),
+    ] = "auto",
+    donor_share: Annotated[
+        str,
+        typer.Option(
+            "--donor-share",
+            metavar="auto|SHARE",
+            help="How far a cell without RNA is moved to the paired cell that is most like it by peaks; auto is .7 if "
+            "some cells have no RNA, else 0.",
             rich_help_panel=o.MODEL,
         ),
     ] = "auto",

@@ -121,6 +121,9 @@ class ScmapModel(nn.Module, ABC):
     def finished(self, lr: float) -> None:
         """Called once when training is over and the best weights are in place; ``lr`` is the largest rate it had."""
 
+    def keep(self, store: Any, seed: int) -> None:
+        """Called once, the best weights in place, with what :meth:`make_store` made of the training's cells."""
+
     def lr_share(self, progress: float) -> float:
         """Share of the learning rate that a step at a time in epochs takes."""
         return 1.0

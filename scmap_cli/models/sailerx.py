@@ -42,7 +42,8 @@ What the encoder is given. The thesis's encoder sees peaks alone, with or withou
 kept only as far as the weights memorise the cell, and is lost for cells held out. Here the reference of a paired cell
 is one more block beside its chromosomes, and is hidden from the encoder for a random share of the cells in each step
 (``reference_dropout``), so that one encoder serves both kinds of cells. At a share of 1 the block is not there: the
-thesis's encoder.
+thesis's encoder. Where the agreement below has no weight, a linear map of the reference is added to the posterior means
+as well, which starts as a turn: by it the cosines are kept from the first step on.
 
 Both kinds of cells shall share one space. The cosines to be met are the same whether a cell's RNA is seen or not, but
 cosines leave cells that are seen and cells that are not free to lie side by side. So each cell whose RNA is seen is
@@ -57,21 +58,27 @@ The alignment is one of cosines, and layer norm keeps the decoder from caring fo
 says little but how sure the encoder is, which depends on whether it saw the RNA. Where some cells have none, the
 embedding has means of length one (``unit_length``).
 
+Of what peaks let one expect of the RNA, q(z|x) has the mean, and such means lie nearer to one another than cells whose
+RNA is seen, so that the two kinds of cells mix poorly still. So a cell without RNA borrows from one donor, the paired
+cell of the training that is most like it by the peaks (:mod:`..nn.donors`): its embedding is moved towards that of the
+donor by ``donor_share`` of the way, less where few of the cells around are paired, as around a type that none of the
+paired cells is of.
+
 Defaults. 50 latent dimensions, 64 and 32 units a chromosome and lambda 1 are the thesis's and its code's; beta, omega
 and weight decay are SAILER's; half of the open peaks are hidden at most. Others differ from the code: 100 epochs at
 most of batches of 400 with early stopping (there 410 of 200 without), a learning rate of 2e-3 lowered on plateaus
 (there 1e-4, times .995 an epoch). ``peak_share`` .25 is for speed. ``reference_width`` and ``reference_dropout`` .3
-have no counterpart there. Of widths the one with the lowest loss of held-out cells was taken; where cells are also to
-agree without RNA a wide block says more of it than peaks can follow. No search of the rest or of the rate is on
-record. What the block of the reference brings, and how its width and the weights of the alignment and of the agreement
-were chosen, is told in CHANGELOG.
+have no counterpart there; where cells are also to agree without RNA a wider block, or the linear map, says more of it
+than peaks can follow. No search of the rest or of the rate is on record. What the block of the reference brings, and
+how its width, the weights of the alignment and of the agreement and the donors' share were chosen, is told in
+CHANGELOG.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -86,10 +93,11 @@ from scmap_cli.nn.alignment import alignment_gap
 from scmap_cli.nn.bernoulli import sum_of_open
 from scmap_cli.nn.chromosomes import CellNorm, ChromosomeLinear, edges_of
 from scmap_cli.nn.distributions import gaussian_kl_between
+from scmap_cli.nn.donors import MOST, Donors
+from scmap_cli.nn.noise import mixed_seed
 
 UNIT_LENGTH = ("auto", "yes", "no")
-_AGREEMENT = 10.0
-_WIDTH, _AGREEING_WIDTH = 512, 128
+_AGREEMENT, _DONOR_SHARE = 10.0, 0.7
 
 
 @dataclass(frozen=True)
@@ -111,11 +119,13 @@ class SailerXConfig(InvariantConfig):
         Weight of the divergence between a cell's posteriors with and without its reference, a number, or ``auto``: 10
         where some cells of the training have no RNA, else 0. Nothing at a ``reference_dropout`` of 1.
     reference_width
-        Units of the encoder's block for the reference, a number, or ``auto``: 128 where the agreement has a weight,
-        else 512.
+        Units of the encoder's block for the reference.
     unit_length
         Whether the embedding has posterior means scaled to length one: ``yes``, ``no``, or ``auto``, which is yes
         where some cells of the training have no RNA.
+    donor_share
+        How much of its embedding a cell without RNA takes from its donor, a number from 0 to 1, or ``auto``: .7 where
+        some cells of the training have no RNA, else 0.
     """
 
     hidden: tuple[int, ...] = (64, 32)
@@ -125,8 +135,9 @@ class SailerXConfig(InvariantConfig):
     depth_weights: str = "robust"
     reference_dropout: float = 0.3
     reference_agreement: str = "auto"
-    reference_width: str = "auto"
+    reference_width: int = 128
     unit_length: str = "auto"
+    donor_share: str = "auto"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -136,14 +147,20 @@ class SailerXConfig(InvariantConfig):
             raise UsageError(f"depth_weights is {self.depth_weights!r}", f"choose one of {', '.join(WEIGHTS)}")
         if not 0 <= self.reference_dropout <= 1:
             raise UsageError(f"reference_dropout {self.reference_dropout} is not in [0, 1]")
+        if self.reference_width < 1:
+            raise UsageError(f"reference_width {self.reference_width} must be at least 1")
         if self.agreement(True) and self.reference_dropout == 1:
             raise UsageError(
                 f"reference_agreement {self.reference_agreement} says nothing where reference_dropout is 1",
                 "at 1 the encoder sees no RNA",
             )
+        if self.lending(True) and self.reference_dropout == 1:
+            raise UsageError(
+                f"donor_share {self.donor_share} says nothing where reference_dropout is 1",
+                "at 1 the encoder sees no RNA of a donor either",
+            )
         if self.unit_length not in UNIT_LENGTH:
             raise UsageError(f"unit_length is {self.unit_length!r}", f"choose one of {', '.join(UNIT_LENGTH)}")
-        self.width(0.0)
         if self.alignment_weight != "auto":
             self.gamma()
 
@@ -157,17 +174,19 @@ class SailerXConfig(InvariantConfig):
             return _AGREEMENT if self._two_kinds(some_without) else 0.0
         return number("reference_agreement", self.reference_agreement, "auto or a number, at least 0")
 
-    def width(self, agreement: float) -> int:
-        """Units of the block for the reference, given the weight of the agreement."""
-        if self.reference_width == "auto":
-            return _AGREEING_WIDTH if agreement else _WIDTH
-        if not self.reference_width.isdecimal() or int(self.reference_width) < 1:
-            raise UsageError(f"reference_width is {self.reference_width!r}", "choose auto or a whole number from 1 up")
-        return int(self.reference_width)
-
     def unit(self, some_without: bool) -> bool:
         """Whether embedded cells have length one, given whether some cells have no RNA."""
         return self._two_kinds(some_without) if self.unit_length == "auto" else self.unit_length == "yes"
+
+    def lending(self, some_without: bool) -> float:
+        """How much cells without RNA take from donors, given whether some cells have none."""
+        if self.donor_share == "auto":
+            return _DONOR_SHARE if self._two_kinds(some_without) else 0.0
+        choices = "auto or a number, at least 0 and at most 1"
+        found = number("donor_share", self.donor_share, choices)
+        if found > 1:
+            raise UsageError(f"donor_share is {self.donor_share!r}", f"choose {choices}")
+        return found
 
     def _two_kinds(self, some_without: bool) -> bool:
         # The thesis's encoder sees no RNA of any cell.
@@ -201,6 +220,12 @@ class SailerX(InvariantVae):
         Weights of the alignment and of the agreement.
     unit
         Whether embedded cells have length one.
+    shortcut
+        Whether posterior means have a linear part of the reference, where the encoder sees it.
+    lending
+        How much cells without RNA take from donors.
+    donors, others
+        How many cells of the training are kept for that, with RNA and without; none before the training is over.
     """
 
     name: ClassVar[str] = "sailerx"
@@ -223,6 +248,10 @@ class SailerX(InvariantVae):
         gamma: float,
         agreement: float = 0.0,
         unit: bool = False,
+        shortcut: bool = False,
+        lending: float = 0.0,
+        donors: int = 0,
+        others: int = 0,
     ) -> None:
         super().__init__(
             config,
@@ -236,6 +265,10 @@ class SailerX(InvariantVae):
             gamma=gamma,
             agreement=agreement,
             unit=unit,
+            shortcut=shortcut,
+            lending=lending,
+            donors=donors,
+            others=others,
         )
         self.edges_c = edges_of(chromosome_peaks)
         self.chromosomes = chromosomes = len(chromosome_peaks)
@@ -251,9 +284,12 @@ class SailerX(InvariantVae):
             *(part for a, b in pairs for part in (ChromosomeLinear(chromosomes, a, b), CellNorm(chromosomes, b)))
         )
         self.sees_reference = n_reference > 0 and config.reference_dropout < 1
-        width = config.width(agreement) if self.sees_reference else 0
+        width = config.reference_width if self.sees_reference else 0
         if self.sees_reference:
             self.reference = nn.Sequential(nn.Linear(n_reference + 1, width), CellNorm(1, width))
+        self.shortcut = nn.Linear(n_reference, config.latent, bias=False) if width and shortcut else None
+        if self.shortcut is not None:
+            nn.init.orthogonal_(self.shortcut.weight)
         joined = chromosomes * last + width
         self.head = nn.Linear(joined, 2 * config.latent)
         # One condition is no information, so it gets no column.
@@ -264,6 +300,7 @@ class SailerX(InvariantVae):
             *(part for a, b in pairs[::-1] for part in (ChromosomeLinear(chromosomes, b, a), CellNorm(chromosomes, a)))
         )
         self._make_output(n_peaks, first)
+        self.donors = Donors(donors, others, config.latent) if donors else None
 
     def _posterior(self, batch: Batch) -> Posterior:
         sums_nch = sum_of_open(self._seen(batch), self.first_ph, self.group_p, self.chromosomes)
@@ -285,8 +322,12 @@ class SailerX(InvariantVae):
         told_n1 = reference_nr.any(1, keepdim=True).to(reference_nr.dtype)
         first, norm = self.reference
         # Rows of length one have small entries; at this scale their mean square is 1.
-        told_nr = torch.cat([reference_nr * reference_nr.shape[1] ** 0.5, told_n1], dim=1)
-        return self._gaussian(self.head(torch.cat([encoded_nw, norm(first(told_nr).unsqueeze(1)).flatten(1)], dim=1)))
+        scaled_nr = reference_nr * reference_nr.shape[1] ** 0.5
+        told_nh = norm(first(torch.cat([scaled_nr, told_n1], dim=1)).unsqueeze(1)).flatten(1)
+        heads_nz = self.head(torch.cat([encoded_nw, told_nh], dim=1))
+        if self.shortcut is not None:
+            heads_nz = heads_nz + nn.functional.pad(self.shortcut(scaled_nr), (0, self.config.latent))
+        return self._gaussian(heads_nz)
 
     def _hidden(self, z_nz: Tensor, batch: Batch) -> Tensor:
         spread_nw = self.spread(self._told(z_nz, batch, self.n_told))
@@ -295,12 +336,48 @@ class SailerX(InvariantVae):
 
     @torch.no_grad()
     def embed(self, batch: Batch) -> Posterior:
-        """Posterior means, scaled to length one if ``unit``, and variances at that scale."""
+        """Posterior means, and variances at their scale; means of length one if ``unit``.
+
+        The mean of a cell without RNA is that after borrowing from its donor, its variance that of its own posterior.
+        """
+        found = self._own(batch)
+        if self.donors is None:
+            return found
+        blind_n = ~batch.reference_nr.any(1)
+        own_nz = found.mean_nz[blind_n]
+        donor_nz, trust_n = self.donors.lent(own_nz)
+        mean_nz = found.mean_nz.clone()
+        mean_nz[blind_n] = self._scaled(own_nz.lerp(donor_nz, self.structure["lending"] * trust_n[:, None]))
+        return Posterior(mean_nz, found.var_nz)
+
+    def _own(self, batch: Batch) -> Posterior:
+        """The posterior at the scale of the embedding."""
         found = self._posterior(batch)
+        scaled_nz = self._scaled(found.mean_nz)
         if not self.structure["unit"]:
             return found
-        length_n1 = found.mean_nz.norm(dim=1, keepdim=True).clamp_min(1e-12)
-        return Posterior(found.mean_nz / length_n1, found.var_nz / length_n1.square())
+        return Posterior(scaled_nz, found.var_nz / _length(found.mean_nz).square())
+
+    def _scaled(self, mean_nz: Tensor) -> Tensor:
+        return mean_nz / _length(mean_nz) if self.structure["unit"] else mean_nz
+
+    @torch.no_grad()
+    def keep(self, store: Any, seed: int) -> None:
+        """Keep encodings of up to 10,000 cells with RNA, and of as many without at most, to lend and borrow by."""
+        if not self.structure["lending"]:
+            return
+        rng = np.random.default_rng(mixed_seed(seed, "donors"))
+        has_n = store.reference_nr.any(1).cpu().numpy()
+        donors = np.sort(rng.permutation(np.flatnonzero(has_n))[:MOST])
+        others = np.sort(rng.permutation(np.flatnonzero(~has_n))[: len(donors)])
+        blind, seeing = [], []
+        for rows in torch.from_numpy(np.concatenate([donors, others])).split(self.most_cells):
+            batch = store.batch(rows)
+            seeing.append(self._own(batch).mean_nz)
+            blind.append(self._own(replace(batch, reference_nr=torch.zeros_like(batch.reference_nr))).mean_nz)
+        self.structure |= {"donors": len(donors), "others": len(others)}
+        self.donors = Donors(len(donors), len(others), self.config.latent).to(blind[0])
+        self.donors.fill(torch.cat(blind), torch.cat(seeing)[: len(donors)])
 
     def _further(self, batch: Batch, posterior: Posterior) -> dict[str, tuple[float, Tensor]]:
         gap = alignment_gap(posterior.mean_nz, batch.reference_nr, batch.weight_n)
@@ -310,3 +387,7 @@ class SailerX(InvariantVae):
             apart_n = gaussian_kl_between(*seeing, blind.mean_nz, blind.var_nz) * posterior.seen_n
             terms["agreement"] = (self.structure["agreement"], apart_n.sum() / posterior.seen_n.sum().clamp_min(1))
         return terms
+
+
+def _length(x_nz: Tensor) -> Tensor:
+    return x_nz.norm(dim=1, keepdim=True).clamp_min(1e-12)

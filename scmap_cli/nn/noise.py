@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-_STREAMS = {"order": 1, "train": 2, "valid": 3, "init": 4, "pairs": 5, "mask": 6}
+_STREAMS = {"order": 1, "train": 2, "valid": 3, "init": 4, "pairs": 5, "mask": 6, "donors": 7}
 _MASK = (1 << 63) - 1
 
 

@@ -17,6 +17,7 @@ from scmap_cli.io.bundle import Bundle, load_bundle
 from scmap_cli.metrics.programs import directions
 from scmap_cli.models.base import ScmapModel
 from scmap_cli.models.markermap import MarkerMap
+from scmap_cli.models.sailerx import SailerX
 from scmap_cli.registry import get_model
 from scmap_cli.runtime import provenance
 from scmap_cli.runtime.logs import log
@@ -167,6 +168,8 @@ def embed(
         if dry_run:
             return summary
         model = restore_model(kind, bundle.config, bundle.tensors, where)
+        if isinstance(model, SailerX) and ignore_rna:
+            model.donors = None
         mean_nz, var_nz = embed_cells(model, store.to(where), batch_size)
         result = _of_model(bundle, model, mean_nz, var_nz)
         if bundle.config.get("label_key") and isinstance(model, MarkerMap) and model.config.alpha < 1:

@@ -182,6 +182,7 @@ class Training:
             log.info("%.0f cells a second (median epoch)", rate)
         summary = _metrics(network, result, data)
         if self.ranks.first:
+            network.keep(store, self.seed)
             self._publish(network, result, data, run, summary, more)
             told = (
                 f": {summary['active_programs']} of {summary['programs']} programs active"

@@ -124,6 +124,8 @@ def train_sailerx(
             "n_covariates": job.n_covariates,
             "n_reference": reference.shape[1],
             "agreement": config.agreement(not has_n.all()),
+            "shortcut": not config.agreement(not has_n.all()),
+            "lending": config.lending(not has_n.all()),
             "unit": config.unit(not has_n.all()),
             "gamma": (SailerXConfig() if config.alignment_weight == "auto" else config).gamma(),
         }

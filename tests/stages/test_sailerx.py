@@ -98,16 +98,16 @@ def test_types_are_found_with_and_without_rna(made: Made, tmp_path: Path) -> Non
     # One space: cells without RNA are found among those with it.
     assert KNeighborsClassifier(5).fit(z[has], types[has]).score(z[~has], types[~has]) > 0.8
     bare = embedded(made, tmp_path, ignore_rna=True)
-    np.testing.assert_allclose(bare[~has], z[~has], atol=1e-5)
     assert np.abs(bare[has] - z[has]).max() > 0.01
 
 
 def test_cells_have_length_one_unless_asked_otherwise(made: Made, tmp_path: Path) -> None:
     z = embedded(made, tmp_path)
     np.testing.assert_allclose(np.linalg.norm(z, axis=1), 1, atol=1e-5)
+    z = embedded(made, tmp_path, ignore_rna=True)
     options = SMALL | {"unit_length": "no"}
     train_sailerx(made.data, tmp_path / "any", batch_key="batch", model_options=options, train_options=SHORT)
-    free = embedded(Made(made.data, tmp_path / "any"), tmp_path)
+    free = embedded(Made(made.data, tmp_path / "any"), tmp_path, ignore_rna=True)
     length = np.linalg.norm(free, axis=1, keepdims=True)
     assert length.std() > 0.01
     np.testing.assert_allclose(free / length, z, atol=1e-5)
@@ -157,6 +157,11 @@ def changed(made: Made, path: Path, change) -> Made:  # type: ignore[no-untyped-
     return Made(path, made.model)
 
 
+def without(made: Made, folder: Path) -> np.ndarray:
+    """The embedding where the file has no reference."""
+    return embedded(changed(made, folder / "without.h5ad", lambda data: data.obsm.pop("X_rna")), folder)
+
+
 def turned(data: anndata.AnnData) -> None:
     """The reference of another space: the first dimension changes its sign."""
     data.obsm["X_rna"] = data.obsm["X_rna"] * np.where(np.arange(data.obsm["X_rna"].shape[1]) == 0, -1, 1)
@@ -165,7 +170,7 @@ def turned(data: anndata.AnnData) -> None:
 def test_cells_of_the_training_tell_whether_a_reference_is_of_its_space(
     made: Made, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    whole, bare = embedded(made, tmp_path), embedded(made, tmp_path, ignore_rna=True)
+    whole, bare = embedded(made, tmp_path), without(made, tmp_path)
 
     def rounded(data: anndata.AnnData) -> None:
         data.uns["scmap_reference"] = "sha256:other"
@@ -191,7 +196,7 @@ def test_cells_of_the_training_tell_whether_a_reference_is_of_its_space(
 def test_of_other_cells_the_digest_or_the_user_tells_it(
     made: Made, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    whole, bare = embedded(made, tmp_path), embedded(made, tmp_path, ignore_rna=True)
+    whole, bare = embedded(made, tmp_path), without(made, tmp_path)
 
     def renamed(data: anndata.AnnData) -> None:
         data.obs_names = "new-" + data.obs_names
@@ -218,9 +223,7 @@ def test_a_file_of_another_origin_is_known_by_its_cells_alone(
     own = Made(own.data, tmp_path / "model")
     whole = embedded(own, tmp_path)
     assert "nothing tells whether" not in caplog.text
-    np.testing.assert_array_equal(
-        embedded(changed(own, tmp_path / "t.h5ad", turned), tmp_path), embedded(own, tmp_path, ignore_rna=True)
-    )
+    np.testing.assert_array_equal(embedded(changed(own, tmp_path / "t.h5ad", turned), tmp_path), without(own, tmp_path))
     (own.model / "reference.npz").unlink()
     np.testing.assert_array_equal(embedded(own, tmp_path), whole)
     assert "nothing tells whether" in caplog.text
@@ -278,19 +281,52 @@ def test_any_share_of_cells_may_lack_rna(lacking: float, tmp_path: Path) -> None
     assert np.isfinite(embedded(Made(data, tmp_path / "model"), tmp_path)).all()
 
 
-def test_the_block_of_the_reference_is_wide_without_agreement(made: Made, tmp_path: Path) -> None:
-    bare = {key: value for key, value in SMALL.items() if key != "reference_width"}
-    for lacking, more, width in ((0.0, {}, 512), (0.4, {}, 128), (0.0, {"reference_agreement": 10}, 128)):
+def test_means_have_a_linear_part_of_the_reference_without_agreement(tmp_path: Path) -> None:
+    for lacking, more, linear in ((0.0, {}, True), (0.4, {}, False), (0.0, {"reference_agreement": 10}, False)):
         data = write(tmp_path / "m.h5ad", lacking=lacking)
         short = SHORT | {"epochs": 1}
-        train_sailerx(data, tmp_path / "model", model_options=bare | more, train_options=short, force=True)
-        assert load_bundle(tmp_path / "model").tensors["reference.0.weight"].shape[0] == width
-    # Directories from before have a number.
+        train_sailerx(data, tmp_path / "model", model_options=SMALL | more, train_options=short, force=True)
+        bundle = load_bundle(tmp_path / "model")
+        assert ("shortcut.weight" in bundle.tensors) == linear
+    # Directories of before it have none.
+    old = bundle.config | {"structure": {k: v for k, v in bundle.config["structure"].items() if k != "shortcut"}}
+    assert restore_model(SailerX, old, bundle.tensors, torch.device("cpu")).shortcut is None
+
+
+def test_the_linear_part_keeps_all_cosines_of_the_reference(tmp_path: Path) -> None:
+    data = write(tmp_path / "m.h5ad")
+    options = SMALL | {"latent": 8}
+    train_sailerx(data, tmp_path / "model", model_options=options, train_options=SHORT | {"epochs": 1, "lr": 1e-12})
+    bundle = load_bundle(tmp_path / "model")
+    model = restore_model(SailerX, bundle.config, bundle.tensors, torch.device("cpu"))
+    rows = torch.nn.functional.normalize(torch.from_numpy(anndata.read_h5ad(data).obsm["X_rna"]).float())
+    turned_nz = model.shortcut(rows)
+    torch.testing.assert_close(turned_nz @ turned_nz.T, rows @ rows.T, atol=1e-5, rtol=0)
+
+
+def test_cells_without_rna_borrow_from_donors(made: Made, tmp_path: Path) -> None:
+    has = anndata.read_h5ad(made.data).obs["has_rna"].to_numpy()
     bundle = load_bundle(made.model)
-    old = bundle.config | {"model_config": bundle.config["model_config"] | {"reference_width": 16}}
-    assert restore_model(SailerX, old, bundle.tensors, torch.device("cpu")).config == replace(
-        SailerXConfig(**bundle.config["model_config"]), hidden=(8, 6)
-    )
+    assert bundle.config["structure"]["lending"] == 0.7
+    assert (bundle.config["structure"]["donors"], bundle.config["structure"]["others"]) == (144, 96)
+    z, bare = embedded(made, tmp_path), embedded(made, tmp_path, ignore_rna=True)
+    assert np.abs(z[~has] - bare[~has]).max() > 0.05
+    options = SMALL | {"donor_share": 0}
+    train_sailerx(made.data, tmp_path / "own", batch_key="batch", model_options=options, train_options=SHORT)
+    own = embedded(Made(made.data, tmp_path / "own"), tmp_path)
+    # The training is the same, and so are cells with RNA; the others by their peaks alone as well.
+    np.testing.assert_array_equal(own[has], z[has])
+    np.testing.assert_array_equal(own[~has], bare[~has])
+    # Borrowers lie between their own place and their donor's.
+    model = restore_model(SailerX, bundle.config, bundle.tensors, torch.device("cpu"))
+    donor, trust = model.donors.lent(torch.from_numpy(bare[~has]))
+    plain = bare[~has] + 0.7 * trust.numpy()[:, None] * (donor.numpy() - bare[~has])
+    np.testing.assert_allclose(z[~has], plain / np.linalg.norm(plain, axis=1, keepdims=True), atol=1e-5)
+    assert (np.abs(donor.numpy()[:, None] - z[has]).max(2).min(1) < 1e-5).all()
+    assert 0.5 < trust.mean() <= 1
+    # A cell's place is its own affair.
+    few = changed(made, tmp_path / "few.h5ad", lambda adata: adata._inplace_subset_obs(np.arange(CELLS)[::-3]))
+    np.testing.assert_allclose(embedded(few, tmp_path), z[::-3], atol=1e-5)
 
 
 def test_the_encoder_of_the_thesis_takes_no_reference(tmp_path: Path) -> None:
@@ -420,8 +456,10 @@ def test_bad_inputs(made: Made, tmp_path: Path) -> None:
     refused("alignment_weight is 'most'", UsageError, model_options={"alignment_weight": "most"})
     refused("depth_weights is 'deep'", UsageError, model_options={"depth_weights": "deep"})
     refused("reference_dropout 2", UsageError, model_options={"reference_dropout": 2.0})
-    refused("reference_width is '0'", UsageError, model_options={"reference_width": 0})
-    refused("reference_width is 'wide'", UsageError, model_options={"reference_width": "wide"})
+    refused("reference_width 0", UsageError, model_options={"reference_width": 0})
+    refused("donor_share is '1.5'", UsageError, model_options={"donor_share": 1.5})
+    refused("donor_share is 'half'", UsageError, model_options={"donor_share": "half"})
+    refused("donor_share 0.5 says", UsageError, model_options={"donor_share": 0.5, "reference_dropout": 1.0})
     refused("reference_agreement is '-1'", UsageError, model_options={"reference_agreement": -1})
     refused("says nothing", UsageError, model_options={"reference_agreement": 3, "reference_dropout": 1.0})
     refused("unit_length is 'one'", UsageError, model_options={"unit_length": "one"})
