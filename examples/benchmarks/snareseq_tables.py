@@ -15,8 +15,8 @@ motifs that are highest beside the other by Wilcoxon's test of raw z-scores; the
 each method, and the t-tests. Where the genome is not at hand, ``planted_genome.py`` makes one. ``--imputed-motifs`` is
 ``preprocess motifs`` of ``scmap impute --binarize scale`` of SAILERX: the same motifs there.
 
-Imputed accessibility (Fig. 3.15): the ten first components of a randomised PCA of imputed peaks, scored by ``evaluate
-clustering`` beside LSI of the counts: of SAILERX, of MAGIC with its own graph and with one of the RNA's reference, and
+Imputed accessibility (Fig. 3.15): the 50 first components of a randomised PCA of imputed peaks (the thesis does not say
+how many), scored by ``evaluate clustering`` beside LSI of the counts: of SAILERX, of MAGIC with its own graph and with one of the RNA's reference, and
 of scOpen. Rows that the output file holds are not made again.
 """
 
@@ -46,7 +46,7 @@ METHODS = {
     "SAILERX, no alignment": "sailerx",
     "SAILER": "sailer",
 }
-MARKERS, MOTIFS, COMPONENTS = 10, 3, 10
+MARKERS, MOTIFS, COMPONENTS = 10, 3, 50
 
 
 def majority(folder: Path, label_key: str, seed: int) -> dict[str, pd.Series]:

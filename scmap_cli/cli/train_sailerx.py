@@ -109,7 +109,7 @@ def verb(
         typer.Option(
             "--donor-share",
             metavar="auto|SHARE",
-            help="How far a cell without RNA is moved to the paired cell that is most like it by peaks; auto is .7 if "
+            help="How far a cell without RNA is moved to the paired cell that is most like it by peaks; auto is .6 if "
             "some cells have no RNA, else 0.",
             rich_help_panel=o.MODEL,
         ),

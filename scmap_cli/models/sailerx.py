@@ -97,7 +97,7 @@ from scmap_cli.nn.donors import MOST, Donors
 from scmap_cli.nn.noise import mixed_seed
 
 UNIT_LENGTH = ("auto", "yes", "no")
-_AGREEMENT, _DONOR_SHARE = 10.0, 0.7
+_AGREEMENT, _DONOR_SHARE = 10.0, 0.6
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ class SailerXConfig(InvariantConfig):
         Whether the embedding has posterior means scaled to length one: ``yes``, ``no``, or ``auto``, which is yes
         where some cells of the training have no RNA.
     donor_share
-        How much of its embedding a cell without RNA takes from its donor, a number from 0 to 1, or ``auto``: .7 where
+        How much of its embedding a cell without RNA takes from its donor, a number from 0 to 1, or ``auto``: .6 where
         some cells of the training have no RNA, else 0.
     """
 
