@@ -16,8 +16,8 @@ each method, and the t-tests. Where the genome is not at hand, ``planted_genome.
 ``preprocess motifs`` of ``scmap impute --binarize scale`` of SAILERX: the same motifs there.
 
 Imputed accessibility (Fig. 3.15): the 50 first components of a randomised PCA of imputed peaks (the thesis does not say
-how many), scored by ``evaluate clustering`` beside LSI of the counts: of SAILERX, of MAGIC with its own graph and with one of the RNA's reference, and
-of scOpen. Rows that the output file holds are not made again.
+how many), scored by ``evaluate clustering`` beside LSI of the counts: of SAILERX, of MAGIC with its own graph and with
+one of the RNA's reference, and of scOpen. Rows that the output file holds are not made again.
 """
 
 from __future__ import annotations

@@ -21,9 +21,9 @@ Where the released code differs, and what is done here:
   cell, and a Euclidean distance of the two matrices.
 * Its weights lie between the smallest and largest log ratio of depths; here between percentiles, and their mean is 1.
 * It drops (1 + lambda) before the reconstruction and, in hybrid training, the user's lambda; here both are as written.
-* It alternates steps of paired and of ATAC-only cells and lowers the learning rate in each; here both kinds are in one
-  mixed batch, and every training cell is seen every epoch (not so with ``--sampling balanced``, which draws with
-  replacement). A share of either kind is held out for validation, which the released code has none of.
+* It takes a step of ATAC-only cells beside every third of paired ones, and lowers the learning rate in each; here both
+  kinds are in one mixed batch, and every training cell is seen every epoch (not so with ``--sampling balanced``, which
+  draws with replacement). A share of either kind is held out for validation, which the released code has none of.
 * Log depth is z-scored over all cells together; there each data set by itself, which hides from the decoder that one
   set is deeper than another.
 * Its gamma is chosen where the final alignment falls no more (section 3.2.2); ``auto`` takes the smallest weight that
@@ -43,7 +43,8 @@ kept only as far as the weights memorise the cell, and is lost for cells held ou
 is one more block beside its chromosomes, and is hidden from the encoder for a random share of the cells in each step
 (``reference_dropout``), so that one encoder serves both kinds of cells. At a share of 1 the block is not there: the
 thesis's encoder. Where the agreement below has no weight, a linear map of the reference is added to the posterior means
-as well, which starts as a turn: by it the cosines are kept from the first step on.
+as well. It starts as a turn, of as many dimensions as both have, so that the cosines of cells whose RNA is seen are
+nearly kept from the first step on.
 
 Both kinds of cells shall share one space. The cosines to be met are the same whether a cell's RNA is seen or not, but
 cosines leave cells that are seen and cells that are not free to lie side by side. So each cell whose RNA is seen is
@@ -61,8 +62,9 @@ embedding has means of length one (``unit_length``).
 Of what peaks let one expect of the RNA, q(z|x) has the mean, and such means lie nearer to one another than cells whose
 RNA is seen, so that the two kinds of cells mix poorly still. So a cell without RNA borrows from one donor, the paired
 cell of the training that is most like it by the peaks (:mod:`..nn.donors`): its embedding is moved towards that of the
-donor by ``donor_share`` of the way, less where few of the cells around are paired, as around a type that none of the
-paired cells is of.
+donor by ``donor_share`` of the way, less where fewer of the cells around are paired than of all, as around a type that
+none of the paired cells is of; where all cells of the training are paired nothing tells that. Imputed peaks are decoded
+from the cell's own posterior.
 
 Defaults. 50 latent dimensions, 64 and 32 units a chromosome and lambda 1 are the thesis's and its code's; beta, omega
 and weight decay are SAILER's; half of the open peaks are hidden at most. Others differ from the code: 100 epochs at
@@ -125,7 +127,7 @@ class SailerXConfig(InvariantConfig):
         where some cells of the training have no RNA.
     donor_share
         How much of its embedding a cell without RNA takes from its donor, a number from 0 to 1, or ``auto``: .6 where
-        some cells of the training have no RNA, else 0.
+        some cells of the training have no RNA, else 0. Nothing at a ``reference_dropout`` of 1.
     """
 
     hidden: tuple[int, ...] = (64, 32)
@@ -371,13 +373,15 @@ class SailerX(InvariantVae):
         donors = np.sort(rng.permutation(np.flatnonzero(has_n))[:MOST])
         others = np.sort(rng.permutation(np.flatnonzero(~has_n))[: len(donors)])
         blind, seeing = [], []
-        for rows in torch.from_numpy(np.concatenate([donors, others])).split(self.most_cells):
-            batch = store.batch(rows)
-            seeing.append(self._own(batch).mean_nz)
-            blind.append(self._own(replace(batch, reference_nr=torch.zeros_like(batch.reference_nr))).mean_nz)
+        for cells in (donors, others):
+            for start in range(0, len(cells), self.most_cells):
+                batch = store.batch(torch.from_numpy(cells[start : start + self.most_cells]))
+                blind.append(self._own(replace(batch, reference_nr=torch.zeros_like(batch.reference_nr))).mean_nz)
+                if cells is donors:
+                    seeing.append(self._own(batch).mean_nz)
         self.structure |= {"donors": len(donors), "others": len(others)}
         self.donors = Donors(len(donors), len(others), self.config.latent).to(blind[0])
-        self.donors.fill(torch.cat(blind), torch.cat(seeing)[: len(donors)])
+        self.donors.fill(torch.cat(blind), torch.cat(seeing))
 
     def _further(self, batch: Batch, posterior: Posterior) -> dict[str, tuple[float, Tensor]]:
         gap = alignment_gap(posterior.mean_nz, batch.reference_nr, batch.weight_n)

@@ -14,9 +14,13 @@ from torch import Tensor, nn
 MOST = 10_000
 """Most donors that are kept, and most of the other cells."""
 
-_SMOOTHED, _AROUND = 20, 50
+_SMOOTHED, _AROUND, _FEWEST_AROUND = 20, 50, 5
 # Of few cells fewer are looked at: one and every hundredth donor, one and every fiftieth of all cells, at most.
 _DONORS_A_NEIGHBOUR, _CELLS_A_NEIGHBOUR = 100, 50
+# Donors that are each other's neighbours have the same centre: the cell's own distance decides among them.
+_TIE = 1e-3
+# Encodings that differ by less, beside their length, are of the same cell.
+_SAME = 1e-4
 # Rows of distances that are held at a time.
 _BLOCK = 512
 
@@ -47,8 +51,7 @@ class Donors(nn.Module):
         """Take over encodings by the first modality alone, of donors and then of others, and by both, of donors."""
         self.blind_bz.copy_(blind_bz)
         self.seeing_dz.copy_(seeing_dz)
-        for rows in torch.arange(self.donors, device=blind_bz.device).split(_BLOCK):
-            self.smooth_dz[rows] = self._smoothed(self.blind_bz[rows])
+        self.smooth_dz.copy_(torch.cat([self._smoothed(x_nz) for x_nz in blind_bz[: self.donors].split(_BLOCK)]))
 
     @torch.no_grad()
     def lent(self, blind_nz: Tensor) -> tuple[Tensor, Tensor]:
@@ -57,7 +60,8 @@ class Donors(nn.Module):
         The donor is the one whose neighbourhood among donors has the centre nearest to that of the cell's (20
         neighbours, fewer of less than 1,900 donors), as single encodings by one modality are noisy. It is trusted as
         far as donors are among the cells around (50, fewer of less than 2,450): fully where their share is that among
-        all kept cells or more, and not at all where there are none.
+        all kept cells or more, and not at all where there are none; where all kept cells are donors, fully. No cell
+        that is kept itself borrows from itself or counts among those around it.
 
         Parameters
         ----------
@@ -65,21 +69,30 @@ class Donors(nn.Module):
             Encodings by the first modality alone.
         """
         donor_n, trust_n = [], []
+        total = len(self.blind_bz)
+        around = min(max(_FEWEST_AROUND, 1 + total // _CELLS_A_NEIGHBOUR), _AROUND, max(total - 1, 1))
         for rows_nz in blind_nz.split(_BLOCK):
-            centre_nz = self._smoothed(rows_nz)
-            donor_n.append(torch.cdist(centre_nz, self.smooth_dz).argmin(1))
-            near_nk = _nearest(rows_nz, self.blind_bz, min(_AROUND, 1 + len(self.blind_bz) // _CELLS_A_NEIGHBOUR))
+            far_nb = _far(rows_nz, self.blind_bz)
+            nearest_n = far_nb.argmin(1)
+            apart_n = (rows_nz - self.blind_bz[nearest_n]).norm(dim=1)
+            # One donor must be left.
+            itself_n = (apart_n <= _SAME * rows_nz.norm(dim=1)) & (self.donors > 1)
+            far_nb[itself_n, nearest_n[itself_n]] = torch.inf
+            near_nk = far_nb.topk(around, dim=1, largest=False).indices
             found_n = (near_nk < self.donors).to(blind_nz.dtype).mean(1)
-            trust_n.append((found_n * (len(self.blind_bz) / self.donors)).clamp_max(1.0))
+            trust_n.append((found_n * (total / self.donors)).clamp_max(1.0))
+            centre_nd = _far(self._smoothed(rows_nz), self.smooth_dz)
+            donor_n.append((centre_nd.square() + _TIE * far_nb[:, : self.donors].square()).argmin(1))
         return self.seeing_dz[torch.cat(donor_n)], torch.cat(trust_n)
 
     def _smoothed(self, blind_nz: Tensor) -> Tensor:
         """The centre of a cell's nearest donors."""
         donors_dz = self.blind_bz[: self.donors]
         count = min(_SMOOTHED, 1 + self.donors // _DONORS_A_NEIGHBOUR)
-        return donors_dz[_nearest(blind_nz, donors_dz, count)].mean(1)
+        near_nk = _far(blind_nz, donors_dz).topk(count, dim=1, largest=False).indices
+        return donors_dz[near_nk].mean(1)
 
 
-def _nearest(x_nz: Tensor, of_kz: Tensor, count: int) -> Tensor:
-    """Rows of the nearest by Euclidean distance, (n, count)."""
-    return torch.cdist(x_nz, of_kz).topk(count, dim=1, largest=False).indices
+def _far(x_nz: Tensor, of_kz: Tensor) -> Tensor:
+    """Distances in float64, as rounding must not decide which donor is the nearest."""
+    return torch.cdist(x_nz.double(), of_kz.double())

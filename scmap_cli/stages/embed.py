@@ -68,6 +68,8 @@ def embed(
 ) -> dict[str, Any]:
     """Embed the cells of a file with a trained model.
 
+    Of a SAILERX model with donors, cells without RNA are moved towards theirs, but not with ``ignore_rna``.
+
     Parameters
     ----------
     model_dir

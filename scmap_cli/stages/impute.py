@@ -52,7 +52,8 @@ def impute(
     """Decode the posterior mean of cells with a trained model.
 
     SAILER and SAILERX (thesis, section 2.2.4) decode with the depth of an average cell (z-score 0) and one batch for
-    all. MarkerMap rebuilds log1p CP10k of all genes from its markers; the input need hold no others. For Expresser see
+    all; unlike in their embedding, cells without RNA do not borrow from donors. MarkerMap rebuilds log1p CP10k of all
+    genes from its markers; the input need hold no others. For Expresser see
     :func:`scmap_cli.stages.impute_values.impute_values`. Output is written a block of cells at a time; no more than a
     block is held in memory.
 

@@ -120,7 +120,7 @@ def encoder_reference(bundle: Bundle, adata: AnnData, path: Path, key: str | Non
         log.warning(
             "%d cells are encoded without RNA by a model that was trained without agreement, as it is where all cells "
             "have RNA: they lie apart from cells that are encoded with it. For one space train with "
-            "`--reference-agreement 10 --unit-length yes --donor-share 0.6`",
+            "`--reference-agreement 10 --unit-length yes`",
             blind,
         )
     return rows

@@ -108,6 +108,7 @@ def train_sailerx(
             )
         job.reference = reference
         job.weights = depth_weights(*_depths(data, has_n, config, input), has_n, config.depth_weights)
+        some_without = not has_n.all()
         told = {
             "chromosomes": len(peaks_c),
             "cells_with_rna": int(has_n.sum()),
@@ -123,10 +124,10 @@ def train_sailerx(
             "n_conditions": len(job.conditions),
             "n_covariates": job.n_covariates,
             "n_reference": reference.shape[1],
-            "agreement": config.agreement(not has_n.all()),
-            "shortcut": not config.agreement(not has_n.all()),
-            "lending": config.lending(not has_n.all()),
-            "unit": config.unit(not has_n.all()),
+            "agreement": config.agreement(some_without),
+            "shortcut": not config.agreement(some_without),
+            "lending": config.lending(some_without),
+            "unit": config.unit(some_without),
             "gamma": (SailerXConfig() if config.alignment_weight == "auto" else config).gamma(),
         }
         log.info("%d cells with RNA, %d without; %d chromosomes", has_n.sum(), (~has_n).sum(), len(peaks_c))

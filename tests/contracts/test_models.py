@@ -105,6 +105,7 @@ def sailerx(**options: object) -> Made:
     config = SailerXConfig(**(small | options))  # type: ignore[arg-type]
     sizes = {"chromosome_peaks": [40, 1, 49], "n_conditions": 2, "n_covariates": 1, "n_reference": 6}
     weights = {"gamma": config.gamma(), "agreement": config.agreement(True), "unit": config.unit(True)}
+    weights |= {"shortcut": not config.agreement(True), "lending": config.lending(True)}
     model = SailerX.create(config, np.asarray(made.counts.mean(0)).ravel(), seed=0, **weights, **sizes)
     genes = np.array([f"chr{i}:{j}-{j + 1}" for i, n in enumerate((40, 1, 49)) for j in range(n)])
     return Made(model, made.counts, made.codes, genes, made.covariates, reference)
@@ -150,7 +151,8 @@ MAKERS: dict[str, Callable[[], Made]] = {
     "expresser as written": lambda: expresser(leaky=True, residual=False, binning="quantile"),
     "sailer sampled": lambda: sailer(thinning=0.5, peak_share="0.5"),
     "sailerx": sailerx,
-    "sailerx apart": lambda: sailerx(reference_agreement="0", unit_length="no"),
+    # By its linear part the alignment is good at once.
+    "sailerx apart": lambda: sailerx(reference_agreement="0", unit_length="no", alignment_weight="3"),
     "sailerx thesis": lambda: sailerx(reference_dropout=1.0, peak_share="0.5", invariance_bound="mixture"),
     "sailer dense": lambda: sailer(share=0.3, positive_weight="auto", invariance_bound="mixture"),
 }
@@ -186,6 +188,7 @@ def test_a_finite_loss_falls(make: Callable[[], Made]) -> None:
 def test_saved_and_loaded_gives_equal_outputs(make: Callable[[], Made]) -> None:
     made = make()
     made.trainer(epochs=2).fit()
+    made.model.keep(made.store(), 0)
     tensors = {k: v.numpy().copy() for k, v in made.model.state_dict().items()}
     config = {
         "schema_version": SCHEMA_VERSION,
@@ -214,6 +217,7 @@ def test_same_seed_gives_equal_bytes(make: Callable[[], Made]) -> None:
     for _ in range(2):
         made = make()
         made.trainer(epochs=2).fit()
+        made.model.keep(made.store(), 0)
         states.append({k: v.numpy().tobytes() for k, v in made.model.state_dict().items()})
     assert states[0] == states[1]
 
@@ -243,6 +247,7 @@ def test_resumed_equals_straight(make: Callable[[], Made], tmp_path: Path) -> No
 def test_a_cell_does_not_depend_on_its_neighbours(make: Callable[[], Made]) -> None:
     made = make()
     made.trainer(epochs=2).fit()
+    made.model.keep(made.store(), 0)
     whole = embed_cells(made.model, made.store())[0]
     np.testing.assert_allclose(embed_cells(made.model, made.store(), batch_size=7)[0], whole, rtol=1e-4, atol=1e-5)
     pick = np.array([200, 3, 77])
@@ -262,6 +267,7 @@ def test_permuted_genes_give_the_same_embedding(make: Callable[[], Made]) -> Non
 def test_cpu_equals_float64(make: Callable[[], Made]) -> None:
     made = make()
     made.trainer(epochs=2).fit()
+    made.model.keep(made.store(), 0)
     rows = torch.arange(100)
     single = made.model.loss(made.store().batch(rows))
     embedded = made.model.embed(made.store().batch(rows))
@@ -279,8 +285,13 @@ def test_cpu_equals_float64(make: Callable[[], Made]) -> None:
 def test_gpu_equals_cpu(make: Callable[[], Made]) -> None:
     made = make()
     made.trainer(epochs=2).fit()
+    made.model.keep(made.store(), 0)
     rows = torch.arange(100)
     expected = made.model.loss(made.store().batch(rows)).total.item()
+    embedded = made.model.embed(made.store().batch(rows)).mean_nz
     device = torch.device("cuda")
     found = made.model.to(device).loss(made.store().to(device).batch(rows)).total.item()
     assert found == pytest.approx(expected, rel=1e-3)
+    torch.testing.assert_close(
+        made.model.embed(made.store().to(device).batch(rows)).mean_nz.cpu(), embedded, rtol=1e-3, atol=1e-4
+    )

@@ -24,8 +24,12 @@ def plain(blind: np.ndarray, donors: int, cells: np.ndarray, smoothed: int, arou
     def centre(x: np.ndarray) -> np.ndarray:
         return blind[:donors][nearest(x, blind[:donors], smoothed)].mean(1)
 
+    def far(x: np.ndarray, of: np.ndarray) -> np.ndarray:
+        return ((x[:, None] - of) ** 2).sum(2)
+
     share = (nearest(cells, blind, around) < donors).mean(1)
-    return nearest(centre(cells), centre(blind[:donors]), 1)[:, 0], np.minimum(1, share * len(blind) / donors)
+    found = (far(centre(cells), centre(blind[:donors])) + 1e-3 * far(cells, blind[:donors])).argmin(1)
+    return found, np.minimum(1, share * len(blind) / donors)
 
 
 @pytest.mark.parametrize(("donors", "others", "smoothed", "around"), [(700, 300, 8, 21), (2100, 600, 20, 50)])
@@ -35,8 +39,34 @@ def test_a_donor_is_found_as_by_full_sorting(donors: int, others: int, smoothed:
     cells = rng.normal(size=(600, 5))
     expected, trust = plain(blind, donors, cells, smoothed, around)
     found, trusted = filled(blind, seeing).lent(torch.from_numpy(cells).float())
-    assert (np.abs(found.numpy() - seeing[expected]).max(1) < 1e-5).mean() > 0.995
-    assert (np.abs(trusted.numpy() - trust) < 1e-5).mean() > 0.995
+    assert (np.abs(found.numpy() - seeing[expected]).max(1) < 1e-5).mean() > 0.998
+    assert (np.abs(trusted.numpy() - trust) < 1e-5).mean() > 0.998
+
+
+def test_a_cell_finds_the_same_donor_by_itself() -> None:
+    rng = np.random.default_rng(2)
+    blind = rng.normal(size=(450, 6))
+    bank = filled(blind / np.linalg.norm(blind, axis=1, keepdims=True), rng.normal(size=(300, 6)))
+    cells = torch.nn.functional.normalize(torch.from_numpy(rng.normal(size=(400, 6))).float())
+    together, trust = bank.lent(cells)
+    alone = [bank.lent(cells[i : i + 1]) for i in range(400)]
+    torch.testing.assert_close(torch.cat([donor for donor, _ in alone]), together, rtol=0, atol=0)
+    torch.testing.assert_close(torch.cat([one for _, one in alone]), trust)
+
+
+def test_a_kept_cell_neither_borrows_from_itself_nor_counts_for_itself() -> None:
+    rng = np.random.default_rng(3)
+    blind = rng.normal(size=(60, 5))
+    seeing = rng.normal(size=(40, 5))
+    bank = filled(blind, seeing)
+    donor, _ = bank.lent(torch.from_numpy(blind[:40]).float())
+    assert (np.abs(donor.numpy() - seeing).max(1) > 1e-3).all()
+    # The others are among the donors here, so that a few of the five around each are donors.
+    _, trust = bank.lent(torch.from_numpy(blind[40:]).float())
+    far = ((blind[40:, None] - blind) ** 2).sum(2)
+    far[np.arange(20), np.arange(40, 60)] = np.inf
+    share = (np.argsort(far, axis=1)[:, :5] < 40).mean(1)
+    np.testing.assert_allclose(trust.numpy(), np.minimum(1, share * 60 / 40), atol=1e-5)
 
 
 def test_cells_that_no_donor_is_like_are_not_trusted_to_one() -> None:

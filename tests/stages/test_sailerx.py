@@ -324,9 +324,28 @@ def test_cells_without_rna_borrow_from_donors(made: Made, tmp_path: Path) -> Non
     np.testing.assert_allclose(z[~has], plain / np.linalg.norm(plain, axis=1, keepdims=True), atol=1e-5)
     assert (np.abs(donor.numpy()[:, None] - z[has]).max(2).min(1) < 1e-5).all()
     assert 0.5 < trust.mean() <= 1
+    # Without the file's reference no paired cell gets its own RNA back.
+    lost = without(made, tmp_path)
+    np.testing.assert_array_equal(lost[~has], z[~has])
+    model_donor, _ = model.donors.lent(torch.from_numpy(bare[has]))
+    assert (np.abs(model_donor.numpy() - z[has]).max(1) > 1e-4).all()
     # A cell's place is its own affair.
     few = changed(made, tmp_path / "few.h5ad", lambda adata: adata._inplace_subset_obs(np.arange(CELLS)[::-3]))
     np.testing.assert_allclose(embedded(few, tmp_path), z[::-3], atol=1e-5)
+
+
+def test_donors_may_lend_where_all_have_rna_and_at_any_length(tmp_path: Path) -> None:
+    data = write(tmp_path / "m.h5ad")
+    options = SMALL | {"donor_share": 0.5, "reference_agreement": 10}
+    train_sailerx(data, tmp_path / "model", model_options=options, train_options=SHORT | {"epochs": 2})
+    one = Made(data, tmp_path / "model")
+    bundle = load_bundle(one.model)
+    assert (bundle.config["structure"]["donors"], bundle.config["structure"]["others"]) == (CELLS, 0)
+    model = restore_model(SailerX, bundle.config, bundle.tensors, torch.device("cpu"))
+    bare = embedded(one, tmp_path, ignore_rna=True)
+    donor, trust = model.donors.lent(torch.from_numpy(bare))
+    assert (trust == 1).all()
+    np.testing.assert_allclose(without(one, tmp_path), (bare + donor.numpy()) / 2, atol=1e-5)
 
 
 def test_the_encoder_of_the_thesis_takes_no_reference(tmp_path: Path) -> None:
