@@ -51,7 +51,8 @@ class Donors(nn.Module):
         """Take over encodings by the first modality alone, of donors and then of others, and by both, of donors."""
         self.blind_bz.copy_(blind_bz)
         self.seeing_dz.copy_(seeing_dz)
-        self.smooth_dz.copy_(torch.cat([self._smoothed(x_nz) for x_nz in blind_bz[: self.donors].split(_BLOCK)]))
+        donors_dz = self.blind_bz[: self.donors]
+        self.smooth_dz.copy_(torch.cat([self._centre(_far(x_nz, donors_dz)) for x_nz in donors_dz.split(_BLOCK)]))
 
     @torch.no_grad()
     def lent(self, blind_nz: Tensor) -> tuple[Tensor, Tensor]:
@@ -73,6 +74,7 @@ class Donors(nn.Module):
         around = min(max(_FEWEST_AROUND, 1 + total // _CELLS_A_NEIGHBOUR), _AROUND, max(total - 1, 1))
         for rows_nz in blind_nz.split(_BLOCK):
             far_nb = _far(rows_nz, self.blind_bz)
+            centre_nz = self._centre(far_nb[:, : self.donors])
             nearest_n = far_nb.argmin(1)
             apart_n = (rows_nz - self.blind_bz[nearest_n]).norm(dim=1)
             # One donor must be left.
@@ -81,16 +83,14 @@ class Donors(nn.Module):
             near_nk = far_nb.topk(around, dim=1, largest=False).indices
             found_n = (near_nk < self.donors).to(blind_nz.dtype).mean(1)
             trust_n.append((found_n * (total / self.donors)).clamp_max(1.0))
-            centre_nd = _far(self._smoothed(rows_nz), self.smooth_dz)
+            centre_nd = _far(centre_nz, self.smooth_dz)
             donor_n.append((centre_nd.square() + _TIE * far_nb[:, : self.donors].square()).argmin(1))
         return self.seeing_dz[torch.cat(donor_n)], torch.cat(trust_n)
 
-    def _smoothed(self, blind_nz: Tensor) -> Tensor:
-        """The centre of a cell's nearest donors."""
-        donors_dz = self.blind_bz[: self.donors]
+    def _centre(self, far_nd: Tensor) -> Tensor:
+        """The centre of each cell's nearest donors, (n, z), by the distances of all."""
         count = min(_SMOOTHED, 1 + self.donors // _DONORS_A_NEIGHBOUR)
-        near_nk = _far(blind_nz, donors_dz).topk(count, dim=1, largest=False).indices
-        return donors_dz[near_nk].mean(1)
+        return self.blind_bz[far_nd.topk(count, dim=1, largest=False).indices].mean(1)
 
 
 def _far(x_nz: Tensor, of_kz: Tensor) -> Tensor:
