@@ -16,8 +16,9 @@ each method, and the t-tests. Where the genome is not at hand, ``planted_genome.
 ``preprocess motifs`` of ``scmap impute --binarize scale`` of SAILERX: the same motifs there.
 
 Imputed accessibility (Fig. 3.15): the 50 first components of a randomised PCA of imputed peaks (the thesis does not say
-how many), scored by ``evaluate clustering`` beside LSI of the counts: of SAILERX, of MAGIC with its own graph and with
-one of the RNA's reference, and of scOpen. Rows that the output file holds are not made again.
+how many), scored by ``evaluate clustering`` beside LSI of the counts: of SAILERX's probabilities and their log-odds, of
+MAGIC with its own graph and with one of the RNA's reference, and of scOpen. Rows that the output file holds are not
+made again.
 """
 
 from __future__ import annotations
@@ -47,6 +48,7 @@ METHODS = {
     "SAILER": "sailer",
 }
 MARKERS, MOTIFS, COMPONENTS = 10, 3, 50
+LOG_ODDS = "SAILERX, log-odds"
 
 
 def majority(folder: Path, label_key: str, seed: int) -> dict[str, pd.Series]:
@@ -130,7 +132,8 @@ def imputed_tables(args: argparse.Namespace, folder: Path, known: dict[str, Any]
         measured([*scmap, "embed", data, *flags(o=lsi, baseline="lsi", force=True), *common], args.threads)
         found["LSI of counts"] = scored(lsi, "X_lsi")
     values, reduced = folder / "imputed.npz", folder / "imputed-pca.h5ad"
-    jobs = {"SAILERX": [*scmap, "impute", folder / "paired-sailerx-model", data, *flags(o=values, force=True), *common]}
+    impute = [*scmap, "impute", folder / "paired-sailerx-model", data, *flags(o=values, force=True), *common]
+    jobs = {"SAILERX": impute, LOG_ODDS: impute}
     if args.magic_python:
         magic = [args.magic_python, HERE / "peer_peaks.py", "magic", data, *flags(o=values, seed=args.seed)]
         jobs |= {"MAGIC, graph of ATAC": magic, "MAGIC, graph of RNA": [*magic, *flags(graph_key=KEYS["reference"])]}
@@ -142,6 +145,8 @@ def imputed_tables(args: argparse.Namespace, folder: Path, known: dict[str, Any]
         measured(words, args.threads)
         held = read_npz(values, foreign=True)[1]
         imputed, cells = held["imputed"], held["cells"]
+        if name == LOG_ODDS:
+            imputed = np.log(imputed) - np.log1p(-imputed)
         pca = PCA(min(COMPONENTS, *imputed.shape), svd_solver="randomized", random_state=args.seed, copy=False)
         emb = pca.fit_transform(imputed).astype(np.float32)
         anndata.AnnData(obs=table.loc[cells], obsm={"X_imputed": emb}).write_h5ad(reduced)
