@@ -355,10 +355,9 @@ class SailerX(InvariantVae):
     def _own(self, batch: Batch) -> Posterior:
         """The posterior at the scale of the embedding."""
         found = self._posterior(batch)
-        scaled_nz = self._scaled(found.mean_nz)
         if not self.structure["unit"]:
             return found
-        return Posterior(scaled_nz, found.var_nz / _length(found.mean_nz).square())
+        return Posterior(self._scaled(found.mean_nz), found.var_nz / _length(found.mean_nz).square())
 
     def _scaled(self, mean_nz: Tensor) -> Tensor:
         return mean_nz / _length(mean_nz) if self.structure["unit"] else mean_nz
