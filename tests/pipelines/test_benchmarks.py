@@ -199,7 +199,7 @@ def test_paired_cells_hybrids_and_the_tables_of_the_thesis(shell):
     # Those genes are ten of the twenty that the type has more of.
     assert set(tables["markers"]["0"]["markers"]) < {f"G{i}" for i in range(20)}
     assert tables["markers"]["0"]["methods"]["RNA reference"]["mean"] > 4
-    assert set(tables["imputed"]) == {"LSI of counts", "SAILERX"}
+    assert set(tables["imputed"]) == {"LSI of counts", "SAILERX", "SAILERX, log-odds"}
     of_motif = tables["motifs"]["raw"]
     assert next(iter(of_motif)) == "4"
     assert len(of_motif) == 6
