@@ -32,8 +32,8 @@ _MIN_VARIANCE = 1e-4
 _PEAKS_A_STEP = 12_500
 
 
-def number(key: str, value: str, choices: str, *, above: bool = False) -> float:
-    """A weight that is given as text: a finite number from 0 up, or ``above`` 0.
+def number(key: str, value: str, choices: str, *, above: bool = False, most: float = math.inf) -> float:
+    """A weight that is given as text: a finite number from 0 up, or ``above`` 0, and ``most`` at most.
 
     Raises
     ------
@@ -44,7 +44,7 @@ def number(key: str, value: str, choices: str, *, above: bool = False) -> float:
         found = float(value)
     except ValueError:
         found = math.nan
-    if not math.isfinite(found) or found < 0 or (above and found == 0):
+    if not math.isfinite(found) or not 0 <= found <= most or (above and found == 0):
         raise UsageError(f"{key} is {value!r}", f"choose {choices}")
     return found
 
@@ -117,11 +117,7 @@ class InvariantConfig:
         """The share of so many peaks that a training step looks at."""
         if self.peak_share == "auto":
             return min(1.0, _PEAKS_A_STEP / n_peaks)
-        choices = "auto or a number above 0, at most 1"
-        found = number("peak_share", self.peak_share, choices, above=True)
-        if found > 1:
-            raise UsageError(f"peak_share is {self.peak_share!r}", f"choose {choices}")
-        return found
+        return number("peak_share", self.peak_share, "auto or a number above 0, at most 1", above=True, most=1)
 
     def omega(self, open_share: float) -> float:
         """The weight of open peaks, given their share among the entries of the training cells."""

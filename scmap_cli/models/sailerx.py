@@ -184,11 +184,7 @@ class SailerXConfig(InvariantConfig):
         """How much cells without RNA take from donors, given whether some cells have none."""
         if self.donor_share == "auto":
             return _DONOR_SHARE if self._two_kinds(some_without) else 0.0
-        choices = "auto or a number, at least 0 and at most 1"
-        found = number("donor_share", self.donor_share, choices)
-        if found > 1:
-            raise UsageError(f"donor_share is {self.donor_share!r}", f"choose {choices}")
-        return found
+        return number("donor_share", self.donor_share, "auto or a number, at least 0 and at most 1", most=1)
 
     def _two_kinds(self, some_without: bool) -> bool:
         # The thesis's encoder sees no RNA of any cell.

@@ -18,14 +18,14 @@ def filled(blind: np.ndarray, seeing: np.ndarray) -> Donors:
 def plain(blind: np.ndarray, donors: int, cells: np.ndarray, smoothed: int, around: int):  # type: ignore[no-untyped-def]
     """Donor and trust of each cell by full sorting."""
 
+    def far(x: np.ndarray, of: np.ndarray) -> np.ndarray:
+        return ((x[:, None] - of) ** 2).sum(2)
+
     def nearest(x: np.ndarray, of: np.ndarray, count: int) -> np.ndarray:
-        return np.argsort(((x[:, None] - of) ** 2).sum(2), axis=1)[:, :count]
+        return np.argsort(far(x, of), axis=1)[:, :count]
 
     def centre(x: np.ndarray) -> np.ndarray:
         return blind[:donors][nearest(x, blind[:donors], smoothed)].mean(1)
-
-    def far(x: np.ndarray, of: np.ndarray) -> np.ndarray:
-        return ((x[:, None] - of) ** 2).sum(2)
 
     share = (nearest(cells, blind, around) < donors).mean(1)
     found = (far(centre(cells), centre(blind[:donors])) + 1e-3 * far(cells, blind[:donors])).argmin(1)
